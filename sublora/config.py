@@ -1,0 +1,221 @@
+"""What one params file says: an `Experiment`, validated and immutable.
+
+A params file is YAML data with the experiment's name, the notebooks it runs in order, and one group of settings for each room.
+"""
+
+import difflib
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from sublora.errors import SubloraError
+
+ALPHA_GRID = (0.0001, 0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5)
+"""Smoothing weights fixed in advance (Lotfi et al. 2024a, released code); a message names one by its index."""
+
+Share = Annotated[float, Field(gt=0, lt=1)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Group(BaseModel):
+    """A group of settings: no unknown keys, no silent conversions, no changes after validation."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Corpus(Group):
+    """Which documents, how they become tokens, and how the training split is drawn. Everything here is public."""
+
+    source: str = "python-stdlib"  # python-stdlib | text | file | openwebtext | the name of a Hugging Face data set
+    path: str | None = None  # text: a folder of files; file: a .jsonl, .csv or .parquet file (.xz, .gz and .bz2 are read too)
+    field: str = "text"  # the column or key that holds a document's text
+    subset: str | None = None  # Hugging Face: the data set's configuration name
+    tokenizer: Literal["bytes", "gpt2"] = "bytes"
+    max_documents: Count | None = None  # keep a seeded uniform sample of the pool, for trials
+    train: Share = 0.75  # shares of the documents; what remains after train and validation is the test split
+    validation: Share = 0.02
+    split_seed: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode="after")
+    def _shares_leave_a_test_split(self):
+        if self.train + self.validation >= 1:
+            raise ValueError("train + validation must be below 1, so that a test split remains")
+        return self
+
+
+class Model(Group):
+    """The architecture preset and the seed of its initial weights. Public: nothing here may depend on the training split."""
+
+    layers: Count = 4
+    heads: Count = 4
+    width: Count = 128
+    block: Count = 128  # context length in tokens
+    bias: bool = False
+    seed: Annotated[int, Field(ge=0)] = 0
+    embedding_std: Annotated[float, Field(gt=0)] = 0.02  # initial scale of the token and position embeddings
+    weight_std: Annotated[float, Field(gt=0)] = 0.02  # initial scale of all other weight matrices
+
+    @model_validator(mode="after")
+    def _heads_divide_width(self):
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} is not divisible by heads {self.heads}")
+        return self
+
+
+class Subspace(Group):
+    """How many numbers describe a model, and how they become weights (the message names all of it)."""
+
+    parametrization: Literal["sublora", "lora", "subspace", "full"] = "sublora"
+    dimension: Count | None = 961  # d, the number of trained coordinates; null for lora and full, which train all of theirs
+    rank: Count = 4
+    lora_alpha: Annotated[float, Field(gt=0)] = 32.0
+    lora_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    targets: tuple[str, ...] = ("q", "v", "head")
+    seed: Annotated[int, Field(ge=0)] = 137
+
+    @model_validator(mode="before")
+    @classmethod
+    def _yaml_lists_are_tuples(cls, values):
+        if isinstance(values, Mapping) and isinstance(values.get("targets"), list):
+            values = {**values, "targets": tuple(values["targets"])}
+        return values
+
+    @model_validator(mode="after")
+    def _dimension_belongs_to_a_subspace(self):
+        random_subspace = self.parametrization in ("sublora", "subspace")
+        if random_subspace and self.dimension is None:
+            raise ValueError(f"dimension is needed for parametrization {self.parametrization}")
+        if not random_subspace and self.dimension is not None:
+            raise ValueError(f"dimension must be null for parametrization {self.parametrization}, which trains all of its weights")
+        return self
+
+
+class Training(Group):
+    """The search. Free of charge: it may use any data, and none of it is in the message."""
+
+    steps: Count = 1500
+    batch: Count = 64  # sequences a step, over all devices
+    accumulation: Count = 1  # a step's batch is cut into this many parts
+    sampling: Literal["document", "token"] = "document"  # weigh every document, or every token, equally
+    learning_rate: Annotated[float, Field(gt=0)] = 5e-3
+    min_learning_rate: Annotated[float, Field(ge=0)] = 5e-4
+    warmup: Annotated[int, Field(ge=0)] = 100
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    clip: Annotated[float, Field(gt=0)] = 1.0
+    validate_every: Count = 250
+    validation_documents: Count = 256
+    checkpoint_every: Count = 250
+    precision: Literal["auto", "no", "bf16"] = "auto"
+    compile: Literal["auto", "yes", "no"] = "auto"
+    seed: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _yaml_lists_are_tuples(cls, values):
+        if isinstance(values, Mapping) and isinstance(values.get("betas"), list):
+            values = {**values, "betas": tuple(values["betas"])}
+        return values
+
+    @model_validator(mode="after")
+    def _parts_divide_batch(self):
+        if self.batch % self.accumulation:
+            raise ValueError(f"batch {self.batch} is not divisible by accumulation {self.accumulation}")
+        return self
+
+
+class Compression(Group):
+    """From coordinates to bytes. The message names the quantizer, its levels and the coder."""
+
+    quantizer: Literal["uniform", "kmeans"] = "kmeans"
+    levels: Annotated[int, Field(ge=2, le=255)] = 11
+    finetune_steps: Annotated[int, Field(ge=0)] = 0  # steps of quantization-aware training before coding
+    finetune_learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    rate_penalty: Annotated[float, Field(ge=0)] = 0.0  # bits of loss for each bit of a coordinate's entropy while fine-tuning
+
+
+class Bounds(Group):
+    """What is certified. All of it is fixed before the training split is drawn."""
+
+    delta: Share = 0.05
+    documents: Count | None = 10_000  # n, the evaluated subsample; null: all m
+    pilot_documents: Count = 1_000  # an independent subsample for choosing alpha
+    held_out_documents: Count = 2_000
+    stride: Count = 64  # how far the window moves in documents longer than the block, in tokens
+    batch_tokens: Count = 16_384
+
+
+class Experiment(Group):
+    """One params file: one experiment."""
+
+    name: str
+    notebooks: tuple[str, ...] = ("pretrain", "bounds")
+    corpus: Corpus = Corpus()
+    model: Model = Model()
+    subspace: Subspace = Subspace()
+    training: Training = Training()
+    compression: Compression = Compression()
+    bounds: Bounds = Bounds()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _yaml_lists_are_tuples(cls, values):
+        if isinstance(values, Mapping) and isinstance(values.get("notebooks"), list):
+            values = {**values, "notebooks": tuple(values["notebooks"])}
+        return values
+
+    @model_validator(mode="after")
+    def _consistent(self):
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", self.name):
+            raise ValueError(f"name {self.name!r} must be letters, digits, '.', '_' and '-' (it names a folder)")
+        if self.bounds.stride > self.model.block:
+            raise ValueError(f"bounds.stride {self.bounds.stride} exceeds model.block {self.model.block}")
+        return self
+
+    @classmethod
+    def from_parameters(cls, parameters: Mapping[str, Any], origin: str = "parameters") -> "Experiment":
+        """Validate plain data. Raises SubloraError: one line with `origin`, the key, and the nearest valid key."""
+        try:
+            return cls.model_validate(dict(parameters))
+        except ValidationError as error:
+            raise SubloraError(f"{origin}: " + "; ".join(_explain(e) for e in error.errors())) from None
+
+    @classmethod
+    def from_file(cls, path: str | os.PathLike) -> "Experiment":
+        """Read a params file. Raises SubloraError when it cannot be read, is not YAML data, or says something invalid."""
+        try:
+            values = yaml.safe_load(Path(path).read_text("utf-8"))
+        except (OSError, UnicodeDecodeError) as error:
+            raise SubloraError(f"{path}: cannot read the params file ({error}); give the path of a YAML file") from None
+        except yaml.YAMLError as error:
+            raise SubloraError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from None
+        if not isinstance(values, dict):
+            raise SubloraError(f"{path}: a params file holds keys and values, at least `name: ...`")
+        return cls.from_parameters(values, str(path))
+
+    def parameters(self) -> dict[str, Any]:
+        """The experiment as plain data: what a params file, a notebook or a certificate holds."""
+        return self.model_dump(mode="json")
+
+
+def _explain(error: Mapping[str, Any]) -> str:
+    """One pydantic error as a clause that names the key and, for a misspelt one, the nearest valid key."""
+    *groups, key = error["loc"] or ("",)
+    where = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        fields = Experiment.model_fields
+        for group in groups:
+            fields = fields[group].annotation.model_fields
+        nearest = difflib.get_close_matches(str(key), fields, n=1, cutoff=0.0)[0]
+        return f"unknown key {where!r}; did you mean {'.'.join([*map(str, groups), nearest])!r}?"
+    message = error["msg"].removeprefix("Value error, ")
+    if not error["loc"]:
+        return message
+    if error["type"] == "missing":
+        return f"key {where!r} is missing"
+    return f"key {where!r}: {message}" + ("" if isinstance(error["input"], dict) else f" (got {error['input']!r})")
