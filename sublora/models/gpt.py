@@ -1,0 +1,77 @@
+"""A decoder-only transformer: GPT-2's architecture (Radford et al. 2019) on one page.
+
+Learned positions, pre-norm blocks, GELU, tied input and output embeddings; query, key and value are separate linear maps, so that
+an adapter can be put on any of them.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from sublora.config import Model
+
+
+class Attention(nn.Module):
+    def __init__(self, width: int, heads: int, bias: bool):
+        super().__init__()
+        self.heads = heads
+        self.q = nn.Linear(width, width, bias=bias)
+        self.k = nn.Linear(width, width, bias=bias)
+        self.v = nn.Linear(width, width, bias=bias)
+        self.proj = nn.Linear(width, width, bias=bias)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        q, k, v = (f(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for f in (self.q, self.k, self.v))
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        return self.proj(y.transpose(1, 2).flatten(2))
+
+
+class Block(nn.Module):
+    def __init__(self, width: int, heads: int, bias: bool):
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width, bias=bias)
+        self.attention = Attention(width, heads, bias)
+        self.norm2 = nn.LayerNorm(width, bias=bias)
+        self.up = nn.Linear(width, 4 * width, bias=bias)
+        self.down = nn.Linear(4 * width, width, bias=bias)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = x + self.attention(self.norm1(x))
+        return x + self.down(F.gelu(self.up(self.norm2(x))))
+
+
+class GPT(nn.Module):
+    """Token ids (batch, time) to logits (batch, time, vocab_size), time ≤ block.
+
+    Initial weights are a function of `config.seed` alone: they are drawn on the CPU from a generator of their own.
+    """
+
+    def __init__(self, config: Model, vocab_size: int):
+        super().__init__()
+        self.block_size = config.block
+        self.vocab_size = vocab_size
+        self.tokens = nn.Embedding(vocab_size, config.width)
+        self.positions = nn.Embedding(config.block, config.width)
+        self.blocks = nn.ModuleList(Block(config.width, config.heads, config.bias) for _ in range(config.layers))
+        self.norm = nn.LayerNorm(config.width, bias=config.bias)
+        self.head = nn.Linear(config.width, vocab_size, bias=False)
+        self.head.weight = self.tokens.weight
+        self._initialize(config)
+
+    @torch.no_grad()
+    def _initialize(self, config: Model) -> None:
+        generator = torch.Generator("cpu").manual_seed(config.seed)
+        for name, parameter in self.named_parameters():
+            if parameter.dim() < 2:  # norms start at one, biases at zero
+                parameter.fill_(0.0 if name.endswith("bias") else 1.0)
+                continue
+            std = config.embedding_std if name.startswith(("tokens", "positions")) else config.weight_std
+            if name.endswith(("proj.weight", "down.weight")):  # GPT-2 scales what is added to the residual stream
+                std /= (2 * config.layers) ** 0.5
+            parameter.copy_(torch.empty(parameter.shape).normal_(0.0, std, generator=generator))
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        x = self.tokens(tokens) + self.positions.weight[: tokens.shape[1]]
+        for block in self.blocks:
+            x = block(x)
+        return self.head(self.norm(x))
