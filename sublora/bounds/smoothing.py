@@ -27,8 +27,8 @@ def loss_range(alpha: float, vocab_size: int) -> tuple[float, float]:
 def smoothed_bits(log_probability_nats: np.ndarray, alpha: float, vocab_size: int) -> np.ndarray:
     """Smoothed loss of each token, `-log2((1-alpha) p + alpha/V)`, in bits; float64, same shape as the input.
 
-    `log_probability_nats`: ln p of the right token under the unsmoothed model, any shape. `p` is clipped to [0, 1]; a value
-    that is not a probability at all (NaN, +-inf) counts as the largest loss, `a + Delta`. The result lies in
+    `log_probability_nats`: ln p of the right token under the unsmoothed model, any shape. `p` is clipped to [0, 1]; a
+    value that is not a probability at all (NaN, +-inf) counts as the largest loss, `a + Delta`. The result lies in
     `[a, a + Delta]` of `loss_range`, exactly.
 
     Raises SubloraError for an empty array, `alpha` outside (0, 1) or `vocab_size < 2`.
@@ -47,8 +47,8 @@ def smoothed_bits(log_probability_nats: np.ndarray, alpha: float, vocab_size: in
 def topk_errors(rank: np.ndarray, k: int) -> np.ndarray:
     """Top-k error of each token, 0.0 or 1.0 (float64), same shape as `rank`.
 
-    `rank` is `#{v != x : not z_v < z_x}`, the number of other tokens whose logit is not below the right one's: ties and NaN
-    count against the model. The error is 1 unless `rank < k`, so a NaN rank is an error too.
+    `rank` is `#{v != x : not z_v < z_x}`, the number of other tokens whose logit is not below the right one's: ties
+    and NaN count against the model. The error is 1 unless `rank < k`, so a NaN rank is an error too.
 
     Raises SubloraError for an empty or negative `rank`, or `k` not an integer >= 1.
     """
@@ -65,8 +65,8 @@ def topk_errors(rank: np.ndarray, k: int) -> np.ndarray:
 def document_means(values: np.ndarray, offsets: np.ndarray) -> np.ndarray:
     """Mean over the tokens of each document: float64, shape (documents,), in the unit of `values`.
 
-    `values`: shape (tokens,); `offsets`: integers, shape (documents + 1,), `offsets[0] = 0 < ... < offsets[-1] = tokens`:
-    document i is `values[offsets[i]:offsets[i + 1]]`.
+    `values`: shape (tokens,); `offsets`: integers, shape (documents + 1,), `offsets[0] = 0 < ... < offsets[-1] =
+    tokens`: document i is `values[offsets[i]:offsets[i + 1]]`.
 
     Raises SubloraError for offsets that do not cover the values exactly, and for an empty document.
     """
@@ -78,7 +78,7 @@ def document_means(values: np.ndarray, offsets: np.ndarray) -> np.ndarray:
         raise SubloraError("offsets: not a row of at least two integers; give documents + 1 offsets")
     offsets = offsets.astype(np.int64)
     if offsets[0] != 0 or offsets[-1] != values.size:
-        raise SubloraError(f"offsets: run from {offsets[0]} to {offsets[-1]}, not from 0 to {values.size}, the tokens given")
+        raise SubloraError(f"offsets: run from {offsets[0]} to {offsets[-1]}, not from 0 to {values.size}")
     lengths = np.diff(offsets)
     if (lengths <= 0).any():
         raise SubloraError(f"offsets: document {int(np.argmax(lengths <= 0))} has no tokens; remove it before scoring")
@@ -88,8 +88,8 @@ def document_means(values: np.ndarray, offsets: np.ndarray) -> np.ndarray:
 def scale_to_unit(losses: np.ndarray, low: float, width: float) -> np.ndarray:
     """`(losses - low) / width`, float64 in [0, 1], same shape: what the inequalities take.
 
-    `losses` must lie in `[low, low + width]` (bits, from `loss_range`); float64 rounding of a mean, up to 1e-9 of the width,
-    is clipped, anything further out raises SubloraError, as do NaN and a width that is not positive.
+    `losses` must lie in `[low, low + width]` (bits, from `loss_range`); float64 rounding of a mean, up to 1e-9 of the
+    width, is clipped, anything further out raises SubloraError, as do NaN and a width that is not positive.
     """
     if not (math.isfinite(low) and math.isfinite(width) and width > 0.0):
         raise SubloraError(f"width: range [{low!r}, {low!r} + {width!r}] is not an interval")
@@ -97,5 +97,5 @@ def scale_to_unit(losses: np.ndarray, low: float, width: float) -> np.ndarray:
     if scaled.size == 0:
         raise SubloraError("losses: empty; there is nothing to bound")
     if not ((scaled >= -ROUNDING) & (scaled <= 1.0 + ROUNDING)).all():
-        raise SubloraError(f"losses: a value is NaN or outside [{low:g}, {low + width:g}]; the range does not fit these losses")
+        raise SubloraError(f"losses: a value is NaN or outside [{low:g}, {low + width:g}]; check its range")
     return np.clip(scaled, 0.0, 1.0)
