@@ -13,6 +13,7 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
 from sublora.errors import SubloraError
+from sublora.reporting.reading import chosen_alpha
 
 FORMAT = "sublora-certificate/1"
 LARGEST_CERTIFICATE = 64 * 2**20  # bytes; a certificate is small enough to mail
@@ -119,14 +120,17 @@ class Run:
 
 
 def load_certificate(path: str | os.PathLike) -> dict[str, Any]:
-    """Read a certificate and check that it has the keys and types the report needs (not that it is true: `sublora verify`).
+    """Read a certificate and check that it has the keys and types the report needs.
+
+    Whether it is true is for `sublora verify` to say.
 
     Raises SubloraError: one line with the file, the key, and what to do.
     """
     path = Path(path)
     try:
         if path.stat().st_size > LARGEST_CERTIFICATE:
-            raise SubloraError(f"{path}: larger than {LARGEST_CERTIFICATE >> 20} MiB, so it is not a certificate; remove it")
+            limit = f"{LARGEST_CERTIFICATE >> 20} MiB"
+            raise SubloraError(f"{path}: larger than {limit}, so it is not a certificate; remove it")
         text = path.read_text("utf-8")
     except FileNotFoundError:
         raise SubloraError(f"{path}: no certificate; finish the run with `sublora run` and its params file") from None
@@ -142,8 +146,11 @@ def load_certificate(path: str | os.PathLike) -> dict[str, Any]:
         raise SubloraError(f"{path}: key 'format' is {certificate['format']!r:.60}, not {FORMAT!r}; make the run again")
     try:
         _Certificate.model_validate(certificate)
+        chosen_alpha(certificate)
     except ValidationError as error:
         raise SubloraError(f"{path}: {_first_complaint(error)}; make the run again") from None
+    except SubloraError as error:
+        raise SubloraError(f"{path}: {error}") from None
     return certificate
 
 

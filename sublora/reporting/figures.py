@@ -1,0 +1,240 @@
+"""Figures: from a certificate, a training log or an array to a matplotlib Figure, all in one style.
+
+They are drawn 5.6 inches wide with letters of 11 points, so that they can be read on a telephone and in print. With `ax`
+a function draws into it and returns its figure; without, it makes a figure of its own, closed for pyplot, so that a
+notebook shows it once.
+"""
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from sublora.reporting.reading import chosen_alpha, held_out_value, metric_name, rounded_up, statements
+from sublora.reporting.runs import Run
+
+WIDTH = 5.6  # inches
+BLUE, ORANGE, GREEN, RED, VIOLET, BROWN, PINK, GREY = sns.color_palette("colorblind", 8)
+ASSUMPTION_COLOURS = {"unseen": BLUE, "iid": ORANGE, "pool": GREY, "martingale": GREEN}
+PART_COLOURS = {"empirical": BLUE, "complexity": ORANGE, "subsampling": GREEN}
+PART_NAMES = {
+    "empirical": "training value",
+    "complexity": "complexity (the message's bits)",
+    "subsampling": "subsampling (not every document evaluated)",
+}
+STYLE = sns.axes_style("whitegrid") | {
+    "font.size": 11,
+    "axes.labelsize": 11,
+    "axes.titlesize": 11,
+    "xtick.labelsize": 10,
+    "ytick.labelsize": 10,
+    "legend.fontsize": 10,
+    "axes.edgecolor": "0.6",
+    "grid.color": "0.9",
+    "figure.facecolor": "white",
+    "svg.hashsalt": "sublora",  # the same figure gives the same bytes
+    "svg.fonttype": "path",  # letters as shapes: no font is needed to show or print them
+}
+
+
+def _in_style(draw: Callable[..., Figure]) -> Callable[..., Figure]:
+    @functools.wraps(draw)
+    def drawn(*arguments, **options):
+        with plt.rc_context(STYLE):
+            return draw(*arguments, **options)
+
+    return drawn
+
+
+def _axes(ax: Axes | None, height: float) -> Axes:
+    if ax is None:
+        figure, ax = plt.subplots(figsize=(WIDTH, height), layout="constrained")
+        plt.close(figure)
+    return ax
+
+
+def _legend_above(ax: Axes) -> None:
+    """A legend where it covers no data and takes no width."""
+    ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False, fontsize=9)
+
+
+@_in_style
+def bounds_overview(certificate: Mapping[str, Any], ax: Axes | None = None) -> Figure:
+    """The main figure: every bound in bits, between what was measured and the uniform guess.
+
+    To see: each line runs from the value on training documents (tick) up to the bound (dot, with its number); dots left
+    of the dashed line are better than guessing. The diamond is the held-out value, only on lines whose bounded quantity
+    it estimates: it must lie left of the dot.
+    """
+    rows = [bound for bound in statements(certificate) if bound["metric"] == "bpd"]
+    ax = _axes(ax, 1.7 + 0.38 * len(rows))
+    unit = metric_name(certificate, "bpd")
+    for y, bound in enumerate(rows):
+        colour = ASSUMPTION_COLOURS[bound["assumption"]]
+        first = y == 0
+        ax.plot([bound["empirical"], bound["bound"]], [y, y], color=colour, linewidth=2.5, solid_capstyle="butt")
+        ax.plot(bound["empirical"], y, "|", color=colour, markersize=18, markeredgewidth=2,
+                label="value on training documents" if first else None)  # fmt: skip
+        ax.plot(bound["bound"], y, "o", color=colour, markersize=8, label="bound" if first else None)
+        ax.annotate(f"{rounded_up(bound['bound']):.2f}", (bound["bound"], y), xytext=(8, 0), textcoords="offset points",
+                    va="center", fontsize=10,
+                    bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5, "alpha": 0.8})  # fmt: skip
+        truth = held_out_value(certificate, bound)
+        if truth is not None:
+            named = any(line.get_label() == "held-out value" for line in ax.lines)
+            ax.plot(truth, y, "D", color="white", markeredgecolor="black", markersize=6,
+                    label=None if named else "held-out value")  # fmt: skip
+    ax.axvline(rows[0]["vacuous_at"], color="black", linestyle="--", linewidth=1.2,
+               label=f"uniform guess, {rows[0]['vacuous_at']:.2f}")  # fmt: skip
+    ax.set_yticks(range(len(rows)), [f"{b['assumption']}, {b['inequality'].replace('_', ' ')}" for b in rows])
+    ax.set_ylim(len(rows) - 0.4, -0.6)
+    highest = max(max(bound["bound"], bound["vacuous_at"]) for bound in rows)
+    ax.set_xlim(0, 1.15 * highest)
+    ax.set_xlabel(f"{unit} (lower is better)")
+    ax.grid(axis="y", visible=False)
+    ax.figure.legend(loc="outside lower center", ncols=2, frameon=False)
+    return ax.get_figure(root=True)
+
+
+@_in_style
+def loss_curve(metrics: pd.DataFrame | None, ax: Axes | None = None, uniform: float | None = None) -> Figure:
+    """The training log: loss in bits per token at each step, on training batches and on validation documents.
+
+    To see: the loss falls from the uniform guess (dashed, where given) and levels off; in the second phase the
+    coordinates are pulled onto a few quantization levels, which costs a little that training then wins back.
+    """
+    ax = _axes(ax, 3.2)
+    if metrics is None or metrics.empty:
+        return _nothing(ax, "no training log")
+    start = 0
+    for phase, colour in (("pretrain", BLUE), ("quantize", ORANGE)):
+        rows = metrics[metrics["phase"] == phase]
+        if rows.empty:
+            continue
+        # A phase may count its steps from one again: it is shown after the phase before it.
+        steps = rows["step"] + (start if rows["step"].min() <= start else 0)
+        train, validation = rows["train_loss"].notna(), rows["validation_loss"].notna()
+        ax.plot(steps[train], rows["train_loss"][train], color=colour, linewidth=1, alpha=0.6,
+                label=f"{phase}, training")  # fmt: skip
+        ax.plot(steps[validation], rows["validation_loss"][validation], "o-", color=colour, markersize=4,
+                label=f"{phase}, validation")  # fmt: skip
+        start = steps.max()
+    if uniform is not None:
+        ax.axhline(uniform, color="black", linestyle="--", linewidth=1.2, label=f"uniform guess, {uniform:.2f}")
+    ax.set_xlabel("step")
+    ax.set_ylabel("loss (bits per token)")
+    _legend_above(ax)
+    return ax.get_figure(root=True)
+
+
+@_in_style
+def bound_against_alpha(certificate: Mapping[str, Any], ax: Axes | None = None, assumption: str = "iid") -> Figure:
+    """The bound in bits at every smoothing weight α, stacked into its parts, with betting beside hoeffding.
+
+    To see: little smoothing (left) widens the range of the loss, and with it the complexity; much smoothing (right)
+    spoils the predictions. Between them the bound is smallest. The uniform guess is dashed; the star marks the certified α.
+    """
+    ax = _axes(ax, 3.8)
+    rows = [b for b in certificate["bounds"] if (b["metric"], b["assumption"]) == ("bpd", assumption)]
+    rows = [b for b in rows if b["alpha"] is not None and b["level"] == "document"]
+    stacked = [b for b in rows if b["inequality"] == "hoeffding" and b.get("parts")]
+    if not stacked:
+        return _nothing(ax, f"no {assumption} bound by hoeffding with its parts in this certificate")
+    alphas = sorted({bound["alpha"] for bound in rows})
+    place = {alpha: index for index, alpha in enumerate(alphas)}
+    for part, colour in PART_COLOURS.items():
+        bottom = [sum(value for name, value in _parts(b).items() if _before(name, part)) for b in stacked]
+        heights = [_parts(b)[part] for b in stacked]
+        if any(heights):
+            ax.bar([place[b["alpha"]] for b in stacked], heights, 0.7, bottom, color=colour, label=PART_NAMES[part])
+    for inequality, marker, colour in (("hoeffding", "o", "black"), ("betting", "s", VIOLET)):
+        line = sorted((b for b in rows if b["inequality"] == inequality), key=lambda b: b["alpha"])
+        if line:
+            ax.plot([place[b["alpha"]] for b in line], [b["bound"] for b in line], marker=marker, color=colour,
+                    markeredgecolor="white", linewidth=1.5, label=f"bound by {inequality}")  # fmt: skip
+    guess = stacked[0]["vacuous_at"]
+    ax.axhline(guess, color="black", linestyle="--", linewidth=1.2, label=f"uniform guess, {guess:.2f}")
+    chosen = chosen_alpha(certificate)
+    labels = [f"{alpha:g}" + ("\n★" if alpha == chosen else "") for alpha in alphas]
+    ax.set_xticks(range(len(alphas)), labels)
+    ax.set_xlabel("smoothing weight α (★: the certified model's)")
+    ax.set_ylabel(f"{metric_name(certificate, 'bpd')}, {assumption}")
+    ax.grid(axis="x", visible=False)
+    _legend_above(ax)
+    return ax.get_figure(root=True)
+
+
+@_in_style
+def coordinates_histogram(coordinates: np.ndarray, levels: np.ndarray, ax: Axes | None = None) -> Figure:
+    """The trained coordinates w (any shape) and the quantization levels (k values) they are replaced by.
+
+    To see: each coordinate moves to the nearest line. Lines should lie where the coordinates are.
+    """
+    ax = _axes(ax, 3.0)
+    sns.histplot(x=np.ravel(coordinates), bins=60, color=BLUE, edgecolor="none", ax=ax, label="coordinates")
+    for index, level in enumerate(np.ravel(levels)):
+        ax.axvline(level, color=ORANGE, linewidth=1.2, label="quantization levels" if index == 0 else None)
+    ax.set_xlabel("value of a coordinate (no unit)")
+    ax.set_ylabel("coordinates")
+    _legend_above(ax)
+    return ax.get_figure(root=True)
+
+
+@_in_style
+def document_losses_histogram(
+    losses: np.ndarray,
+    bound: float | None = None,
+    uniform: float | None = None,
+    unit: str = "bits per token",
+    ax: Axes | None = None,
+) -> Figure:
+    """Losses of documents (n values, in `unit`) with their mean, the bound on the mean, and the uniform guess.
+
+    To see: the bound speaks of the mean, not of each document; single documents may lie right of it.
+    """
+    ax = _axes(ax, 3.2)
+    losses = np.ravel(losses)
+    sns.histplot(x=losses, bins=60, color=BLUE, edgecolor="none", ax=ax)
+    mean = float(losses.mean())
+    ax.axvline(mean, color="black", linewidth=1.5, label=f"mean, {mean:.2f}")
+    if bound is not None:
+        ax.axvline(bound, color=RED, linewidth=1.5, label=f"bound on the mean, {rounded_up(bound):.2f}")
+    if uniform is not None:
+        ax.axvline(uniform, color="black", linestyle="--", linewidth=1.2, label=f"uniform guess, {uniform:.2f}")
+    ax.set_xlabel(f"loss of a document ({unit})")
+    ax.set_ylabel("documents")
+    _legend_above(ax)
+    return ax.get_figure(root=True)
+
+
+@_in_style
+def every_run(runs: Sequence[Run], draw: Callable[[Run, Axes], Any], height: float = 3.4) -> Figure:
+    """One panel a run, one below the other, each drawn by `draw(run, ax)` and headed by the run's name."""
+    figure = plt.figure(figsize=(WIDTH, height * len(runs)), layout="constrained")
+    plt.close(figure)
+    for run, panel in zip(runs, figure.subfigures(len(runs), squeeze=False).flat, strict=True):
+        draw(run, panel.subplots())
+        panel.suptitle(run.name.replace("$", r"\$"), x=0.01, ha="left", fontweight="bold", fontsize=11)
+    return figure
+
+
+def _parts(bound: Mapping[str, Any]) -> dict[str, float]:
+    return {part: bound["parts"].get(part, 0.0) for part in PART_COLOURS}
+
+
+def _before(name: str, part: str) -> bool:
+    order = list(PART_COLOURS)
+    return order.index(name) < order.index(part)
+
+
+def _nothing(ax: Axes, words: str) -> Figure:
+    ax.text(0.5, 0.5, words, ha="center", va="center", transform=ax.transAxes, wrap=True)
+    ax.set_xticks([])
+    ax.set_yticks([])
+    return ax.get_figure(root=True)

@@ -1,0 +1,116 @@
+"""What a certificate says: which of its statements the report shows, and what may stand beside them."""
+
+import decimal
+from collections.abc import Mapping
+from typing import Any
+
+from sublora.errors import SubloraError
+
+ASSUMPTIONS = ("unseen", "iid", "pool", "martingale")  # in the order they are shown
+INEQUALITIES = ("betting", "hoeffding", "kl", "empirical_bernstein", "freedman", "azuma")
+# The headline's inequality and assumption are the first of these lists that a certificate has: an order fixed
+# beforehand, because the smallest of several bounds is not itself a bound at the stated confidence.
+
+HELD_OUT_ESTIMATES = ("iid", "unseen")
+"""The assumptions whose bounded quantity a held-out value estimates; a pool's mean contains the training set."""
+
+
+def chosen_alpha(certificate: Mapping[str, Any]) -> float | None:
+    """The smoothing weight of the certified model; None where no bound is in bits.
+
+    It is the key `alpha` where there is one; else the only one that bounds or held-out values name; else the one with
+    the smallest bound, provided that the bounds paid for the comparison (every document evaluated, or `candidates` at
+    least the number of weights compared).
+
+    Raises SubloraError when the certificate compares several without paying and does not say which was chosen.
+    """
+    bits = [bound for bound in certificate["bounds"] if bound["metric"] == "bpd"]
+    alphas = sorted({bound["alpha"] for bound in bits if bound["alpha"] is not None})
+    if not alphas:
+        return None
+    if "alpha" in certificate:
+        if certificate["alpha"] not in alphas:
+            raise SubloraError(f"key 'alpha' is {certificate['alpha']!r}, which no bound has; make the run again")
+        return certificate["alpha"]
+    named = {value["alpha"] for value in certificate["held_out"] if value["metric"] == "bpd"}
+    for candidates in (set(alphas), named):
+        if len(candidates) == 1 and candidates <= set(alphas):
+            return candidates.pop()
+    if all(bound["evaluated"] == bound["units"] or bound["candidates"] >= len(alphas) for bound in bits):
+        first = min(bits, key=_headline_order)
+        return min((b for b in bits if _headline_order(b) == _headline_order(first)), key=lambda b: b["bound"])["alpha"]
+    raise SubloraError(
+        f"key 'alpha' is missing: {len(alphas)} smoothing weights were compared on one subsample with fewer candidates;"
+        " make the run again"
+    )
+
+
+def statements(certificate: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The bounds of the certified model (at its alpha), headline first, then by metric, assumption and inequality."""
+    alpha = chosen_alpha(certificate)
+    chosen = [bound for bound in certificate["bounds"] if bound["alpha"] in (alpha, None)]
+    return sorted(chosen, key=lambda b: (b["level"] != "document", _metric_order(b["metric"]), _headline_order(b)))
+
+
+def statement(certificate: Mapping[str, Any], assumption: str, metric: str = "bpd") -> Mapping[str, Any] | None:
+    """The statement under one assumption by the first inequality of the fixed order, or None."""
+    found = [b for b in statements(certificate) if (b["assumption"], b["metric"]) == (assumption, metric)]
+    return found[0] if found else None
+
+
+def headline(certificate: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The statement a certificate opens with: bits, unseen documents, betting, as far as it has them."""
+    return statements(certificate)[0]
+
+
+def held_out_value(certificate: Mapping[str, Any], bound: Mapping[str, Any]) -> float | None:
+    """The held-out value that estimates what `bound` bounds: same level, metric, alpha. None for pool, martingale."""
+    if bound["assumption"] not in HELD_OUT_ESTIMATES:
+        return None
+    key = (bound["level"], bound["metric"], bound["alpha"])
+    return next((h["value"] for h in certificate["held_out"] if (h["level"], h["metric"], h["alpha"]) == key), None)
+
+
+def verdict(bound: Mapping[str, Any], held_out: float | None) -> str:
+    """`better` (than guessing), `vacuous`, or (it should almost never happen) `contradicted` by the held-out value."""
+    if held_out is not None and held_out > bound["bound"]:
+        return "contradicted"
+    return "better" if bound["bound"] < bound["vacuous_at"] else "vacuous"
+
+
+def in_percent(metric: str) -> bool:
+    """Whether a metric is an error, shown in percent, rather than bits."""
+    return metric.endswith("error")
+
+
+def rounded_up(value: float, decimals: int = 2) -> float:
+    """The smallest decimal with so many places that is not below `value`: how an upper bound is written."""
+    step = decimal.Decimal(1).scaleb(-decimals)
+    return float(decimal.Decimal(repr(float(value))).quantize(step, rounding=decimal.ROUND_CEILING))
+
+
+def metric_name(certificate: Mapping[str, Any], metric: str) -> str:
+    """A metric in words: `bits per byte`, `top-1 error`."""
+    if metric == "bpd":
+        return f"bits per {certificate['corpus']['unit']}"
+    return metric.replace("_", " ").replace("top", "top-") if metric.startswith("top") else metric.replace("_", " ")
+
+
+def documents_name(certificate: Mapping[str, Any]) -> tuple[str, str]:
+    """What one document is, and several, in words."""
+    if certificate["corpus"]["name"] == "python-stdlib":
+        return "Python function", "Python functions"
+    return "document", "documents"
+
+
+def _metric_order(metric: str) -> tuple[int, int]:
+    digits = "".join(character for character in metric if character.isdigit())
+    return (metric != "bpd", int(digits or 0))
+
+
+def _headline_order(bound: Mapping[str, Any]) -> tuple[int, int]:
+    return _index(ASSUMPTIONS, bound["assumption"]), _index(INEQUALITIES, bound["inequality"])
+
+
+def _index(order: tuple[str, ...], name: str) -> int:
+    return order.index(name) if name in order else len(order)

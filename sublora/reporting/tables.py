@@ -1,0 +1,167 @@
+"""Tables of certificates: numbers as data frames, and the same as great_tables for pages and notebooks."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+from great_tables import GT, loc, style
+
+from sublora.reporting.reading import (
+    chosen_alpha,
+    headline,
+    held_out_value,
+    in_percent,
+    metric_name,
+    rounded_up,
+    statements,
+    verdict,
+)
+from sublora.reporting.runs import Run
+
+SPEAKS_OF = {
+    "unseen": "documents not trained on (unseen: true by the random split)",
+    "iid": "a fresh document (iid: if documents are independent draws)",
+    "pool": "the whole pool, training documents included (pool)",
+    "martingale": "the next token in the training contexts (martingale)",
+}
+DASH = "–"
+
+
+def bounds_frame(certificate: Mapping[str, Any]) -> pd.DataFrame:
+    """The certified model's statements, one a row, in bits and shares, unrounded.
+
+    Columns: level, metric, assumption, inequality, alpha, empirical, bound, held_out (NaN beside pool statements, which
+    it does not estimate), vacuous_at, verdict.
+    """
+    keys, rows = ("level", "metric", "assumption", "inequality", "alpha", "empirical", "bound"), []
+    for bound in statements(certificate):
+        truth = held_out_value(certificate, bound)
+        same = {key: bound[key] for key in keys}
+        rows.append({**same, "held_out": truth, "vacuous_at": bound["vacuous_at"], "verdict": verdict(bound, truth)})
+    return pd.DataFrame(rows).astype({"alpha": float, "held_out": float})
+
+
+def bounds_table(certificate: Mapping[str, Any]) -> GT:
+    """Bounds in bits against the training value, the held-out value and the uniform guess."""
+    frame = bounds_frame(certificate)
+    frame = frame[~frame["metric"].map(in_percent)]
+    frame["group"] = [_group(row, "") for row in frame.itertuples()]
+    return _bounds_gt(frame, metric_name(certificate, "bpd"), "bounds-in-bits")
+
+
+def errors_table(certificate: Mapping[str, Any]) -> GT | None:
+    """Bounds on top-k errors in percent, or None where a certificate has none."""
+    frame = bounds_frame(certificate)
+    frame = frame[frame["metric"].map(in_percent)].drop(columns="alpha")
+    if frame.empty:
+        return None
+    frame[["empirical", "bound", "held_out", "vacuous_at"]] *= 100
+    names = [metric_name(certificate, metric) for metric in frame["metric"]]
+    frame["group"] = [_group(row, f"{name}: ") for row, name in zip(frame.itertuples(), names, strict=True)]
+    return _bounds_gt(frame, "percent", "bounds-on-errors")
+
+
+def sizes_table(runs: Sequence[Run]) -> GT:
+    """One row a run: how large its message is, on how much text it was trained, and its headline bound."""
+    rows = []
+    for run in runs:
+        certificate, bound = run.certificate, headline(run.certificate)
+        rows.append(
+            {
+                "Run": run.name,
+                "Message (bytes)": f"{certificate['message_bits'] // 8:,}",
+                "Message (bits)": f"{certificate['message_bits']:,}",
+                "Training documents": f"{bound['units']:,}",
+                "Pool": DASH if bound["pool"] is None else f"{bound['pool']:,}",
+                "Speaks of": bound["assumption"],
+                "Bound (bits)": f"{rounded_up(bound['bound']):.2f}" if bound["metric"] == "bpd" else DASH,
+                "Guess (bits)": f"{bound['vacuous_at']:.2f}" if bound["metric"] == "bpd" else DASH,
+            }
+        )
+    return _plain_gt(pd.DataFrame(rows), "sizes", left=("Run", "Speaks of"))
+
+
+def paper_table(runs: Sequence[Run]) -> GT:
+    """One row a run: the same model counted as the publication counts it (not certified) beside the certified count.
+
+    Both bounds are the publication's: hoeffding, iid, document level, at the certified model's alpha.
+    """
+    rows = []
+    for run in runs:
+        certificate, paper = run.certificate, run.certificate["paper_accounting"]
+        alpha = chosen_alpha(certificate)
+        published, certified = _hoeffding_iid(paper["bounds"], alpha), _hoeffding_iid(certificate["bounds"], alpha)
+        rows.append(
+            {
+                "Run": run.name,
+                "Certified size": f"{certificate['message_bits']:,}",
+                "Size as published": f"{round(paper['bits']):,}",
+                "Certified bound": DASH if certified is None else f"{rounded_up(certified['bound']):.2f}",
+                "As published, not certified": DASH if published is None else f"{rounded_up(published['bound']):.2f}",
+            }
+        )
+    table = _plain_gt(pd.DataFrame(rows), "paper-accounting", left=("Run",))
+    table = table.tab_spanner("bits", ["Certified size", "Size as published"])
+    return table.tab_spanner("bits per token", ["Certified bound", "As published, not certified"])
+
+
+def environment_table(runs: Sequence[Run]) -> GT:
+    """One row a run: versions, device, and seconds for each stage."""
+    stages = list(dict.fromkeys(stage for run in runs for stage in run.certificate["environment"]["seconds"]))
+    rows = []
+    for run in runs:
+        environment = run.certificate["environment"]
+        row = {"Run": run.name}
+        row |= {name.capitalize(): str(environment.get(name, DASH)) for name in ("python", "torch", "device", "dtype")}
+        for stage in stages:
+            seconds = environment["seconds"].get(stage)
+            row[f"{stage.capitalize()} (s)"] = DASH if seconds is None else f"{seconds:,.0f}"
+        row["Sum (s)"] = f"{sum(environment['seconds'].values()):,.0f}"
+        rows.append(row)
+    return _plain_gt(pd.DataFrame(rows), "environment", left=("Run", "Python", "Torch", "Device", "Dtype"))
+
+
+def _hoeffding_iid(bounds: Sequence[Mapping[str, Any]], alpha: float | None) -> Mapping[str, Any] | None:
+    wanted = ("document", "bpd", "iid", "hoeffding", alpha)
+    keys = ("level", "metric", "assumption", "inequality", "alpha")
+    return next((bound for bound in bounds if tuple(bound[key] for key in keys) == wanted), None)
+
+
+def _group(row: Any, prefix: str) -> str:
+    level = "" if row.level == "document" else f"{row.level} level: "
+    text = f"{prefix}{level}{SPEAKS_OF[row.assumption]}"
+    return text[0].upper() + text[1:]
+
+
+def _bounds_gt(frame: pd.DataFrame, unit: str, name: str) -> GT:
+    shown = pd.DataFrame({"Group": frame["group"], "Inequality": frame["inequality"].str.replace("_", " ")})
+    if "alpha" in frame:
+        shown["α"] = [DASH if pd.isna(alpha) else f"{alpha:g}" for alpha in frame["alpha"]]
+    shown["Training"] = [f"{value:.2f}" for value in frame["empirical"]]
+    shown["Bound"] = [f"{rounded_up(value):.2f}" for value in frame["bound"]]
+    shown["Held out"] = [DASH if pd.isna(value) else f"{value:.2f}" for value in frame["held_out"]]
+    shown["Guess"] = [f"{value:.2f}" for value in frame["vacuous_at"]]
+    shown["Verdict"] = list(frame["verdict"])
+    table = GT(shown, groupname_col="Group", id=name).tab_spanner(unit, ["Training", "Bound", "Held out", "Guess"])
+    table = table.cols_align("right").cols_align("left", ["Inequality", "Verdict"])
+    table = table.tab_style(style.text(weight="bold"), loc.body("Bound"))
+    return _dressed(table)
+
+
+def _plain_gt(frame: pd.DataFrame, name: str, left: Sequence[str]) -> GT:
+    return _dressed(GT(frame, id=name).cols_align("right").cols_align("left", list(left)))
+
+
+def _dressed(table: GT) -> GT:
+    """One look for all tables: narrow enough for a telephone, wider ones scroll inside their own box."""
+    return table.tab_options(
+        table_font_size="0.82rem",
+        table_width="100%",
+        data_row_padding="3px",
+        data_row_padding_horizontal="4px",
+        column_labels_padding_horizontal="4px",
+        row_group_padding="4px",
+        row_group_font_weight="600",
+        table_background_color="transparent",
+        container_overflow_x="auto",
+    )

@@ -1,0 +1,125 @@
+"""Small certificates and run folders with plausible numbers, for the tests of reporting."""
+
+import base64
+import hashlib
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+ALPHAS = (0.0001, 0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5)
+UNITS, POOL, VOCABULARY, DELTA = 41_536, 55_381, 257, 0.05
+
+
+def entry(metric, assumption, inequality, alpha, empirical, gap, vacuous_at, parts=None):
+    """One entry of `bounds`."""
+    bound = empirical + gap
+    values = {
+        "level": "document",
+        "metric": metric,
+        "assumption": assumption,
+        "inequality": inequality,
+        "alpha": alpha,
+        "units": UNITS,
+        "pool": POOL,
+        "evaluated": UNITS,
+        "candidates": 1,
+        "empirical": empirical,
+        "bound": bound,
+        "vacuous_at": vacuous_at,
+        "nonvacuous": bound < vacuous_at,
+    }
+    return values if parts is None else {**values, "parts": parts}
+
+
+def bits_entries(message_bits, loss):
+    """Bounds in bits at every alpha: hoeffding by its formula, betting at a fifth of its gap."""
+    entries = []
+    for alpha in ALPHAS:
+        span = math.log2(1 + (1 - alpha) * VOCABULARY / alpha)
+        empirical = -math.log2((1 - alpha) * 2**-loss + alpha / VOCABULARY)
+        complexity = span * math.sqrt((message_bits * math.log(2) + math.log(1 / DELTA)) / (2 * UNITS))
+        parts = {"empirical": empirical, "complexity": complexity, "subsampling": 0.0}
+        for assumption, factor in (("iid", 1.0), ("pool", 1.0), ("unseen", 2.0)):
+            gap = factor * complexity
+            shown = {**parts, "complexity": gap}
+            guess = math.log2(VOCABULARY)
+            entries.append(entry("bpd", assumption, "hoeffding", alpha, empirical, gap, guess, shown))
+            entries.append(entry("bpd", assumption, "betting", alpha, empirical, gap / 5, guess))
+    return entries
+
+
+def certificate(name="quick", message_bytes=281, loss=4.2):
+    """A certificate of a model that the decoder would not know, but whose numbers fit together."""
+    message = bytes(range(256)) * (message_bytes // 256) + bytes(message_bytes % 256)
+    bounds = bits_entries(8 * message_bytes, loss)
+    held_out = [
+        {"level": "document", "metric": "bpd", "alpha": 0.1, "n": 2_000, "value": bounds[30]["empirical"] + 0.02},
+    ]
+    for k, error in ((1, 0.72), (10, 0.31), (100, 0.06)):
+        metric, guess = f"top{k}_error", 1 - k / VOCABULARY
+        for assumption in ("iid", "pool", "unseen"):
+            gap = 0.15 if assumption != "unseen" else 0.3
+            bounds.append(entry(metric, assumption, "betting", None, error, gap / 5, guess))
+            bounds.append(entry(metric, assumption, "hoeffding", None, error, gap, guess))
+        held_out.append({"level": "document", "metric": metric, "alpha": None, "n": 2_000, "value": error + 0.001})
+    return {
+        "format": "sublora-certificate/1",
+        "experiment": name,
+        "params": {"name": name, "subspace": {"dimension": 961, "rank": 4}, "compression": {"levels": 11}},
+        "message": base64.b64encode(message).decode(),
+        "message_bits": 8 * len(message),
+        "message_sha256": hashlib.sha256(message).hexdigest(),
+        "public": {"package": "0.1.0", "tokenizer": "bytes"},
+        "corpus": {
+            "name": "python-stdlib",
+            "sha256": "0" * 64,
+            "documents": UNITS,
+            "pool": POOL,
+            "tokens": 19_500_000,
+            "vocab_size": VOCABULARY,
+            "split": "75% of the pool, drawn uniformly at random with seed 0",
+            "unit": "byte",
+        },
+        "delta": DELTA,
+        "alpha": 0.1,
+        "bounds": bounds,
+        "held_out": held_out,
+        "paper_accounting": {
+            "note": "as published, not certified",
+            "bits": 8 * message_bytes + 2 * math.log2(8 * message_bytes),
+            "bounds": [b for b in bits_entries(8 * message_bytes + 22, loss) if b["inequality"] == "hoeffding"],
+        },
+        "environment": {
+            "python": "3.11.9",
+            "torch": "2.13.0",
+            "platform": "Linux",
+            "device": "cpu",
+            "dtype": "float32",
+            "seconds": {"train": 211.0, "score": 63.0},
+        },
+    }
+
+
+def metrics(steps=1_500, quantize=200):
+    """A training log of two phases; validation every 250 steps."""
+    rows = []
+    for phase, count, start, end in (("pretrain", steps, 8.0, 3.9), ("quantize", quantize, 4.5, 4.1)):
+        for step in range(50, count + 1, 50):
+            loss = end + (start - end) * math.exp(-5 * step / count)
+            noise = 0.05 * math.sin(step)
+            validation = loss + 0.03 if step % 250 == 0 or step == count else np.nan
+            rows.append((step, phase, loss + noise, validation, 5e-3, 60_000.0, 0.14 * step))
+    columns = ["step", "phase", "train_loss", "validation_loss", "learning_rate", "tokens_per_second", "seconds"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def write_run(folder: Path, values: dict, log: pd.DataFrame | None = None) -> Path:
+    """A run folder as `sublora run` leaves it, without its notebooks. Returns the certificate's path."""
+    run = folder / values["experiment"]
+    run.mkdir(parents=True)
+    (run / "certificate.json").write_text(json.dumps(values, indent=1))
+    (metrics() if log is None else log).to_csv(run / "metrics.csv", index=False)
+    return run / "certificate.json"
