@@ -108,9 +108,8 @@ class Training(Group):
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     clip: Annotated[float, Field(gt=0)] = 1.0
-    validate_every: Count = 250
+    validate_every: Count = 250  # steps between validations; each writes a checkpoint
     validation_documents: Count = 256
-    checkpoint_every: Count = 250
     precision: Literal["auto", "no", "bf16"] = "auto"
     compile: Literal["auto", "yes", "no"] = "auto"
     seed: Annotated[int, Field(ge=0)] = 0

@@ -1,0 +1,72 @@
+"""Batches as a function of (seed, step): nothing to save, nothing to restore."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from sublora.data import TokenStore
+
+IGNORED = -100
+"""Target of the positions behind a document's end; `torch.nn.functional.cross_entropy` skips it."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """inputs, targets: int64 (sequences, time); weights: float32 (sequences,), what one token's loss counts; they sum, over the
+    real tokens of the batch, to one."""
+
+    inputs: torch.Tensor
+    targets: torch.Tensor
+    weights: torch.Tensor
+
+    def part(self, index: int, parts: int) -> "Batch":
+        """The index-th of `parts` interleaved pieces."""
+        piece = slice(index, None, parts)
+        return Batch(self.inputs[piece], self.targets[piece], self.weights[piece])
+
+
+class Sampler:
+    """Draws windows of `block` tokens from the given documents; a window never crosses a document's end.
+
+    documents: int64 indices into the store.
+    sampling: "document" draws a document uniformly, then one of its windows, and weighs every window equally, which is the
+    document-level loss; "token" draws windows in proportion to their number and weighs every token equally.
+    """
+
+    def __init__(self, store: TokenStore, documents: np.ndarray, block: int, sampling: str, seed: int):
+        self.store, self.block, self.sampling, self.seed = store, block, sampling, seed
+        self.starts = store.offsets[documents]
+        self.lengths = store.offsets[documents + 1] - self.starts
+        self.windows = -(-self.lengths // block)
+        self.last_window = np.cumsum(self.windows)
+
+    def batch(self, step: int, sequences: int) -> Batch:
+        """The batch of `step`: the same for every process and every run."""
+        random = np.random.Generator(np.random.Philox(key=[self.seed, step]))
+        if self.sampling == "document":
+            document = random.integers(0, len(self.starts), sequences)
+            window = (random.random(sequences) * self.windows[document]).astype(np.int64)
+        else:
+            drawn = random.integers(0, self.last_window[-1], sequences)
+            document = np.searchsorted(self.last_window, drawn, side="right")
+            window = drawn - (self.last_window[document] - self.windows[document])
+        return self._cut(document, window)
+
+    def first_windows(self) -> Batch:
+        """The first window of every document, for validation."""
+        return self._cut(np.arange(len(self.starts)), np.zeros(len(self.starts), np.int64))
+
+    def _cut(self, document: np.ndarray, window: np.ndarray) -> Batch:
+        start, length = self.starts[document], self.lengths[document]
+        # A last window that would be short begins earlier instead, so that its predictions have context.
+        begin = np.minimum(window * self.block, np.maximum(length - self.block, 0))
+        position = begin[:, None] + np.arange(self.block)
+        inside = position < length[:, None]
+        where = np.where(inside, start[:, None] + position, 0)
+        targets = np.where(inside, self.store.tokens[where].astype(np.int64), IGNORED)
+        inputs = np.where(position > 0, self.store.tokens[np.maximum(where - 1, 0)].astype(np.int64), self.store.eot)
+        inputs[~inside] = self.store.eot
+        tokens = inside.sum(1)
+        weights = 1 / (tokens * len(tokens)) if self.sampling == "document" else np.full(len(tokens), 1 / tokens.sum())
+        return Batch(torch.from_numpy(inputs), torch.from_numpy(targets), torch.from_numpy(weights.astype(np.float32)))

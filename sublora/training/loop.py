@@ -1,0 +1,232 @@
+"""The training loop: any module from token ids to logits, its trainable parameters, a sampler; resumable to the bit."""
+
+import contextlib
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from accelerate import Accelerator
+from torch import nn
+from tqdm.auto import tqdm
+
+from sublora.errors import SubloraError
+from sublora.training.batches import IGNORED, Batch, Sampler
+from sublora.training.checkpoint import load_checkpoint, save_checkpoint
+from sublora.training.metrics import MetricsLog
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How one phase of training is run; the fields mean what the same names in `sublora.config.Training` mean."""
+
+    steps: int
+    batch: int
+    accumulation: int
+    learning_rate: float
+    min_learning_rate: float
+    warmup: int
+    betas: tuple[float, float]
+    weight_decay: float
+    clip: float
+    validate_every: int
+    precision: str
+    compile: str
+    seed: int
+
+    def rate(self, step: int) -> float:
+        """Learning rate of `step`: linear warm-up, then a cosine down to `min_learning_rate` at the last step."""
+        if step < self.warmup:
+            return self.learning_rate * (step + 1) / self.warmup
+        progress = (step - self.warmup) / max(1, self.steps - 1 - self.warmup)
+        return self.min_learning_rate + (self.learning_rate - self.min_learning_rate) * (1 + math.cos(math.pi * progress)) / 2
+
+
+def train(
+    module: nn.Module,
+    sampler: Sampler,
+    validation: Batch,
+    schedule: Schedule,
+    folder: Path,
+    phase: str,
+    facts: Mapping[str, Any],
+    penalty: Callable[[], torch.Tensor] | None = None,
+) -> pd.DataFrame:
+    """Minimize the mean loss; leave `module` with the parameters of the best validation loss, in evaluation mode.
+
+    module: (batch, time) token ids to (batch, time, V) logits.
+    facts: what a checkpoint must agree on to be continued (settings and data).
+    penalty: added to the loss, in bits per token.
+    Every validation writes `<phase>.safetensors` and a row of `metrics.csv` in `folder`, and TensorBoard events. Interrupted at
+    any moment and called again, training goes on from the last checkpoint and ends with the same weights (same device and
+    versions). Returns the rows of this phase (`metrics.COLUMNS`; losses in bits per token).
+    Raises SubloraError when the loss is not finite; the last good checkpoint stays.
+    """
+    accelerator = Accelerator(mixed_precision=_precision(schedule.precision))
+    module.to(accelerator.device)
+    # The compiled and the distributed form share these parameters, so that what is read and written here is theirs too.
+    parameters = {name: p for name, p in module.named_parameters() if p.requires_grad}
+    optimizer = torch.optim.AdamW(parameters.values(), schedule.learning_rate, schedule.betas, weight_decay=schedule.weight_decay)
+    checkpoint, facts = folder / f"{phase}.safetensors", {**facts, "phase": phase, "schedule": repr(schedule)}
+    state = _State(parameters, optimizer)
+    if checkpoint.exists():
+        state.load(*load_checkpoint(checkpoint, facts))
+    if state.step < schedule.steps:
+        module.train()
+        forward, prepared = accelerator.prepare(_compiled(module, sampler, schedule, accelerator), optimizer)
+    log = MetricsLog(folder, phase, state.step) if accelerator.is_main_process else None
+    progress = tqdm(total=schedule.steps, initial=state.step, desc=phase, unit="step", disable=not accelerator.is_main_process)
+    earlier = log.seconds if log else 0.0
+    began, losses, tokens = time.monotonic(), [], 0
+    while state.step < schedule.steps:
+        # Dropout masks are a function of (seed, step, process).
+        torch.manual_seed((schedule.seed * 1_000_003 + state.step) * 1009 + accelerator.process_index)
+        for group in prepared.param_groups:
+            group["lr"] = schedule.rate(state.step)
+        batch = sampler.batch(state.step, schedule.batch)
+        losses.append(_step(accelerator, forward, batch, schedule.accumulation, penalty))
+        accelerator.clip_grad_norm_(parameters.values(), schedule.clip)
+        prepared.step()
+        prepared.zero_grad()
+        state.step += 1
+        tokens += int((batch.targets != IGNORED).sum())
+        progress.update()
+        validate = state.step % schedule.validate_every == 0 or state.step == schedule.steps
+        if validate or state.step % 10 == 0:
+            bits = float(losses[-1])
+            if not math.isfinite(float(torch.stack(losses).sum())):
+                raise SubloraError(
+                    f"{checkpoint}: the loss is not finite at step {state.step}; lower training.learning_rate "
+                    "(the last good checkpoint, if any, is kept)"
+                )
+            speed = tokens / (time.monotonic() - began)
+            progress.set_postfix_str(f"{bits:.3f} bits/token, {speed:,.0f} tokens/s")
+        if validate:
+            state.keep_best(validation_loss(accelerator, forward, validation, schedule.batch))
+            if accelerator.is_main_process:
+                save_checkpoint(checkpoint, state.tensors(), {**facts, "step": state.step, "best": state.best})
+                log.append(
+                    step=state.step,
+                    train_loss=float(torch.stack(losses).mean()),
+                    validation_loss=state.last,
+                    learning_rate=schedule.rate(state.step - 1),
+                    tokens_per_second=speed,
+                    seconds=earlier + time.monotonic() - began,
+                )
+            losses = []
+    progress.close()
+    state.restore_best()
+    module.eval()
+    accelerator.free_memory()
+    if log is None:
+        return pd.DataFrame()
+    log.close()
+    return log.frame()
+
+
+def validation_loss(accelerator: Accelerator, forward: nn.Module, batch: Batch, sequences: int) -> float:
+    """Mean loss of a batch in bits per token, evaluated `sequences` at a time without dropout."""
+    forward.eval()
+    parts = -(-len(batch.inputs) // sequences)
+    with torch.no_grad():
+        total = sum(float(_bits(accelerator, forward, batch.part(i, parts))) for i in range(parts))
+    forward.train()
+    return total
+
+
+class _State:
+    """What a checkpoint holds: parameters, AdamW's moments, the best parameters so far."""
+
+    def __init__(self, parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer):
+        self.parameters, self.optimizer = parameters, optimizer
+        self.step, self.best, self.last = 0, math.inf, math.inf
+        self.best_parameters = {name: p.detach().clone() for name, p in parameters.items()}
+
+    def keep_best(self, loss: float) -> None:
+        self.last = loss
+        if loss < self.best:
+            self.best = loss
+            self.best_parameters = {name: p.detach().clone() for name, p in self.parameters.items()}
+
+    @torch.no_grad()
+    def restore_best(self) -> None:
+        for name, parameter in self.parameters.items():
+            parameter.copy_(self.best_parameters[name])
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        tensors = {}
+        for name, parameter in self.parameters.items():
+            moments = self.optimizer.state[parameter]
+            tensors[f"{name}/now"], tensors[f"{name}/best"] = parameter, self.best_parameters[name]
+            tensors[f"{name}/mean"], tensors[f"{name}/square"] = moments["exp_avg"], moments["exp_avg_sq"]
+        return tensors
+
+    @torch.no_grad()
+    def load(self, tensors: Mapping[str, torch.Tensor], facts: Mapping[str, Any]) -> None:
+        self.step, self.best = facts["step"], facts["best"]
+        for name, parameter in self.parameters.items():
+            if f"{name}/now" not in tensors or tensors[f"{name}/now"].shape != parameter.shape:
+                raise SubloraError(f"checkpoint: no {name} of shape {tuple(parameter.shape)}; it is of another architecture")
+            parameter.copy_(tensors[f"{name}/now"])
+            self.best_parameters[name].copy_(tensors[f"{name}/best"])
+            self.optimizer.state[parameter] = {
+                "step": torch.tensor(float(self.step)),
+                "exp_avg": tensors[f"{name}/mean"].to(parameter.device),
+                "exp_avg_sq": tensors[f"{name}/square"].to(parameter.device),
+            }
+
+
+def _step(accelerator, forward, batch: Batch, accumulation: int, penalty) -> torch.Tensor:
+    """Gradients of one step's loss; returns this process's share of the loss in bits per token."""
+    processes = accelerator.num_processes
+    mine = batch.part(accelerator.process_index, processes)
+    total = torch.zeros((), device=accelerator.device)
+    for i in range(accumulation):
+        last = i == accumulation - 1
+        with contextlib.nullcontext() if last else accelerator.no_sync(forward):
+            # Gradients are averaged over processes; times their number, they are the gradient of the whole batch's mean.
+            loss = _bits(accelerator, forward, mine.part(i, accumulation)) * processes
+            total += loss.detach()
+            if last and penalty is not None:
+                loss = loss + penalty()
+            accelerator.backward(loss)
+    return total
+
+
+def _bits(accelerator: Accelerator, forward: nn.Module, batch: Batch) -> torch.Tensor:
+    device = accelerator.device
+    with accelerator.autocast():
+        logits = forward(batch.inputs.to(device))
+    targets = batch.targets.to(device)
+    losses = F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORED, reduction="none")
+    return (losses.view(targets.shape).sum(1) * batch.weights.to(device)).sum() / math.log(2)
+
+
+def _precision(precision: str) -> str:
+    """bf16 where the device computes with it, unless the settings say otherwise."""
+    if precision != "auto":
+        return precision
+    if torch.cuda.is_available():
+        return "bf16" if torch.cuda.is_bf16_supported() else "no"
+    return "bf16" if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported() else "no"
+
+
+def _compiled(module: nn.Module, sampler: Sampler, schedule: Schedule, accelerator: Accelerator) -> nn.Module:
+    """`torch.compile` of the module: by default on a GPU alone (on a CPU it costs more than a short run gets back)."""
+    if schedule.compile == "no" or (schedule.compile == "auto" and accelerator.device.type != "cuda"):
+        return module
+    compiled = torch.compile(module)
+    try:
+        sequences = schedule.batch // schedule.accumulation // accelerator.num_processes
+        _bits(accelerator, compiled, sampler.batch(0, sequences)).backward()
+    except Exception as error:  # a compiler can fail in any way; the module itself is untouched
+        tqdm.write(f"torch.compile failed and is off: {' '.join(str(error).split())[:200]}")
+        return module
+    finally:
+        module.zero_grad()
+    return compiled

@@ -1,0 +1,43 @@
+"""What is written down while training: a CSV file for people and programs, TensorBoard events for watching."""
+
+from pathlib import Path
+
+import pandas as pd
+from torch.utils.tensorboard import SummaryWriter
+
+from sublora.atomic import write_text
+
+COLUMNS = ["phase", "step", "train_loss", "validation_loss", "learning_rate", "tokens_per_second", "seconds"]
+"""Losses in bits per token; `train_loss` is the mean since the row before; `seconds` since the phase began, interruptions left out."""
+
+
+class MetricsLog:
+    """The rows of one phase in `folder/metrics.csv`, beside those of other phases."""
+
+    def __init__(self, folder: Path, phase: str, start: int):
+        """Drop this phase's rows after step `start`: they are about to be made again."""
+        self.path, self.phase = folder / "metrics.csv", phase
+        rows = pd.read_csv(self.path) if self.path.exists() else pd.DataFrame(columns=COLUMNS)
+        mine = rows["phase"] == phase
+        self.others = rows[~mine]
+        self.rows = rows[mine & (rows["step"] <= start)].to_dict("records")
+        self.writer = SummaryWriter(str(folder / "tensorboard" / phase), purge_step=start + 1)
+
+    def append(self, **row) -> None:
+        """Add one row (all COLUMNS but `phase`) and write the file anew."""
+        self.rows.append({"phase": self.phase, **row})
+        frames = [frame for frame in (self.others, self.frame()) if len(frame)]
+        write_text(self.path, pd.concat(frames).to_csv(index=False))
+        for name in ("train_loss", "validation_loss", "learning_rate", "tokens_per_second"):
+            self.writer.add_scalar(name, row[name], row["step"])
+
+    @property
+    def seconds(self) -> float:
+        return self.rows[-1]["seconds"] if self.rows else 0.0
+
+    def frame(self) -> pd.DataFrame:
+        """The rows of this phase."""
+        return pd.DataFrame(self.rows, columns=COLUMNS)
+
+    def close(self) -> None:
+        self.writer.close()
