@@ -1,0 +1,64 @@
+"""Who trains: a seeded, uniformly random split of a finite pool of documents."""
+
+import hashlib
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from sublora.config import Corpus
+from sublora.errors import SubloraError
+
+OPENWEBTEXT_SHARE, OPENWEBTEXT_SEED = 0.0005, 2357
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Document indices, int64, each array in the order drawn. Together they are every index once.
+
+    `description` says in one sentence, for the certificate, how they were drawn.
+    """
+
+    train: np.ndarray
+    validation: np.ndarray
+    test: np.ndarray
+    description: str
+
+
+def draw_split(documents: int, corpus: Corpus) -> Split:
+    """Split `range(documents)` uniformly at random, without looking at any document (THEORY 3, pool).
+
+    train and validation are `corpus.train` and `corpus.validation` of the documents, rounded, at least one each; test
+    is what remains. `openwebtext` keeps the publication's split, whatever the shares and the seed say: 0.05% held out
+    by `datasets.Dataset.train_test_split` with seed 2357, of which the first half is validation and the rest test.
+    Raises SubloraError when there are too few documents for three parts.
+    """
+    if corpus.source == "openwebtext":
+        # As `datasets` draws it, from a stream that numpy does not promise to keep for ever.
+        order = np.random.default_rng(OPENWEBTEXT_SEED).permutation(documents)
+        held_out = math.ceil(OPENWEBTEXT_SHARE * documents)
+        validation, test, train = np.split(order, [held_out // 2, held_out])
+        settings = f"test_size {OPENWEBTEXT_SHARE}, seed {OPENWEBTEXT_SEED}"
+        how = f"the publication's rule for openwebtext ({settings}; validation and test halve the held-out part)"
+    else:
+        order = permutation(documents, corpus.split_seed)
+        sizes = [max(1, round(share * documents)) for share in (corpus.train, corpus.validation)]
+        train, validation, test = np.split(order, np.cumsum(sizes))
+        how = f"a uniformly random permutation from split seed {corpus.split_seed} (order of SHAKE-256 keys)"
+    if not (len(train) and len(validation) and len(test)):
+        raise SubloraError(
+            f"corpus: {documents} documents split into {len(train)} train, {len(validation)} validation and {len(test)} "
+            "test, and none may be 0; add documents, or change corpus.train and corpus.validation"
+        )
+    description = f"{documents} documents by {how}: {len(train)} train, {len(validation)} validation, {len(test)} test"
+    return Split(*(part.astype(np.int64) for part in (train, validation, test)), description)
+
+
+def permutation(n: int, seed: int) -> np.ndarray:
+    """A uniformly random permutation of range(n), int64, the same on every platform and with every version of numpy.
+
+    The key of index i is bytes 8i..8i+7, little-endian, of SHAKE-256("sublora split " + the seed in decimal); indices are
+    sorted by key, then by index.
+    """
+    keys = np.frombuffer(hashlib.shake_256(b"sublora split %d" % seed).digest(8 * n), dtype="<u8")
+    return np.argsort(keys, kind="stable").astype(np.int64)
