@@ -1,0 +1,114 @@
+"""One door to the bounds of independent units: by name of inequality and assumption, with or without a subsample."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from sublora.bounds import inequalities, subsampling, unseen
+from sublora.bounds.subsampling import Parts
+from sublora.errors import SubloraError
+
+INEQUALITIES = ("hoeffding", "kl", "empirical_bernstein", "betting")
+ASSUMPTIONS = ("iid", "pool", "unseen")
+
+
+class Bound(NamedTuple):
+    """A bound in units of the range: `bound`, the `empirical` mean it stands on, and for hoeffding its three
+    `parts`."""
+
+    bound: float
+    empirical: float
+    parts: Parts | None
+
+
+def bound_mean(
+    values_n: np.ndarray,
+    *,
+    inequality: str,
+    assumption: str,
+    message_bits: float,
+    delta: float,
+    m: int,
+    pool: int | None = None,
+    candidates: int = 1,
+    pilot: np.ndarray | None = None,
+    binary: bool = False,
+    split_order: bool = False,
+) -> Bound:
+    """Bound on what `assumption` names, for losses `values_n` of n of the m training units, scaled to [0, 1].
+
+    n = m (all units evaluated) uses the inequalities for independent units, with no second term and the whole of delta;
+    n < m those for a subsample, where `candidates` (A) and `pilot` enter. Which of the two is a matter of n alone.
+
+    `inequality`: hoeffding | kl | empirical_bernstein (iid and n = m only) | betting. `assumption`: iid (a fresh unit's
+    expected loss), pool (mean over the `pool` = M units the m were drawn from), unseen (mean over the M - m others).
+    `message_bits`: K; `pool`: M, needed for pool and unseen, ignored for iid. `pilot`: losses of the same model on
+    units drawn independently of `values_n`; only betting with n < m uses it. `binary`: the metric's losses are 0 or 1
+    by definition; only kl with n < m uses it. `split_order`: the values are in the order the split drew them (or a
+    random one); only then betting, unseen, n = m may use the sharper running candidate.
+
+    No bound is clipped: it may exceed 1. Raises SubloraError for an unknown name, a pair that does not exist, a missing
+    pool, m > M (for unseen m >= M), n > m, and values, delta, message_bits or candidates out of range.
+    """
+    if inequality not in INEQUALITIES:
+        raise SubloraError(f"inequality: {inequality!r} is none of {', '.join(INEQUALITIES)}")
+    if assumption not in ASSUMPTIONS:
+        raise SubloraError(f"assumption: {assumption!r} is none of {', '.join(ASSUMPTIONS)}")
+    values_n = inequalities.check_unit("values_n", values_n)
+    m, n, mean = inequalities.check_count("m", m), values_n.size, float(values_n.mean())
+    subsampling.shares(n, m)
+    inequalities.check_count("candidates", candidates)
+    if assumption != "iid":
+        if pool is None:
+            raise SubloraError(f"pool: missing; assumption {assumption!r} needs the size of the pool")
+        if inequalities.check_count("pool", pool) < m + (assumption == "unseen"):
+            raise SubloraError(f"pool: {pool} units are too few for assumption {assumption!r} with m = {m}")
+    if inequality == "empirical_bernstein" and (assumption != "iid" or n < m):
+        raise SubloraError("inequality: empirical_bernstein holds for assumption iid with all m units evaluated only")
+    if n == m:
+        return _all_units(values_n, mean, inequality, assumption, message_bits, delta, pool, split_order)
+
+    drawn = (message_bits, delta, m)
+    if inequality == "hoeffding":
+        if assumption == "unseen":
+            parts = unseen.hoeffding_unseen_subsampled(mean, *drawn, n, candidates, pool)
+        else:
+            parts = subsampling.hoeffding_subsampled(mean, *drawn, n, candidates)
+        return Bound(parts.bound, mean, parts)
+    if inequality == "kl":
+        if assumption == "unseen":
+            bound = unseen.kl_unseen_subsampled(values_n, *drawn, candidates, pool, binary)
+        else:
+            bound = subsampling.kl_subsampled(values_n, *drawn, candidates, binary)
+    elif assumption == "unseen":
+        bound = unseen.betting_unseen_subsampled(values_n, *drawn, candidates, pool, pilot)
+    else:
+        bound = subsampling.betting_subsampled(values_n, *drawn, candidates, pilot)
+    return Bound(bound, mean, None)
+
+
+def _all_units(
+    values: np.ndarray,
+    mean: float,
+    inequality: str,
+    assumption: str,
+    message_bits: float,
+    delta: float,
+    pool: int | None,
+    split_order: bool,
+) -> Bound:
+    m, nats = values.size, inequalities.complexity_nats(message_bits, delta)
+    converted = assumption == "unseen"
+    if inequality == "hoeffding":
+        bound = unseen.hoeffding_unseen(mean, nats, m, pool) if converted else inequalities.hoeffding(mean, nats, m)
+        return Bound(bound, mean, Parts(mean, bound - mean, 0.0))
+    if inequality == "empirical_bernstein":
+        return Bound(inequalities.empirical_bernstein(values, message_bits, delta), mean, None)
+    if inequality == "kl":
+        bound = inequalities.kl(mean, nats, m)
+    else:
+        bets = inequalities.betting_grid(m, nats)
+        if converted and split_order:
+            return Bound(unseen.betting_unseen(values, nats, pool, bets), mean, None)
+        bound = inequalities.betting(values, nats, bets)
+    return Bound(unseen.unseen(bound, mean, m, pool) if converted else bound, mean, None)

@@ -1,0 +1,156 @@
+"""From a pool to the units outside the training set: statements about unseen documents with no assumption.
+
+The training set is a uniformly random subset of m of a finite pool of M units, drawn by us. A bound U on the pool's
+mean, and the mean X of all m training losses, give the mean over the other M - m units exactly:
+`R_unseen = (M R_pool - m X)/(M - m) <= X + M/(M - m) (U - X)`. Losses are scaled to [0, 1]; complexities are nats.
+Every bound holds for all messages at once with probability >= 1 - delta over the split (and the subsample); none is
+clipped at 1.
+"""
+
+import math
+
+import numpy as np
+from scipy.optimize import minimize_scalar
+
+from sublora.bounds.inequalities import (
+    check_bets,
+    check_count,
+    check_mean,
+    check_nats,
+    check_unit,
+    kl,
+    log_growth,
+    mixed,
+    smallest_refuted,
+)
+from sublora.bounds.subsampling import Parts, betting_two_stage, lower_limit, split_nats, upper_limit
+from sublora.errors import SubloraError
+
+
+def inflation(m: int, M: int) -> float:
+    """`M/(M - m)`, the factor on a pool bound's gap. Raises SubloraError unless `1 <= m < M`."""
+    m, M = check_count("m", m), check_count("M", M)
+    if m >= M:
+        raise SubloraError(f"m: {m} training units of a pool of M = {M} leave none unseen")
+    return M / (M - m)
+
+
+def unseen(upper_pool: float, train_mean: float, m: int, M: int) -> float:
+    """`X + M/(M - m) (U - X)`: bound on the mean over the M - m unseen units, from a bound U on the pool's mean. Exact.
+
+    `train_mean`: X over all m training units, in [0, 1]; `upper_pool`: U. May exceed 1.
+    """
+    train_mean = check_mean(train_mean)
+    if not (math.isfinite(upper_pool) and upper_pool >= 0.0):
+        raise SubloraError(f"upper_pool: {upper_pool!r} is not a finite number >= 0")
+    return train_mean + inflation(m, M) * (upper_pool - train_mean)
+
+
+def serfling_root(nats: float, m: int, M: int) -> float:
+    """`sqrt(nats (1 - (m-1)/M)/(2m))`: how far a pool's mean lies above that of m units drawn without replacement.
+
+    Serfling 1974, Corollary 1.1, with the prior: fails with probability `exp(-nats)`, summed over all messages.
+    """
+    m, M = check_count("m", m), check_count("M", M)
+    return math.sqrt(check_nats("nats", nats) * (1.0 - (m - 1) / M) / (2 * m))
+
+
+def hoeffding_unseen(mean: float, nats: float, m: int, M: int) -> float:
+    """`mean + M/(M - m) sqrt(B (1 - (m-1)/M)/(2m))`: Serfling 1974 with the prior, converted. May exceed 1.
+
+    `mean`: of all m training losses; `nats`: `complexity_nats(K, delta)`.
+    Raises SubloraError for a mean outside [0, 1], negative nats, m >= M.
+    """
+    return check_mean(mean) + inflation(m, M) * serfling_root(nats, m, M)
+
+
+def betting_unseen(values_in_split_order: np.ndarray, nats: float, M: int, bets: np.ndarray) -> float:
+    """Betting on a sample without replacement, with the running candidate: bound on the unseen mean; 1.0 if none.
+
+    With candidate u for the pool's mean, the mean of what is left before unit t is `u_t = (M u - sum_{j<t} X_j)/(M -
+    t + 1)`, and
+    `W_c(u) = sum_t ln(1 + c (u_t - X_t)/(1 - u_t))` is the log of a martingale at u = R (Waudby-Smith & Ramdas 2024,
+    section 5); the mixture over bets refutes u as in `betting`. In terms of the unseen mean v, `M u = m X + (M - m)
+    v`, so that
+    `(u_t - X_t)/(1 - u_t) = Y_t (M - t + 1)/((M - m)(1 - v) + Y_t + ... + Y_m) - 1` with `Y = 1 - X`: every v in [0,
+    1) is a possible pool (u_t in [0, 1) always; a u that no pool has is a v outside [0, 1]), W grows with v, and the
+    smallest v refuted is the bound: `unseen` of the smallest u refuted, exactly.
+
+    `values_in_split_order`: losses of all m training units in the order in which the split drew them, or in a random
+    order independent of them (`subsample(..., n=m, purpose="order")`); not sorted by place in the pool. Shape (m,),
+    in [0, 1].
+    `nats`: `complexity_nats(K, delta)`; `bets`: fixed in advance, `betting_grid(m, nats)`.
+    Raises SubloraError for values outside [0, 1], m >= M, bets outside (0, 0.999].
+    """
+    values = check_unit("values_in_split_order", values_in_split_order)
+    nats, bets, m = check_nats("nats", nats), check_bets(bets), values.size
+    inflation(m, M)
+    y = 1.0 - values
+    stakes = y * (M - np.arange(m, dtype=np.float64))
+    left = np.cumsum(y[::-1])[::-1]
+
+    def margin(v: float) -> float:
+        return mixed(log_growth(stakes / ((M - m) * (1.0 - v) + left), bets)) - nats
+
+    start = float(values.mean())
+    if margin(start) >= 0.0:  # possible only for values that no random order would show
+        start = 0.0
+    return smallest_refuted(margin, start, math.sqrt(nats / (2 * m)))
+
+
+def hoeffding_unseen_subsampled(
+    mean_n: float, message_bits: float, delta: float, m: int, n: int, candidates: int, M: int
+) -> Parts:
+    """`mean_n + sqrt(ln(A/((1-s) delta))/(2n)) + M/(M - m) sqrt((K ln 2 + ln(1/(s delta)))(1 - (m-1)/M)/(2m))`.
+
+    In `X + M/(M - m)(U - X)` the first X by its upper limit from the n units, `U - X` by the first root alone, which
+    does not depend on X: so the subsample's error is not inflated. `.bound` may exceed 1.
+    """
+    first, second = split_nats(message_bits, delta, m, n, candidates)
+    complexity = inflation(m, M) * serfling_root(first, m, M)
+    return Parts(check_mean(mean_n), complexity, math.sqrt(second / (2 * n)))
+
+
+def kl_unseen(mean: float, nats: float, m: int, M: int) -> float:
+    """`unseen` of `kl(mean, nats, m)`. May exceed 1."""
+    return unseen(kl(mean, nats, m), mean, m, M)
+
+
+def kl_unseen_subsampled(
+    values_n: np.ndarray, message_bits: float, delta: float, m: int, candidates: int, M: int, binary: bool = False
+) -> float:
+    """The largest `kl_unseen(q)` over every training mean q up to its upper limit from the n units. May exceed 1.
+
+    `kl` is concave in the mean (the set `{(q, r): kl(q || r) <= b}` is convex), and so is
+    `q + M/(M - m)(kl(q) - q)`; where kl closes in on 1 it falls with q, hence the largest value and not the last.
+    """
+    first, second = split_nats(message_bits, delta, m, check_unit("values_n", values_n).size, candidates)
+    upper = upper_limit(values_n, second, binary)
+    found = minimize_scalar(
+        lambda q: -kl_unseen(q, first, m, M), bounds=(0.0, upper), method="bounded", options={"xatol": 1e-9}
+    )
+    return max(-float(found.fun), kl_unseen(upper, first, m, M))
+
+
+def betting_unseen_subsampled(
+    values_n: np.ndarray,
+    message_bits: float,
+    delta: float,
+    m: int,
+    candidates: int,
+    M: int,
+    pilot: np.ndarray | None = None,
+) -> float:
+    """`(M U - m L)/(M - m)`: betting from n of m training units, converted. May exceed 1.
+
+    U bounds the pool's mean (`betting_two_stage`; parts `s delta` and `(1-s) delta/2`), L is a lower limit of the
+    mean X of the m training units from the same n (`lower_limit`, complexity `ln(2A/((1-s) delta))`: the third part).
+    Proof: except with probability `s delta + (1-s) delta/2 + (1-s) delta/2 = delta`, `R_pool <= U` and `X >= L`
+    together; and `(M - m) R_unseen = M R_pool - m X`, which grows with R_pool and falls with X.
+    The two halves are equal because U's second term counts M times and L m times, and both shrink like the root of
+    their complexity. Arguments as for `betting_subsampled`; raises SubloraError for the same and for m >= M.
+    """
+    inflation(m, M)
+    first, second = split_nats(message_bits, delta, m, check_unit("values_n", values_n).size, candidates, parts=2)
+    upper = betting_two_stage(values_n, first, second, m, pilot)
+    return (M * upper - m * lower_limit(values_n, second)) / (M - m)
