@@ -8,6 +8,7 @@ from html import escape
 from typing import Any
 
 from sublora.reporting import sentences
+from sublora.reporting.runs import Run
 from sublora.reporting.tables import bounds_table, errors_table
 
 
@@ -50,3 +51,14 @@ def skipped_html(skipped: Sequence[str]) -> str:
 def list_html(lines: Iterable[str]) -> str:
     """Lines of text as a list."""
     return f"<ul>{''.join(f'<li>{escape(line)}</li>' for line in lines)}</ul>"
+
+
+def errors_html(certificate: Mapping[str, Any]) -> str:
+    """The table of bounds on top-k errors, or that the certificate has none."""
+    table = errors_table(certificate)
+    return "<p>This certificate bounds no top-k error.</p>" if table is None else table.as_raw_html()
+
+
+def costs_html(runs: Sequence[Run]) -> str:
+    """What each run cost, from its certificate: minutes by stage, and the device."""
+    return list_html(sentences.cost(run.name, run.certificate) for run in runs)

@@ -1,11 +1,12 @@
 """Figures: from a certificate, a training log or an array to a matplotlib Figure, all in one style.
 
-They are drawn 5.6 inches wide with letters of 11 points, so that they can be read on a telephone and in print. With `ax`
-a function draws into it and returns its figure; without, it makes a figure of its own, closed for pyplot, so that a
+They are drawn 5.6 inches wide with letters of 11 points, so that they can be read on a telephone and in print. With
+`ax` a function draws into it and returns its figure; without, it makes a figure of its own, closed for pyplot, so that a
 notebook shows it once.
 """
 
 import functools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -138,7 +139,7 @@ def bound_against_alpha(certificate: Mapping[str, Any], ax: Axes | None = None, 
     """The bound in bits at every smoothing weight α, stacked into its parts, with betting beside hoeffding.
 
     To see: little smoothing (left) widens the range of the loss, and with it the complexity; much smoothing (right)
-    spoils the predictions. Between them the bound is smallest. The uniform guess is dashed; the star marks the certified α.
+    spoils the predictions. Between them the bound is smallest. Dashed: the uniform guess; the star marks the certified α.
     """
     ax = _axes(ax, 3.8)
     rows = [b for b in certificate["bounds"] if (b["metric"], b["assumption"]) == ("bpd", assumption)]
@@ -222,6 +223,16 @@ def every_run(runs: Sequence[Run], draw: Callable[[Run, Axes], Any], height: flo
         draw(run, panel.subplots())
         panel.suptitle(run.name.replace("$", r"\$"), x=0.01, ha="left", fontweight="bold", fontsize=11)
     return figure
+
+
+def draw_loss(run: Run, ax: Axes) -> Figure:
+    """`loss_curve` of a run, with the uniform guess of its vocabulary, for `every_run`."""
+    return loss_curve(run.metrics, ax, math.log2(run.certificate["corpus"]["vocab_size"]))
+
+
+def draw_alpha(run: Run, ax: Axes) -> Figure:
+    """`bound_against_alpha` of a run, for `every_run`."""
+    return bound_against_alpha(run.certificate, ax)
 
 
 def _parts(bound: Mapping[str, Any]) -> dict[str, float]:

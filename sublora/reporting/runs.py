@@ -196,11 +196,12 @@ def load_metrics(path: str | os.PathLike) -> pd.DataFrame:
 
 
 def runs_for_pages() -> tuple[list[Run], list[str]]:
-    """`load_runs` on the folder that SUBLORA_RUNS names, or `../runs` beside the report's project.
+    """`some_runs` of the folder that SUBLORA_RUNS names, or `../runs` beside the report's project."""
+    return some_runs(os.environ.get("SUBLORA_RUNS", "../runs"))
 
-    Raises SubloraError when there is no readable run at all.
-    """
-    folder = Path(os.environ.get("SUBLORA_RUNS", "../runs"))
+
+def some_runs(folder: str | os.PathLike) -> tuple[list[Run], list[str]]:
+    """`load_runs`, but raises SubloraError when there is no readable run at all."""
     runs, skipped = load_runs(folder)
     if not runs:
         reasons = f" ({len(skipped)} unreadable; the first: {skipped[0]})" if skipped else ""

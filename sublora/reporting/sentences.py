@@ -129,3 +129,12 @@ def meanings(certificate: Mapping[str, Any]) -> list[tuple[str, str]]:
             )
         )
     return rows
+
+
+def cost(name: str, certificate: Mapping[str, Any]) -> str:
+    """What a run cost in minutes, by stage, on which device: from the certificate's environment."""
+    environment = certificate["environment"]
+    seconds = environment["seconds"]
+    stages = ", ".join(f"{stage} {value / 60:.1f}" for stage, value in seconds.items())
+    device = environment.get("device", "unknown device")
+    return f"{name}: {sum(seconds.values()) / 60:.1f} minutes on {device} ({stages})"
