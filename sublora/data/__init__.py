@@ -1,0 +1,18 @@
+"""From a corpus to token ids on disk: documents, tokenizers, the token store, and the split of the pool."""
+
+from sublora.data.corpora import documents
+from sublora.data.split import Split, draw_split
+from sublora.data.store import TokenStore, build_store, prepare, write_store
+from sublora.data.tokenizers import Tokenizer, get_tokenizer
+
+__all__ = [
+    "Split",
+    "TokenStore",
+    "Tokenizer",
+    "build_store",
+    "documents",
+    "draw_split",
+    "get_tokenizer",
+    "prepare",
+    "write_store",
+]

@@ -1,9 +1,7 @@
 """Text to token ids and back: bytes, or GPT-2's byte-pair encoding."""
 
 import functools
-import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -24,7 +22,6 @@ class Tokenizer:
     eot: int
     _to_ids: Callable[[str], np.ndarray] = field(repr=False, compare=False)
     _to_bytes: Callable[[list[int]], bytes] = field(repr=False, compare=False)
-    _workers: int = field(default=1, repr=False, compare=False)
 
     def encode(self, text: str) -> np.ndarray:
         """The ids of `text` without the end-of-text id: unsigned integers, shape [tokens].
@@ -35,13 +32,6 @@ class Tokenizer:
             return self._to_ids(text)
         except UnicodeEncodeError:
             return self._to_ids(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
-
-    def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """`encode` of every text, in order, on several threads where the encoding releases Python's lock."""
-        if self._workers == 1:
-            return [self.encode(text) for text in texts]
-        with ThreadPoolExecutor(self._workers) as pool:
-            return list(pool.map(self.encode, texts))
 
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:
         """The text of `ids`; end-of-text ids are left out, bytes that are no UTF-8 become U+FFFD.
@@ -81,4 +71,4 @@ def _gpt2() -> Tokenizer:
             "and 6c7ea1a7e38e3a7f062df639a5b80947f075ffe6 (its encoder.json)"
         ) from None
     to_ids = functools.partial(encoding.encode_to_numpy, disallowed_special=())
-    return Tokenizer("gpt2", encoding.n_vocab, encoding.eot_token, to_ids, encoding.decode_bytes, os.cpu_count() or 1)
+    return Tokenizer("gpt2", encoding.n_vocab, encoding.eot_token, to_ids, encoding.decode_bytes)

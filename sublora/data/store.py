@@ -1,0 +1,276 @@
+"""Token ids on disk: one flat memory-mapped array, and where each document begins."""
+
+import contextlib
+import hashlib
+import heapq
+import json
+import platform
+import shutil
+import warnings
+from array import array
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock
+
+from sublora.config import Corpus
+from sublora.data.corpora import corpus_identity, corpus_name, documents
+from sublora.data.tokenizers import get_tokenizer
+from sublora.errors import SubloraError
+
+FORMAT = "sublora-tokens/1"
+FILES = ("tokens.bin", "offsets.npy", "meta.json")
+HASHED_ON_OPEN = 2**30  # bytes of tokens; a larger store is checked in full by `verify` only
+CHUNK = 2**24  # tokens looked at together
+
+
+@dataclass(frozen=True, eq=False)
+class TokenStore:
+    """M documents; document i is `tokens[offsets[i]:offsets[i+1]]`, at least one id and then `eot`.
+
+    tokens: read-only memory map, shape [N], the smallest unsigned integers for `vocab_size` ids; offsets: int64, [M+1].
+    sha256 is over tokens, offsets, tokenizer, vocab_size and eot: stores with the same hash hold the same documents.
+    """
+
+    path: Path
+    name: str
+    tokenizer: str
+    vocab_size: int
+    eot: int
+    sha256: str
+    tokens: np.ndarray = field(repr=False)
+    offsets: np.ndarray = field(repr=False)
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Tokens of each document, its end-of-text included: int64, shape [M]."""
+        return np.diff(self.offsets)
+
+    def document(self, i: int) -> np.ndarray:
+        """The ids of document i, ending with `eot`: a read-only view, shape [lengths[i]]. IndexError outside 0..M-1."""
+        if not 0 <= i < len(self):
+            raise IndexError(f"document {i} is outside 0..{len(self) - 1} of {self.path}")
+        return np.asarray(self.tokens[self.offsets[i] : self.offsets[i + 1]])
+
+    @classmethod
+    def open(cls, path: str | Path) -> "TokenStore":
+        """Open the store in folder `path`; up to 1 GiB of tokens are verified too (`verify`), of more only the sizes.
+
+        Raises SubloraError naming the file that is missing, cut, altered or of another format.
+        """
+        path = Path(path)
+        meta = _read_meta(path / "meta.json")
+        tokens_file, offsets_file = path / "tokens.bin", path / "offsets.npy"
+        dtype = token_dtype(meta["vocab_size"])
+        size = meta["tokens"] * dtype.itemsize
+        try:
+            if tokens_file.stat().st_size != size:
+                raise _broken(tokens_file, f"{tokens_file.stat().st_size} bytes, {size} expected")
+            tokens = np.memmap(tokens_file, dtype=dtype, mode="r")
+            offsets = np.load(offsets_file, allow_pickle=False)
+        except OSError as error:
+            raise _broken(Path(error.filename or offsets_file), error.strerror or str(error)) from None
+        except (ValueError, EOFError) as error:
+            raise _broken(offsets_file, str(error)) from None
+        if offsets.dtype != np.int64 or offsets.shape != (meta["documents"] + 1,):
+            raise _broken(offsets_file, f"{offsets.dtype}{list(offsets.shape)}, int64[{meta['documents'] + 1}] expected")
+        if offsets[0] != 0 or offsets[-1] != len(tokens) or np.diff(offsets).min(initial=2) < 2:
+            raise _broken(offsets_file, "it must rise from 0 to the number of tokens, by at least 2 a document")
+        offsets.flags.writeable = False
+        keys = ("name", "tokenizer", "vocab_size", "eot", "sha256")
+        store = cls(path=path, tokens=tokens, offsets=offsets, **{key: meta[key] for key in keys})
+        if size <= HASHED_ON_OPEN:
+            store.verify()
+        return store
+
+    def verify(self) -> None:
+        """Read every token. Raises SubloraError: an id >= vocab_size, a document without end, or another SHA-256."""
+        tokens_file = self.path / "tokens.bin"
+        digest = hashlib.sha256()
+        for start in range(0, len(self.tokens), CHUNK):
+            chunk = self.tokens[start : start + CHUNK]
+            if chunk.max() >= self.vocab_size:
+                raise _broken(tokens_file, f"it holds token id {chunk.max()}, outside 0..{self.vocab_size - 1}")
+            digest.update(chunk)
+        if (self.tokens[self.offsets[1:] - 1] != self.eot).any():
+            raise _broken(tokens_file, f"a document does not end with the end-of-text id {self.eot}")
+        if _sha256(digest, self.offsets, self.tokenizer, self.vocab_size, self.eot) != self.sha256:
+            raise _broken(tokens_file, "its content, or that of offsets.npy, has another SHA-256 than meta.json says")
+
+
+def token_dtype(vocab_size: int) -> np.dtype:
+    """The smallest little-endian unsigned integer type that holds the ids 0..vocab_size-1."""
+    return np.min_scalar_type(vocab_size - 1).newbyteorder("<")
+
+
+def prepare(corpus: Corpus, root: str | Path) -> TokenStore:
+    """The token store of `corpus` below the folder `root`: opened if it is there and whole, built otherwise.
+
+    The folder's name ends in a hash of all that the tokens depend on (`corpus_identity`: files by size and time of
+    change, the standard library by its interpreter); how the corpus is split is no part of it. Processes that ask for
+    the same store at the same time build it once. Raises SubloraError as `build_store` does.
+    """
+    identity = json.dumps({"format": FORMAT, **corpus_identity(corpus)}, sort_keys=True)
+    readable = "".join(c if c.isalnum() or c in "-." else "-" for c in f"{corpus_name(corpus)}-{corpus.tokenizer}")[:80]
+    path = Path(root) / f"{readable}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
+    if (store := _open_if_whole(path)) is not None:  # without the lock, so that a read-only folder can be used
+        return store
+    with contextlib.ExitStack() as stack:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(FileLock(path.with_name(f".{path.name}.lock")))
+        except OSError as error:
+            raise SubloraError(f"{root}: cannot write ({error.strerror or error}); choose another folder") from None
+        if (store := _open_if_whole(path)) is not None:  # another process has built it meanwhile
+            return store
+        return build_store(corpus, path)
+
+
+def _open_if_whole(path: Path) -> TokenStore | None:
+    if not path.exists():
+        return None
+    try:
+        return TokenStore.open(path)
+    except SubloraError as error:
+        warnings.warn(f"{error} (building it again now)", stacklevel=3)
+        return None
+
+
+def build_store(corpus: Corpus, path: str | Path) -> TokenStore:
+    """Tokenize the corpus into the folder `path`, replacing a store that is there. Needs one pass and bounded memory.
+
+    `max_documents` keeps a uniform sample of the documents, in their order: those with the smallest
+    SHA-256("sublora sample " + position in decimal). No seed enters it, so that the pool is the same for every split; the
+    whole corpus is read even so. Raises SubloraError for what is wrong with the corpus, and when `path` cannot be written.
+    """
+    tokenizer = get_tokenizer(corpus.tokenizer)
+    texts = documents(corpus)
+    if corpus.max_documents is not None:
+        texts = _sample(texts, corpus.max_documents)
+    information = {"python": platform.python_version()} if corpus.source == "python-stdlib" else {}
+    return write_store(
+        path,
+        map(tokenizer.encode, texts),
+        name=corpus_name(corpus),
+        tokenizer=tokenizer.name,
+        vocab_size=tokenizer.vocab_size,
+        eot=tokenizer.eot,
+        information=information,
+    )
+
+
+def write_store(
+    path: str | Path,
+    documents: Iterable[np.ndarray],
+    *,
+    name: str,
+    tokenizer: str,
+    vocab_size: int,
+    eot: int,
+    information: dict[str, Any] | None = None,
+) -> TokenStore:
+    """Write documents (arrays of ids without the end-of-text id, which is added) as a store, whole or not at all.
+
+    Documents without ids are left out. All files are written beside `path` in `.<name>.partial`, which is renamed at the end;
+    what an interrupted build left there is removed. `information` goes into meta.json, outside the hash.
+    Raises SubloraError for an id >= vocab_size, for no document at all, and when the folder cannot be written.
+    """
+    path = Path(path)
+    partial = path.with_name(f".{path.name}.partial")
+    dtype = token_dtype(vocab_size)
+    offsets, digest = array("q", [0]), hashlib.sha256()
+    try:
+        if path.exists() and not (path.is_dir() and {entry.name for entry in path.iterdir()} <= set(FILES)):
+            raise SubloraError(f"{path}: exists and is no token store; choose another folder, or move it away")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        with open(partial / "tokens.bin", "wb") as stream:
+            for ids in documents:
+                if len(ids) == 0:
+                    continue
+                if ids.max() >= vocab_size or ids.min() < 0:
+                    wrong = ids[(ids < 0) | (ids >= vocab_size)][0]
+                    allowed = f"0..{vocab_size - 1} of tokenizer {tokenizer}"
+                    raise SubloraError(f"{name}: document {len(offsets) - 1} has token id {wrong}, outside {allowed}")
+                data = np.empty(len(ids) + 1, dtype)
+                data[:-1], data[-1] = ids, eot
+                stream.write(data)
+                digest.update(data)
+                offsets.append(offsets[-1] + len(ids) + 1)
+        if len(offsets) == 1:
+            raise SubloraError(f"{name}: the corpus is empty: no document has a token; choose another corpus")
+        bounds = np.array(offsets, dtype=np.int64)
+        np.save(partial / "offsets.npy", bounds, allow_pickle=False)
+        meta = {
+            "format": FORMAT,
+            "name": name,
+            "tokenizer": tokenizer,
+            "vocab_size": vocab_size,
+            "eot": eot,
+            "documents": len(bounds) - 1,
+            "tokens": int(bounds[-1]),
+            "dtype": dtype.name,
+            "sha256": _sha256(digest, bounds, tokenizer, vocab_size, eot),
+            **(information or {}),
+        }
+        (partial / "meta.json").write_text(json.dumps(meta, indent=1) + "\n", "utf-8")
+        if path.exists():
+            shutil.rmtree(path)
+        partial.rename(path)
+    except OSError as error:
+        reason = error.strerror or error
+        raise SubloraError(f"{path}: cannot write ({reason}); free space or choose another folder") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return TokenStore.open(path)
+
+
+def _sample(texts: Iterable[str], size: int) -> list[str]:
+    """`size` of the texts (all, if there are fewer), uniformly at random by position, in their order."""
+    kept: list[tuple[int, int, str]] = []  # a heap with the largest key, negated, on top
+    for position, text in enumerate(texts):
+        key = -int.from_bytes(hashlib.sha256(b"sublora sample %d" % position).digest())
+        if len(kept) < size:
+            heapq.heappush(kept, (key, position, text))
+        elif key > kept[0][0]:
+            heapq.heapreplace(kept, (key, position, text))
+    return [text for _, _, text in sorted(kept, key=lambda entry: entry[1])]
+
+
+def _sha256(tokens: Any, offsets: np.ndarray, tokenizer: str, vocab_size: int, eot: int) -> str:
+    """SHA-256 of: the tokens' SHA-256 (given as a hash object), the offsets' SHA-256, and the rest as canonical JSON."""
+    rest = {"format": FORMAT, "tokenizer": tokenizer, "vocab_size": vocab_size, "eot": eot}
+    digest = hashlib.sha256(tokens.digest())
+    digest.update(hashlib.sha256(offsets.astype("<i8").tobytes()).digest())
+    digest.update(json.dumps(rest, sort_keys=True, separators=(",", ":")).encode())
+    return digest.hexdigest()
+
+
+def _read_meta(file: Path) -> dict[str, Any]:
+    try:
+        meta = json.loads(file.read_text("utf-8"))
+    except OSError as error:
+        raise _broken(file, error.strerror or str(error)) from None
+    except ValueError as error:  # also UnicodeDecodeError
+        raise _broken(file, f"not JSON: {error}") from None
+    if not isinstance(meta, dict) or meta.get("format") != FORMAT:
+        raise _broken(file, f"its format is not {FORMAT}")
+    texts, counts = ("name", "tokenizer", "sha256"), ("vocab_size", "eot", "documents", "tokens")
+    for key in texts + counts:
+        kind = str if key in texts else int
+        if type(meta.get(key)) is not kind or (kind is int and meta[key] < 0):
+            raise _broken(file, f"{key} is missing or no valid {kind.__name__}")
+    if not (meta["eot"] < meta["vocab_size"] and meta["documents"] and meta["tokens"]):
+        raise _broken(file, "eot must be below vocab_size, documents and tokens above 0")
+    return meta
+
+
+def _broken(file: Path, why: str) -> SubloraError:
+    why = " ".join(why.split())
+    return SubloraError(f"{file}: not a whole token store ({why}); remove its folder and prepare the corpus again")

@@ -1,0 +1,98 @@
+"""Splits: partitions, known values, uniformity, and OpenWebText's published split."""
+
+import hashlib
+
+import numpy as np
+import pytest
+from datasets import Dataset
+from scipy import stats
+
+from sublora.config import Corpus
+from sublora.data import draw_split
+from sublora.data.split import permutation
+from sublora.errors import SubloraError
+
+
+def parts(split):
+    return split.train, split.validation, split.test
+
+
+@pytest.mark.parametrize("documents", [4, 57, 1000, 55_381])
+def test_parts_partition_the_pool(documents):
+    corpus = Corpus(train=0.5, validation=0.1)
+    split = draw_split(documents, corpus)
+    assert sorted(np.concatenate(parts(split)).tolist()) == list(range(documents))
+    assert len(split.train) == round(0.5 * documents)
+    assert len(split.validation) == max(1, round(0.1 * documents))
+    assert all(part.dtype == np.int64 for part in parts(split))
+
+
+def test_drawn_order_is_kept():
+    corpus = Corpus()
+    assert np.concatenate(parts(draw_split(500, corpus))).tolist() == permutation(500, corpus.split_seed).tolist()
+
+
+def test_permutation_follows_its_definition():
+    stream = hashlib.shake_256(b"sublora split 11").digest(8 * 1000)
+    keys = [int.from_bytes(stream[8 * i : 8 * i + 8], "little") for i in range(1000)]
+    assert permutation(1000, 11).tolist() == sorted(range(1000), key=keys.__getitem__)
+
+
+def test_permutation_known_values():
+    """Certificates depend on these numbers: they must never change."""
+    assert permutation(10, 0).tolist() == [7, 3, 2, 5, 6, 9, 4, 1, 8, 0]
+    assert permutation(10, 137).tolist() == [8, 5, 0, 2, 6, 1, 4, 9, 3, 7]
+    digest = hashlib.sha256(permutation(55_381, 0).astype("<i8").tobytes()).hexdigest()
+    assert digest == "8bd385b4d419ad81ed7abceaf8631cc474524a4749c30d5b3d28d3a26da46d58"
+
+
+def test_permutation_is_uniform():
+    """All 24 orders of 4 documents are equally frequent over seeds; a biased order would be seen."""
+    orders = [tuple(permutation(4, seed).tolist()) for seed in range(4800)]
+    _, counts = np.unique(orders, axis=0, return_counts=True)
+    assert len(counts) == 24
+    assert stats.chisquare(counts).pvalue > 1e-3
+
+
+def test_seeds_give_different_splits_and_the_same_seed_the_same():
+    first, again, other = (draw_split(1000, Corpus(split_seed=seed)) for seed in (1, 1, 2))
+    assert np.array_equal(first.train, again.train)
+    assert not np.array_equal(first.train, other.train)
+    assert permutation(5, 2**200).tolist() != permutation(5, 2**200 + 1).tolist()  # any seed may be given
+
+
+def test_description_says_how_it_was_drawn():
+    description = draw_split(100, Corpus(split_seed=3)).description
+    assert description == (
+        "100 documents by a uniformly random permutation from split seed 3 (order of SHAKE-256 keys): "
+        "75 train, 2 validation, 23 test"
+    )
+
+
+@pytest.mark.parametrize("documents", [2001, 10_000, 123_457])
+def test_openwebtext_has_the_publications_split(documents):
+    published = Dataset.from_dict({"i": range(documents)}).train_test_split(test_size=0.0005, seed=2357, shuffle=True)
+    split = draw_split(documents, Corpus(source="openwebtext", split_seed=99))
+    assert split.train.tolist() == published["train"]["i"][:]
+    assert np.concatenate([split.validation, split.test]).tolist() == published["test"]["i"][:]
+    assert len(split.test) - len(split.validation) in (0, 1)
+    assert "publication" in split.description and "2357" in split.description
+
+
+def test_openwebtext_has_the_published_number_of_documents():
+    assert len(draw_split(8_013_769, Corpus(source="openwebtext")).train) == 8_009_762
+
+
+@pytest.mark.parametrize(
+    "documents, corpus",
+    [
+        (0, Corpus()),
+        (1, Corpus()),
+        (2, Corpus()),
+        (3, Corpus(train=0.9)),
+        (2000, Corpus(source="openwebtext")),
+    ],
+)
+def test_too_few_documents(documents, corpus):
+    with pytest.raises(SubloraError, match=f"^corpus: {documents} documents split into .* add documents"):
+        draw_split(documents, corpus)
