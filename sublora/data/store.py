@@ -69,15 +69,17 @@ class TokenStore:
         tokens_file, offsets_file = path / "tokens.bin", path / "offsets.npy"
         dtype = token_dtype(meta["vocab_size"])
         size = meta["tokens"] * dtype.itemsize
+        found = tokens_file.stat().st_size if tokens_file.is_file() else 0
+        if found != size:
+            raise _broken(tokens_file, f"{found} bytes, {size} expected")
         try:
-            if tokens_file.stat().st_size != size:
-                raise _broken(tokens_file, f"{tokens_file.stat().st_size} bytes, {size} expected")
             tokens = np.memmap(tokens_file, dtype=dtype, mode="r")
-            offsets = np.load(offsets_file, allow_pickle=False)
         except OSError as error:
-            raise _broken(Path(error.filename or offsets_file), error.strerror or str(error)) from None
-        except (ValueError, EOFError) as error:
-            raise _broken(offsets_file, str(error)) from None
+            raise _broken(tokens_file, error.strerror or str(error)) from None
+        try:
+            offsets = np.load(offsets_file, allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise _broken(offsets_file, getattr(error, "strerror", None) or str(error)) from None
         if offsets.dtype != np.int64 or offsets.shape != (meta["documents"] + 1,):
             raise _broken(offsets_file, f"{offsets.dtype}{list(offsets.shape)}, int64[{meta['documents'] + 1}] expected")
         if offsets[0] != 0 or offsets[-1] != len(tokens) or np.diff(offsets).min(initial=2) < 2:
