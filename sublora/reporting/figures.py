@@ -1,6 +1,6 @@
 """Figures: from a certificate, a training log or an array to a matplotlib Figure, all in one style.
 
-They are drawn 5.6 inches wide with letters of 11 points, so that they can be read on a telephone and in print. With
+They are drawn 4.8 inches wide with letters of 11 points, so that they can be read on a telephone and in print. With
 `ax` a function draws into it and returns its figure; without, it makes a figure of its own, closed for pyplot, so that a
 notebook shows it once.
 """
@@ -20,14 +20,14 @@ from matplotlib.figure import Figure
 from sublora.reporting.reading import chosen_alpha, held_out_value, metric_name, rounded_up, statements
 from sublora.reporting.runs import Run
 
-WIDTH = 5.6  # inches
+WIDTH = 4.8  # inches
 BLUE, ORANGE, GREEN, RED, VIOLET, BROWN, PINK, GREY = sns.color_palette("colorblind", 8)
 ASSUMPTION_COLOURS = {"unseen": BLUE, "iid": ORANGE, "pool": GREY, "martingale": GREEN}
 PART_COLOURS = {"empirical": BLUE, "complexity": ORANGE, "subsampling": GREEN}
 PART_NAMES = {
     "empirical": "training value",
-    "complexity": "complexity (the message's bits)",
-    "subsampling": "subsampling (not every document evaluated)",
+    "complexity": "complexity",
+    "subsampling": "subsampling",
 }
 STYLE = sns.axes_style("whitegrid") | {
     "font.size": 11,
@@ -84,8 +84,8 @@ def bounds_overview(certificate: Mapping[str, Any], ax: Axes | None = None) -> F
                 label="value on training documents" if first else None)  # fmt: skip
         ax.plot(bound["bound"], y, "o", color=colour, markersize=8, label="bound" if first else None)
         ax.annotate(f"{rounded_up(bound['bound']):.2f}", (bound["bound"], y), xytext=(8, 0), textcoords="offset points",
-                    va="center", fontsize=10,
-                    bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5, "alpha": 0.8})  # fmt: skip
+                    va="center", fontsize=10, zorder=5,
+                    bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5})  # fmt: skip
         truth = held_out_value(certificate, bound)
         if truth is not None:
             named = any(line.get_label() == "held-out value" for line in ax.lines)
@@ -163,7 +163,7 @@ def bound_against_alpha(certificate: Mapping[str, Any], ax: Axes | None = None, 
     ax.axhline(guess, color="black", linestyle="--", linewidth=1.2, label=f"uniform guess, {guess:.2f}")
     chosen = chosen_alpha(certificate)
     labels = [f"{alpha:g}" + ("\n★" if alpha == chosen else "") for alpha in alphas]
-    ax.set_xticks(range(len(alphas)), labels)
+    ax.set_xticks(range(len(alphas)), labels, fontsize=9)
     ax.set_xlabel("smoothing weight α (★: the certified model's)")
     ax.set_ylabel(f"{metric_name(certificate, 'bpd')}, {assumption}")
     ax.grid(axis="x", visible=False)

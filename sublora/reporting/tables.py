@@ -19,10 +19,10 @@ from sublora.reporting.reading import (
 from sublora.reporting.runs import Run
 
 SPEAKS_OF = {
-    "unseen": "documents not trained on (unseen: true by the random split)",
-    "iid": "a fresh document (iid: if documents are independent draws)",
-    "pool": "the whole pool, training documents included (pool)",
-    "martingale": "the next token in the training contexts (martingale)",
+    "unseen": "unseen: documents not trained on",
+    "iid": "iid: a fresh document, if independent",
+    "pool": "pool: all documents, training ones too",
+    "martingale": "martingale: the next token in the training contexts",
 }
 DASH = "–"
 
@@ -57,7 +57,7 @@ def errors_table(certificate: Mapping[str, Any]) -> GT | None:
         return None
     frame[["empirical", "bound", "held_out", "vacuous_at"]] *= 100
     names = [metric_name(certificate, metric) for metric in frame["metric"]]
-    frame["group"] = [_group(row, f"{name}: ") for row, name in zip(frame.itertuples(), names, strict=True)]
+    frame["group"] = [_group(row, f"{name}, ") for row, name in zip(frame.itertuples(), names, strict=True)]
     return _bounds_gt(frame, "percent", "bounds-on-errors")
 
 
@@ -70,12 +70,11 @@ def sizes_table(runs: Sequence[Run]) -> GT:
             {
                 "Run": run.name,
                 "Message (bytes)": f"{certificate['message_bits'] // 8:,}",
-                "Message (bits)": f"{certificate['message_bits']:,}",
-                "Training documents": f"{bound['units']:,}",
-                "Pool": DASH if bound["pool"] is None else f"{bound['pool']:,}",
-                "Speaks of": bound["assumption"],
                 "Bound (bits)": f"{rounded_up(bound['bound']):.2f}" if bound["metric"] == "bpd" else DASH,
                 "Guess (bits)": f"{bound['vacuous_at']:.2f}" if bound["metric"] == "bpd" else DASH,
+                "Speaks of": bound["assumption"],
+                "Training documents": f"{bound['units']:,}",
+                "Pool": DASH if bound["pool"] is None else f"{bound['pool']:,}",
             }
         )
     return _plain_gt(pd.DataFrame(rows), "sizes", left=("Run", "Speaks of"))
@@ -155,11 +154,12 @@ def _plain_gt(frame: pd.DataFrame, name: str, left: Sequence[str]) -> GT:
 def _dressed(table: GT) -> GT:
     """One look for all tables: narrow enough for a telephone, wider ones scroll inside their own box."""
     return table.tab_options(
-        table_font_size="0.82rem",
+        table_font_names="inherit",
+        table_font_size="0.85rem",
         table_width="100%",
         data_row_padding="3px",
-        data_row_padding_horizontal="4px",
-        column_labels_padding_horizontal="4px",
+        data_row_padding_horizontal="5px",
+        column_labels_padding_horizontal="5px",
         row_group_padding="4px",
         row_group_font_weight="600",
         table_background_color="transparent",

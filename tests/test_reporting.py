@@ -1,0 +1,292 @@
+"""Certificates as words, tables and figures."""
+
+import copy
+import json
+import math
+import subprocess
+import sys
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from certificates import certificate, metrics, write_run
+
+from sublora.errors import SubloraError
+from sublora.reporting import display, figures, reading, runs, sentences, tables
+
+
+@pytest.fixture
+def quick():
+    return certificate()
+
+
+def bound_of(values, **wanted):
+    return next(b for b in values["bounds"] if all(b[key] == value for key, value in wanted.items()))
+
+
+def change(values, *path, to):
+    """A copy of nested plain data with one value replaced (or, with `to=KeyError`, its key removed)."""
+    changed = copy.deepcopy(values)
+    place = changed
+    for key in path[:-1]:
+        place = place[key]
+    if to is KeyError:
+        del place[path[-1]]
+    else:
+        place[path[-1]] = to
+    return changed
+
+
+def test_a_certificate_survives_loading(tmp_path, quick):
+    assert runs.load_certificate(write_run(tmp_path, quick)) == quick
+
+
+@pytest.mark.parametrize(
+    ("path", "to", "named"),
+    [
+        (("message_bits",), KeyError, "'message_bits' is missing"),
+        (("message_bits",), 2_249, "message_bits 2249"),
+        (("message",), "no base64!", "not base64"),
+        (("delta",), "0.05", "'delta'"),
+        (("format",), "sublora-certificate/0", "'sublora-certificate/0'"),
+        (("format",), KeyError, "'format' is missing"),
+        (("bounds",), [], "'bounds'"),
+        (("bounds", 3, "units"), 1.5, "'bounds[3].units'"),
+        (("bounds", 0, "bound"), 99.0, "nonvacuous contradicts"),
+        (("bounds", 4, "pool"), None, "needs a pool"),
+        (("corpus", "unit"), KeyError, "'corpus.unit' is missing"),
+        (("environment", "seconds", "train"), None, "'environment.seconds.train'"),
+        (("held_out", 0, "value"), float("nan"), "NaN is not a number"),
+        (("alpha",), 0.3, "'alpha' is 0.3"),
+    ],
+)
+def test_a_wrong_certificate_is_one_line_with_file_and_key(tmp_path, quick, path, to, named):
+    file = write_run(tmp_path, change(quick, *path, to=to))
+    with pytest.raises(SubloraError) as caught:
+        runs.load_certificate(file)
+    assert str(file) in str(caught.value) and named in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[" * 100_000, "[1]", "null", '"text"'])
+def test_text_that_is_no_certificate_is_refused(tmp_path, text):
+    file = tmp_path / "certificate.json"
+    file.write_text(text)
+    with pytest.raises(SubloraError, match="make the run again"):
+        runs.load_certificate(file)
+
+
+def test_a_huge_or_binary_or_missing_file_is_refused(tmp_path):
+    huge, binary = tmp_path / "huge.json", tmp_path / "binary.json"
+    with huge.open("wb") as file:
+        file.truncate(runs.LARGEST_CERTIFICATE + 1)
+    binary.write_bytes(b"\xff\xfe\x00")
+    for path, named in ((huge, "larger than 64 MiB"), (binary, "cannot read"), (tmp_path / "none.json", "no certificate")):
+        with pytest.raises(SubloraError, match=named):
+            runs.load_certificate(path)
+
+
+def test_runs_that_cannot_be_read_are_named_and_skipped(tmp_path, quick):
+    write_run(tmp_path, quick)
+    write_run(tmp_path, {**certificate("old"), "format": "sublora-certificate/0"})
+    write_run(tmp_path, certificate("logless")).with_name("metrics.csv").unlink()
+    write_run(tmp_path, certificate("wronglog")).with_name("metrics.csv").write_text("a,b\n1,2\n")
+    (tmp_path / "unfinished").mkdir()
+    (tmp_path / ".hidden").mkdir()
+    (tmp_path / "notes.txt").write_text("")
+    found, skipped = runs.load_runs(tmp_path, tmp_path / "absent")
+    assert [run.name for run in found] == ["logless", "quick", "wronglog"]
+    assert [run.metrics is None for run in found] == [True, False, True]
+    assert len(skipped) == 4 and not any("\n" in line for line in skipped)
+    for name in ("old", "unfinished", "logless", "wronglog"):
+        assert sum(str(tmp_path / name) in line for line in skipped) == 1
+    assert runs.headline_run(found).name == "quick"
+    assert runs.headline_run(found[:1]).name == "logless"
+
+
+def test_no_runs_says_what_to_do(tmp_path):
+    with pytest.raises(SubloraError, match="run `sublora run params/quick.yaml` first"):
+        runs.some_runs(tmp_path)
+    (tmp_path / "broken").mkdir()
+    with pytest.raises(SubloraError, match="1 unreadable; the first: .*broken"):
+        runs.some_runs(tmp_path)
+
+
+def test_the_chosen_alpha_is_stated_or_paid_for(quick):
+    assert reading.chosen_alpha(quick) == 0.1
+    unstated = change(quick, "alpha", to=KeyError)
+    assert reading.chosen_alpha(unstated) == 0.1  # the only one that a held-out value names
+    nothing_held_out = {**unstated, "held_out": []}
+    smallest = min((b for b in quick["bounds"] if (b["assumption"], b["inequality"]) == ("unseen", "betting")
+                    and b["metric"] == "bpd"), key=lambda b: b["bound"])  # fmt: skip
+    assert reading.chosen_alpha(nothing_held_out) == smallest["alpha"]
+    subsampled = {**nothing_held_out, "bounds": [{**b, "evaluated": 10_000} for b in quick["bounds"]]}
+    with pytest.raises(SubloraError, match="key 'alpha' is missing: 8 smoothing weights"):
+        reading.chosen_alpha(subsampled)
+    paid = {**nothing_held_out, "bounds": [{**b, "evaluated": 10_000, "candidates": 8} for b in quick["bounds"]]}
+    assert reading.chosen_alpha(paid) == smallest["alpha"]
+
+
+def test_the_headline_is_fixed_in_advance_not_the_smallest(quick):
+    headline = reading.headline(quick)
+    assert (headline["assumption"], headline["inequality"], headline["metric"]) == ("unseen", "betting", "bpd")
+    worse = change(quick, "bounds", quick["bounds"].index(headline), "bound", to=7.9)
+    assert reading.headline(worse)["bound"] == 7.9
+    without = {**quick, "bounds": [b for b in quick["bounds"] if b["assumption"] == "iid"]}
+    assert reading.headline(without)["assumption"] == "iid"
+
+
+@pytest.mark.parametrize(
+    ("value", "up"), [(4.9, 4.9), (4.9000001, 4.91), (4.651, 4.66), (0.0, 0.0), (5.0, 5.0), (1e-9, 0.01)]
+)
+def test_bounds_are_rounded_up(value, up):
+    assert reading.rounded_up(value) == up
+
+
+def test_the_guarantee_in_words(quick):
+    value = math.ceil(100 * reading.headline(quick)["bound"]) / 100
+    assert sentences.guarantee(quick) == (
+        "With 95% confidence over the random split, this model, stored in 281 bytes (2,248 bits), predicts the 13,845"
+        f" Python functions that it was not trained on at {value:.2f} bits per byte or better on average; guessing"
+        " uniformly costs 8.01."
+    )
+    iid = sentences.guarantee_iid(quick)
+    assert iid.startswith("If Python functions are independent draws from one source (an assumption")
+    assert "separately" in sentences.small_print(quick)
+
+
+def test_other_corpora_have_documents_and_tokens(quick):
+    other = {**quick, "corpus": {**quick["corpus"], "name": "openwebtext", "unit": "token"}, "delta": 0.01}
+    sentence = sentences.guarantee(other)
+    assert "With 99% confidence" in sentence and "13,845 documents" in sentence and "bits per token" in sentence
+
+
+def test_a_vacuous_certificate_promises_nothing(quick):
+    place = quick["bounds"].index(reading.headline(quick))
+    vacuous = change(quick, "bounds", place, "bound", to=8.5)
+    vacuous = change(vacuous, "bounds", place, "nonvacuous", to=False)
+    assert sentences.guarantee(vacuous).startswith("This certificate promises nothing here")
+    assert "predicts" not in sentences.guarantee(vacuous)
+
+
+@pytest.mark.parametrize("assumption", ["iid", "pool", "unseen", "martingale"])
+@pytest.mark.parametrize("metric", ["bpd", "top10_error"])
+def test_every_assumption_and_metric_has_a_sentence(quick, assumption, metric):
+    bound = {**bound_of(quick, metric=metric, assumption="iid"), "assumption": assumption}
+    sentence = sentences.sentence(quick, bound)
+    assert sentence.endswith(".") and "95%" in sentence
+    assert ("top-10 error" in sentence) == (metric == "top10_error")
+
+
+def test_no_held_out_value_beside_a_pool_bound(quick):
+    frame = tables.bounds_frame(quick)
+    assert set(frame["alpha"].dropna()) == {0.1}
+    assert frame.loc[frame["assumption"] == "pool", "held_out"].isna().all()
+    assert frame.loc[frame["assumption"] != "pool", "held_out"].notna().all()
+    assert (frame["assumption"] == "pool").sum() == 8
+
+
+def test_verdicts(quick):
+    bound = bound_of(quick, metric="bpd", assumption="iid", alpha=0.1, inequality="betting")
+    assert reading.verdict(bound, 4.3) == "better"
+    assert reading.verdict(bound, bound["bound"] + 0.01) == "contradicted"
+    assert reading.verdict({**bound, "bound": bound["vacuous_at"]}, None) == "vacuous"
+
+
+def test_tables_show_the_certificates_numbers(quick):
+    html = tables.bounds_table(quick).as_raw_html()
+    for bound in reading.statements(quick):
+        if bound["metric"] == "bpd":
+            assert f">{reading.rounded_up(bound['bound']):.2f}<" in html
+    assert tables.errors_table({**quick, "bounds": bits_only(quick)}) is None
+    assert "bounds no top-k error" in display.errors_html({**quick, "bounds": bits_only(quick)})
+
+
+def bits_only(values):
+    return [bound for bound in values["bounds"] if bound["metric"] == "bpd"]
+
+
+def test_tables_of_runs(tmp_path, quick):
+    write_run(tmp_path, quick)
+    write_run(tmp_path, change(certificate("other", 700), "environment", "seconds", to={"train": 7.0, "pilot": 5.0}))
+    found, _ = runs.load_runs(tmp_path)
+    assert "700" in tables.sizes_table(found).as_raw_html()
+    paper = tables.paper_table(found).as_raw_html()
+    assert "not certified" in paper and f"{round(quick['paper_accounting']['bits']):,}" in paper
+    environment = tables.environment_table(found).as_raw_html()
+    assert "Pilot (s)" in environment and ">211<" in environment and ">274<" in environment
+    assert sentences.cost("quick", quick) == "quick: 4.6 minutes on cpu (train 3.5, score 1.1)"
+
+
+def test_a_certificate_shows_itself_and_escapes_what_it_holds(quick):
+    html = display.certificate_html({**quick, "experiment": "<script>alert(1)</script>"})
+    assert "<script" not in html and "&lt;script&gt;" in html
+    assert "13,845 Python functions" in html and "<table" in html
+    assert "src=" not in html and "href=" not in html
+    assert "<b>" not in display.skipped_html(["<b>"]) and "Nothing was left out" in display.skipped_html([])
+
+
+def test_the_main_figure_draws_what_the_table_says(quick):
+    ax = figures.bounds_overview(quick).axes[0]
+    labels = [label.get_text() for label in ax.get_yticklabels()]
+    assert labels[:2] == ["unseen, betting", "unseen, hoeffding"]
+    shown = {text.get_text() for text in ax.texts}
+    assert shown == {f"{reading.rounded_up(b['bound']):.2f}" for b in reading.statements(quick) if b["metric"] == "bpd"}
+    diamonds = [line for line in ax.lines if line.get_marker() == "D"]
+    assert {labels[int(line.get_ydata()[0])].split(",")[0] for line in diamonds} == {"unseen", "iid"}
+
+
+def test_the_parts_are_stacked_up_to_the_bound(quick):
+    ax = figures.bound_against_alpha(quick).axes[0]
+    tops = {}
+    for bar in ax.patches:
+        column = round(bar.get_x() + bar.get_width() / 2)
+        tops[column] = max(tops.get(column, 0), bar.get_y() + bar.get_height())
+    expected = [b["bound"] for b in bits_only(quick) if (b["assumption"], b["inequality"]) == ("iid", "hoeffding")]
+    assert [tops[column] for column in sorted(tops)] == pytest.approx(expected)
+    without_parts = {**quick, "bounds": [{**b, "parts": None} for b in quick["bounds"]]}
+    assert "no iid bound by hoeffding" in figures.bound_against_alpha(without_parts).axes[0].texts[0].get_text()
+
+
+def test_a_phase_that_counts_from_one_is_shown_after_the_first():
+    ax = figures.loss_curve(metrics(), uniform=8.0).axes[0]
+    lines = {line.get_label(): line.get_xdata() for line in ax.lines}
+    assert min(lines["quantize, training"]) > max(lines["pretrain, training"]) == 1_500
+    assert figures.loss_curve(None).axes[0].texts[0].get_text() == "no training log"
+
+
+def test_histograms_mark_levels_mean_and_bound():
+    generator = np.random.default_rng(0)
+    ax = figures.coordinates_histogram(generator.normal(size=(31, 31)), np.linspace(-2, 2, 7)).axes[0]
+    assert len(ax.lines) == 7 and sum(bar.get_height() for bar in ax.patches) == 961
+    losses = generator.normal(4, 1, size=500)
+    ax = figures.document_losses_histogram(losses, bound=4.501, uniform=8.0, unit="bits per byte").axes[0]
+    names = [line.get_label() for line in ax.lines]
+    assert names == [f"mean, {losses.mean():.2f}", "bound on the mean, 4.51", "uniform guess, 8.00"]
+    assert "bits per byte" in ax.get_xlabel()
+
+
+def test_figures_leave_pyplot_as_it_was(tmp_path, quick):
+    write_run(tmp_path, quick)
+    found, _ = runs.load_runs(tmp_path)
+    before = plt.rcParams["font.size"]
+    figure = figures.every_run(found, figures.draw_alpha)
+    figures.every_run(found, figures.draw_loss).savefig(tmp_path / "figure.svg")
+    assert plt.get_fignums() == [] and plt.rcParams["font.size"] == before
+    assert len(figure.subfigs) == 1 and "<svg" in (tmp_path / "figure.svg").read_text()
+
+
+def test_reporting_knows_nothing_of_torch():
+    code = (
+        "import sys; from sublora.reporting import display, figures, render, runs, sentences, tables;"
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_meanings_name_every_number_of_the_headline(quick):
+    names = json.dumps([name for name, _ in sentences.meanings(quick)])
+    for number in ("2,248 bits", "41,536 Python functions", "13,845 Python functions", "8.01 bits per byte"):
+        assert number in names
+    pooled = {**quick, "bounds": [b for b in quick["bounds"] if b["assumption"] == "pool"]}
+    assert "held-out" not in json.dumps([name for name, _ in sentences.meanings(pooled)])
