@@ -3,5 +3,6 @@
 from sublora.training.batches import Batch, Sampler
 from sublora.training.checkpoint import load_checkpoint, save_checkpoint
 from sublora.training.loop import Schedule, train
+from sublora.training.pretrain import pretrain
 
-__all__ = ["Batch", "Sampler", "Schedule", "load_checkpoint", "save_checkpoint", "train"]
+__all__ = ["Batch", "Sampler", "Schedule", "load_checkpoint", "pretrain", "save_checkpoint", "train"]

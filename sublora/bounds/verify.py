@@ -1,0 +1,76 @@
+"""Checking a certificate: decode the model, score it again, compute every bound again, compare."""
+
+import base64
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from sublora.bounds.certificate import TOLERANCE, contents, digest
+from sublora.bounds.evaluation import evaluate
+from sublora.bounds.format import load_certificate
+from sublora.config import Experiment
+from sublora.data import draw_split, prepare
+from sublora.errors import SubloraError
+
+UNSCORED = ("environment", "certificate_sha256")
+"""Keys that no one can compute again: how long it took, on what."""
+
+
+def verify(path: Path, corpora: Path) -> list[str]:
+    """What is wrong with a certificate, one line each; empty if everything agrees.
+
+    corpora: folder of prepared corpora; the certificate's own is made there if it is missing. Everything is computed anew from
+    the message, the params and the corpus. Counts and texts must be equal, measured values and bounds within `TOLERANCE`.
+    Raises SubloraError when the certificate cannot be read, or its corpus cannot be had here.
+    """
+    certificate = load_certificate(path)
+    wrong = []
+    if certificate.get("certificate_sha256") != digest(certificate):
+        wrong.append("certificate_sha256: the file was altered after it was made")
+    if path.read_text("utf-8") != json.dumps(certificate, indent=1) + "\n":
+        wrong.append("the file is not as sublora writes it: it was edited")
+    experiment = Experiment.from_parameters(certificate["params"], f"{path}: params")
+    message = base64.b64decode(certificate["message"])
+    store = prepare(experiment.corpus, corpora)
+    if store.sha256 != certificate["corpus"]["sha256"]:
+        made = certificate["environment"].get("python")
+        raise SubloraError(
+            f"{path}: the certificate speaks of a corpus with sha256 {certificate['corpus']['sha256']:.12}, here it is "
+            f"{store.sha256:.12}; use the data it was made from (for python-stdlib, the same interpreter: Python {made})"
+        )
+    split = draw_split(len(store), experiment.corpus)
+    try:
+        again = contents(message, store, split, experiment, evaluate(message, store, split, experiment))
+    except SubloraError as error:
+        return [*wrong, f"message: {error}"]
+    stated = {key: value for key, value in certificate.items() if key not in UNSCORED}
+    return wrong + list(_differences(stated, again, ""))
+
+
+def _differences(stated: Any, found: Any, where: str) -> Iterator[str]:
+    """One line for each leaf that differs."""
+    if isinstance(stated, dict) and isinstance(found, dict):
+        for key in [*stated, *(key for key in found if key not in stated)]:
+            yield from _differences(stated.get(key), found.get(key), f"{where}.{key}".lstrip("."))
+    elif isinstance(stated, list) and isinstance(found, list) and len(stated) == len(found):
+        for index, pair in enumerate(zip(stated, found, strict=True)):
+            yield from _differences(*pair, f"{where}[{_label(pair[0], index)}]")
+    elif isinstance(found, float) and isinstance(stated, float):
+        if not abs(stated - found) <= TOLERANCE:
+            yield f"{where}: the certificate says {stated}, computed again it is {found}"
+    elif stated != found or isinstance(stated, bool) != isinstance(found, bool):
+        yield f"{where}: the certificate says {_short(stated)}, computed again it is {_short(found)}"
+
+
+def _label(entry: Any, index: int) -> str:
+    """How a line names an entry of a list."""
+    if isinstance(entry, Mapping) and "metric" in entry:
+        parts = (entry.get(key) for key in ("metric", "assumption", "inequality", "alpha"))
+        return " ".join(str(part) for part in parts if part is not None)
+    return str(index)
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 80 else text[:77] + "..."
