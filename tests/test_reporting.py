@@ -57,7 +57,8 @@ def test_a_certificate_survives_loading(tmp_path, quick):
         (("corpus", "unit"), KeyError, "'corpus.unit' is missing"),
         (("environment", "seconds", "train"), None, "'environment.seconds.train'"),
         (("held_out", 0, "value"), float("nan"), "NaN is not a number"),
-        (("alpha",), 0.3, "'alpha' is 0.3"),
+        (("alpha",), 0.3, "no bound in bits has the message's alpha, 0.3"),
+        (("alpha",), KeyError, "'alpha' is missing"),
     ],
 )
 def test_a_wrong_certificate_is_one_line_with_file_and_key(tmp_path, quick, path, to, named):
@@ -112,19 +113,12 @@ def test_no_runs_says_what_to_do(tmp_path):
         runs.some_runs(tmp_path)
 
 
-def test_the_chosen_alpha_is_stated_or_paid_for(quick):
-    assert reading.chosen_alpha(quick) == 0.1
-    unstated = change(quick, "alpha", to=KeyError)
-    assert reading.chosen_alpha(unstated) == 0.1  # the only one that a held-out value names
-    nothing_held_out = {**unstated, "held_out": []}
-    smallest = min((b for b in quick["bounds"] if (b["assumption"], b["inequality"]) == ("unseen", "betting")
-                    and b["metric"] == "bpd"), key=lambda b: b["bound"])  # fmt: skip
-    assert reading.chosen_alpha(nothing_held_out) == smallest["alpha"]
-    subsampled = {**nothing_held_out, "bounds": [{**b, "evaluated": 10_000} for b in quick["bounds"]]}
-    with pytest.raises(SubloraError, match="key 'alpha' is missing: 8 smoothing weights"):
-        reading.chosen_alpha(subsampled)
-    paid = {**nothing_held_out, "bounds": [{**b, "evaluated": 10_000, "candidates": 8} for b in quick["bounds"]]}
-    assert reading.chosen_alpha(paid) == smallest["alpha"]
+def test_only_statements_about_the_certified_model_are_shown(quick):
+    assert {bound["alpha"] for bound in quick["bounds"]} > {0.1, 0.25}
+    assert {bound["alpha"] for bound in reading.statements(quick)} == {0.1, None}
+    other = {**quick, "alpha": 0.25}
+    assert {bound["alpha"] for bound in reading.statements(other)} == {0.25, None}
+    assert reading.headline(other) != reading.headline(quick)
 
 
 def test_the_headline_is_fixed_in_advance_not_the_smallest(quick):

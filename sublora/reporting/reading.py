@@ -4,8 +4,6 @@ import decimal
 from collections.abc import Mapping
 from typing import Any
 
-from sublora.errors import SubloraError
-
 ASSUMPTIONS = ("unseen", "iid", "pool", "martingale")  # in the order they are shown
 INEQUALITIES = ("betting", "hoeffding", "kl", "empirical_bernstein", "freedman", "azuma")
 # The headline's inequality and assumption are the first of these lists that a certificate has: an order fixed
@@ -15,34 +13,9 @@ HELD_OUT_ESTIMATES = ("iid", "unseen")
 """The assumptions whose bounded quantity a held-out value estimates; a pool's mean contains the training set."""
 
 
-def chosen_alpha(certificate: Mapping[str, Any]) -> float | None:
-    """The smoothing weight of the certified model; None where no bound is in bits.
-
-    It is the key `alpha` where there is one; else the only one that bounds or held-out values name; else the one with
-    the smallest bound, provided that the bounds paid for the comparison (every document evaluated, or `candidates` at
-    least the number of weights compared).
-
-    Raises SubloraError when the certificate compares several without paying and does not say which was chosen.
-    """
-    bits = [bound for bound in certificate["bounds"] if bound["metric"] == "bpd"]
-    alphas = sorted({bound["alpha"] for bound in bits if bound["alpha"] is not None})
-    if not alphas:
-        return None
-    if "alpha" in certificate:
-        if certificate["alpha"] not in alphas:
-            raise SubloraError(f"key 'alpha' is {certificate['alpha']!r}, which no bound has; make the run again")
-        return certificate["alpha"]
-    named = {value["alpha"] for value in certificate["held_out"] if value["metric"] == "bpd"}
-    for candidates in (set(alphas), named):
-        if len(candidates) == 1 and candidates <= set(alphas):
-            return candidates.pop()
-    if all(bound["evaluated"] == bound["units"] or bound["candidates"] >= len(alphas) for bound in bits):
-        first = min(bits, key=_headline_order)
-        return min((b for b in bits if _headline_order(b) == _headline_order(first)), key=lambda b: b["bound"])["alpha"]
-    raise SubloraError(
-        f"key 'alpha' is missing: {len(alphas)} smoothing weights were compared on one subsample with fewer candidates;"
-        " make the run again"
-    )
+def chosen_alpha(certificate: Mapping[str, Any]) -> float:
+    """The smoothing weight in the certified model's message. Bounds at other weights are of other models."""
+    return certificate["alpha"]
 
 
 def statements(certificate: Mapping[str, Any]) -> list[Mapping[str, Any]]:

@@ -13,7 +13,6 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
 from sublora.errors import SubloraError
-from sublora.reporting.reading import chosen_alpha
 
 FORMAT = "sublora-certificate/1"
 LARGEST_CERTIFICATE = 64 * 2**20  # bytes; a certificate is small enough to mail
@@ -93,10 +92,17 @@ class _Certificate(_Shape):
     public: dict[str, Any]
     corpus: _Corpus
     delta: Share
+    alpha: Share
     bounds: Annotated[list[_Bound], Field(min_length=1)]
     held_out: list[_HeldOut]
     paper_accounting: _PaperAccounting
     environment: _Environment
+
+    @model_validator(mode="after")
+    def _bounds_the_model_it_holds(self):
+        if not any(bound.metric == "bpd" and bound.alpha == self.alpha for bound in self.bounds):
+            raise ValueError(f"no bound in bits has the message's alpha, {self.alpha}")
+        return self
 
     @model_validator(mode="after")
     def _counts_its_message(self):
@@ -146,11 +152,8 @@ def load_certificate(path: str | os.PathLike) -> dict[str, Any]:
         raise SubloraError(f"{path}: key 'format' is {certificate['format']!r:.60}, not {FORMAT!r}; make the run again")
     try:
         _Certificate.model_validate(certificate)
-        chosen_alpha(certificate)
     except ValidationError as error:
         raise SubloraError(f"{path}: {_first_complaint(error)}; make the run again") from None
-    except SubloraError as error:
-        raise SubloraError(f"{path}: {error}") from None
     return certificate
 
 

@@ -1,0 +1,303 @@
+"""The report's pages, rendered over small certificates by nbclient and nbconvert."""
+
+import hashlib
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+import yaml
+from certificates import certificate, write_run
+
+from sublora.errors import SubloraError
+from sublora.reporting import reading, runs, tables
+from sublora.reporting.qmd import CELL_OPTIONS, PageWriter, read_bibliography, read_page
+from sublora.reporting.render import BY_JUPYTER, BY_QUARTO, external_loads, render_report
+
+PROJECT = Path(__file__).parent.parent / "report"
+PAGES = ("index", "method", "reproduce", "runs")
+
+
+class Skeleton(HTMLParser):
+    """Ids, links, images and text of a page, and that its elements are closed in order."""
+
+    VOID = {"meta", "link", "img", "br", "hr", "input", "col", "mspace", "mprescripts"}
+
+    def __init__(self, text):
+        super().__init__()
+        self.ids, self.links, self.images, self.scripts, self.open, self.words = [], [], [], [], [], []
+        self.feed(text)
+        assert self.open == []
+        self.text = " ".join(" ".join(self.words).split())
+
+    def handle_starttag(self, tag, attributes):
+        values = dict(attributes)
+        self.ids += [values["id"]] if "id" in values else []
+        self.links += [values["href"]] if tag == "a" and "href" in values else []
+        self.images += [values] if tag == "img" else []
+        self.scripts += [values] if tag == "script" else []
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.handle_starttag(tag, attributes)
+        if tag not in self.VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag):
+        if tag not in self.VOID:
+            assert self.open and self.open.pop() == tag, f"</{tag}> closes nothing"
+
+    def handle_data(self, data):
+        if "style" not in self.open:
+            self.words.append(data)
+
+
+def project_copy(folder):
+    return Path(shutil.copytree(PROJECT, folder / "report", ignore=shutil.ignore_patterns("_site", ".*")))
+
+
+@pytest.fixture(scope="module")
+def rendered(tmp_path_factory):
+    """The site over two good runs and four that cannot be read: (site folder, runs folder, way)."""
+    folder = tmp_path_factory.mktemp("rendered")
+    runs_folder = folder / "runs"
+    write_run(runs_folder, certificate())
+    write_run(runs_folder, certificate("another", 700, 4.6))
+    write_run(runs_folder, {**certificate("old"), "format": "sublora-certificate/0"})
+    write_run(runs_folder, certificate("<b>strange</b>".replace("/", "-"))).write_text("{")
+    write_run(runs_folder, {**certificate("incomplete"), "bounds": []})
+    (runs_folder / "unfinished").mkdir()
+    index, way = render_report(project_copy(folder), runs_folder, quarto=None)
+    return index.parent, runs_folder, way
+
+
+@pytest.fixture(scope="module")
+def pages(rendered):
+    return {name: (rendered[0] / f"{name}.html").read_text("utf-8") for name in PAGES}
+
+
+def test_every_page_is_there_and_well_formed(rendered, pages):
+    site, _, way = rendered
+    assert way == BY_JUPYTER and sorted(path.name for path in site.iterdir()) == [f"{name}.html" for name in PAGES]
+    for name, text in pages.items():
+        skeleton = Skeleton(text)
+        assert len(skeleton.ids) == len(set(skeleton.ids)), f"{name}: an id is used twice"
+        assert not re.search(r"⟦|⟧|:::|#\||\{#|Traceback|\$\$", skeleton.text), name
+
+
+def test_nothing_is_loaded_from_anywhere(rendered, pages):
+    assert external_loads(rendered[0]) == []
+    for name, text in pages.items():
+        skeleton = Skeleton(text)
+        assert skeleton.scripts == [], name
+        assert all(image["src"].startswith("data:image/svg+xml;base64,") for image in skeleton.images), name
+        assert not re.search("mathjax|require.js|cdn", text, re.IGNORECASE), name
+
+
+def test_every_figure_has_a_caption_and_an_alternative_text(pages):
+    for name in ("index", "runs"):
+        skeleton = Skeleton(pages[name])
+        assert skeleton.images and all(len(image["alt"]) > 40 for image in skeleton.images)
+        numbers = re.findall(r"<figcaption>(Figure|Table)&nbsp;(\d+): ", pages[name])
+        for kind in ("Figure", "Table"):
+            assert [int(n) for k, n in numbers if k == kind] == list(range(1, 1 + sum(k == kind for k, _ in numbers)))
+
+
+def test_links_between_and_within_pages_lead_somewhere(pages):
+    skeletons = {name: Skeleton(text) for name, text in pages.items()}
+    for name, skeleton in skeletons.items():
+        inside = [link for link in skeleton.links if not link.startswith("https://")]
+        assert len(inside) >= 4
+        for link in inside:
+            page, _, target = link.partition("#")
+            there = skeletons[page.removesuffix(".html") if page else name]
+            assert not target or target in there.ids, f"{name}: {link}"
+
+
+def test_formulas_are_mathml(pages):
+    formulas = re.findall(r"<math .*?</math>", pages["method"])
+    assert len(formulas) > 30 and pages["method"].count('display="block"') >= 9
+    assert "\\frac" not in Skeleton(pages["method"]).text
+    assert pages["method"].count('class="equation-number"') == 9
+
+
+def test_the_result_is_the_headline_of_the_run_named_quick(pages):
+    text = Skeleton(pages["index"]).text
+    assert "stored in 281 bytes" in text and "700 bytes" not in text
+    for bound in reading.statements(certificate()):
+        scale = 1 if bound["metric"] == "bpd" else 100
+        assert f"{reading.rounded_up(scale * bound['bound']):.2f}" in text
+
+
+def test_what_cannot_be_read_is_named_on_the_page(rendered, pages):
+    text = Skeleton(pages["runs"]).text
+    for name in ("old", "<b>strange<-b>", "incomplete", "unfinished"):
+        assert str(rendered[1] / name) in text
+    assert "<b>strange" not in pages["runs"]
+    assert "sublora-certificate/0" in text and "not valid JSON" in text and "'bounds'" in text
+    for name in ("another", "quick"):
+        assert f">{name}</td>" in pages["runs"]
+    assert ">old</td>" not in pages["runs"]
+
+
+def test_one_changed_certificate_changes_its_numbers_and_no_others(rendered, pages, tmp_path):
+    runs_folder = Path(shutil.copytree(rendered[1], tmp_path / "runs"))
+    shutil.rmtree(runs_folder / "another")
+    write_run(runs_folder, certificate("another", 900, 4.7))
+    index, _ = render_report(project_copy(tmp_path), runs_folder, quarto=None)
+    assert ">700</td>" in pages["runs"] and ">900</td>" not in pages["runs"]
+    changed = (index.parent / "runs.html").read_text("utf-8")
+    assert ">900</td>" in changed and ">700</td>" not in changed
+
+    def rows(text, name):
+        return re.findall(rf"<tr>\s*<td[^>]*>{name}</td>.*?</tr>", text, re.DOTALL)
+
+    assert rows(changed, "quick") == rows(pages["runs"], "quick") and len(rows(changed, "quick")) == 3
+    assert rows(changed, "another")[0] != rows(pages["runs"], "another")[0]
+    for name in ("index", "method"):
+        before, after = (Skeleton(text).text for text in (pages[name], (index.with_stem(name)).read_text("utf-8")))
+        assert before == after
+
+
+def test_no_runs_is_one_line_and_leaves_the_site_alone(tmp_path):
+    project = project_copy(tmp_path)
+    (project / "_site").mkdir()
+    (project / "_site" / "index.html").write_text("as it was")
+    with pytest.raises(SubloraError, match="run `sublora run params/quick.yaml` first"):
+        render_report(project, tmp_path / "runs", quarto=None)
+    with pytest.raises(SubloraError, match="not the report's folder"):
+        render_report(tmp_path, tmp_path / "runs", quarto=None)
+    assert (project / "_site" / "index.html").read_text() == "as it was"
+
+
+def small_project(folder, body):
+    """A project of one page with the report's own frame and settings, and a run."""
+    project = project_copy(folder)
+    for page in project.glob("*.qmd"):
+        page.unlink()
+    (project / "index.qmd").write_text(f"---\ntitle: T\n---\n\n{body}\n")
+    write_run(folder / "runs", certificate())
+    return project, folder / "runs"
+
+
+@pytest.mark.parametrize(
+    ("body", "complaint"),
+    [
+        ("```{python}\nraise ValueError('one\\ntwo')\n```", "index.qmd: cell .* failed .ValueError: one two"),
+        ("See @fig-nowhere.", "@fig-nowhere does not resolve"),
+        ("As shown [@nobody1999].", "@nobody1999 does not resolve"),
+        ("::: {.panel-tabset}\n:::", "panel-tabset.* is not understood"),
+        ("```{python}\n#| fig-width: 3\n1\n```", "'fig-width' is not understood"),
+        ("```{python}\n#| label: fig-a\n1\n```", "'fig-a' needs the options fig-cap and fig-alt"),
+        ("```{python}\n#| label: tbl-a\n#| tbl-cap: c\nx = 1\n```", "'tbl-a' has a caption but shows nothing"),
+        ("![](https://example.org/a.png)", "would load from the network: index.html: https://example.org/a.png"),
+    ],
+)
+def test_a_page_that_cannot_be_right_is_refused_and_nothing_is_left(tmp_path, body, complaint):
+    project, runs_folder = small_project(tmp_path, body)
+    with pytest.raises(SubloraError, match=complaint) as caught:
+        render_report(project, runs_folder, quarto=None)
+    assert "\n" not in str(caught.value)
+    assert not list(project.glob("*_site*")) and not list(project.glob(".*"))
+
+
+def fake_quarto(folder, script):
+    program = folder / "quarto"
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+    return str(program)
+
+
+def test_quarto_is_used_where_it_is_found(tmp_path):
+    project, runs_folder = small_project(tmp_path, "Text")
+    script = 'test "$1" = render && mkdir "$2/_site" && echo "$SUBLORA_RUNS" > "$2/_site/index.html"'
+    index, way = render_report(project, runs_folder, quarto=fake_quarto(tmp_path, script))
+    assert way == BY_QUARTO and index == project / "_site" / "index.html"
+    assert index.read_text() == f"{runs_folder}\n"
+    before = hashlib.sha256(index.read_bytes()).digest()
+    for script, complaint in [
+        ("echo 'WARNING: Unable to resolve crossref @fig-a'; mkdir $2/_site; touch $2/_site/index.html", "Unable to resolve"),
+        ("echo 'ERROR: no such thing'; exit 3", "no such thing .exit 3."),
+        ("true", "made no _site/index.html"),
+    ]:
+        with pytest.raises(SubloraError, match=complaint):
+            render_report(project, runs_folder, quarto=fake_quarto(tmp_path, script))
+        assert hashlib.sha256(index.read_bytes()).digest() == before
+    _, way = render_report(project, runs_folder, quarto=str(tmp_path / "absent"))
+    assert way == BY_JUPYTER
+
+
+@pytest.mark.parametrize(
+    "markup",
+    [
+        '<script src="https://example.org/x.js"></script>',
+        '<script src="//example.org/x.js"></script>',
+        '<link rel="stylesheet" href="http://example.org/x.css">',
+        "<style>@import 'https://example.org/x.css';</style>",
+        '<p style="background: url(https://example.org/x.png)">',
+        '<img srcset="a.png 1x, https://example.org/b.png 2x">',
+        '<object data="https://example.org/x.svg"></object>',
+    ],
+)
+def test_every_way_of_loading_is_found(tmp_path, markup):
+    (tmp_path / "a.html").write_text(f"<html>{markup}</html>")
+    (tmp_path / "b.html").write_text('<a href="https://example.org">fine</a><svg xmlns="http://www.w3.org/2000/svg"></svg>')
+    (tmp_path / "c.css").write_text("""a { background: url("data:image/svg+xml,%3Csvg xmlns='http://x'/>") }""")
+    assert len(external_loads(tmp_path)) == 1
+    (tmp_path / "d.css").write_text("@font-face { src: url('https://example.org/x.woff') }")
+    assert len(external_loads(tmp_path)) == 2
+
+
+def write(tmp_path, body):
+    path = tmp_path / "page.qmd"
+    path.write_text(f"---\ntitle: T\n---\n{body}\n")
+    writer = PageWriter(read_page(path), [], read_bibliography(PROJECT / "references.bib"))
+    return " ".join(writer.body().split()), writer
+
+
+def test_markdown_of_quarto(tmp_path):
+    html, writer = write(
+        tmp_path,
+        "## One *a* {#sec-one}\n\nCosts $x_1 * y_2 * z$, not `$5 @fig-a`; see [there](runs.qmd#sec-a) and @eq-b.\n\n"
+        "$$\na\n$$ {#eq-a}\n\n$$b$$ {#eq-b}\n\n::: {.callout-note title=\"Why *so*\"}\nInside **bold**.\n:::\n\n"
+        "@hoeffding1963 and [@maurer; @serfling1974, Thm 1]\n\n```bash\n# not a heading $x$ @y\n```\n\n"
+        "::: {#refs}\n:::\n".replace("@maurer", "@lotfi2022"),
+    )
+    assert '<h2 id="sec-one">One <em>a</em></h2>' in html and writer.contents == [("sec-one", "One <em>a</em>")]
+    assert "<code>$5 @fig-a</code>" in html and "<em> y" not in html
+    assert 'href="runs.html#sec-a"' in html and '<a href="#eq-b">Equation&nbsp;2</a>' in html
+    assert re.search(r'<div class="callout callout-note"><p class="callout-title">Why <em>so</em></p> ?<p>Inside', html)
+    assert "Hoeffding (1963)</a>" in html and "Lotfi et al. 2022</a>; " in html and "Serfling 1974</a>, Thm 1)" in html
+    assert "# not a heading $x$ @y" in re.sub(r"</?span.*?>", "", html)
+    assert [m for m in re.findall(r'id="ref-(\w+)"', html)] == ["hoeffding1963", "lotfi2022", "serfling1974"]
+
+
+def test_the_same_label_twice_or_citations_without_a_list_are_refused(tmp_path):
+    with pytest.raises(SubloraError, match="'eq-a' is used twice"):
+        write(tmp_path, "$$a$$ {#eq-a}\n\n$$b$$ {#eq-a}")
+    with pytest.raises(SubloraError, match="no place for references"):
+        write(tmp_path, "As in [@hoeffding1963].")
+
+
+def test_the_project_uses_only_what_both_ways_understand():
+    settings = yaml.safe_load((PROJECT / "_quarto.yml").read_text())
+    html = settings["format"]["html"]
+    assert html["html-math-method"] == "mathml" and html["theme"] == "default"  # other themes load web fonts
+    assert settings["project"]["output-dir"] == "_site" and settings["website"]["search"] is False
+    navigation = [item["href"] for item in settings["website"]["navbar"]["left"]]
+    assert sorted(navigation) == sorted(path.name for path in PROJECT.glob("*.qmd"))
+    cited = set()
+    for path in PROJECT.glob("*.qmd"):
+        page = read_page(path)
+        assert all(set(cell.options) <= CELL_OPTIONS for cell in page.cells)
+        assert all(len(cell.source.splitlines()) <= 8 for cell in page.cells), "pages only call the package"
+        cited |= set(re.findall(r"@([a-z]+\d{4}\w?)", path.read_text()))
+    assert cited == set(read_bibliography(PROJECT / "references.bib"))
+
+
+def test_tables_in_pages_are_those_of_the_package(rendered, pages):
+    found, _ = runs.load_runs(rendered[1])
+    for table in (tables.sizes_table(found), tables.paper_table(found), tables.environment_table(found)):
+        assert Skeleton(table.as_raw_html()).text in Skeleton(pages["runs"]).text
