@@ -179,9 +179,23 @@ def log_wealth(values: np.ndarray, u: float, bets: np.ndarray) -> np.ndarray:
     If `u` is the mean of the X_i and they are independent, or drawn without replacement, `E exp W_c <= 1`.
     `values`: shape (m,), in [0, 1]; `u` in [0, 1); `bets`: shape (G,).
     """
-    # 1 + c (u - X)/(1 - u) = (1 - c) + c (1 - X)/(1 - u) >= 1 - c
-    gains = (1.0 - values) / (1.0 - u)
-    return np.array([_log_product((1.0 - c) + c * gains) for c in bets])
+    # 1 + c (u - X)/(1 - u) = (1 - c) + c (1 - X)/(1 - u)
+    return log_growth((1.0 - values) / (1.0 - u), bets)
+
+
+def log_growth(gains: np.ndarray, bets: np.ndarray) -> np.ndarray:
+    """`sum_i ln((1 - c) + c g_i)` for each bet c: shape (G,), nats. `gains`: shape (m,), >= 0 and at most 1e18."""
+    stay, go = (1.0 - bets)[:, None], bets[:, None]
+    total = np.zeros(bets.size)
+    whole = gains.size - gains.size % 16
+    # factors lie in [1e-3, 1e18]: sixteen multiplied stay within float64, and one log replaces sixteen
+    sixteens = gains[:whole].reshape(16, -1)
+    for start in range(0, sixteens.shape[1], 2048):
+        products = np.ones((bets.size, 1))
+        for row in sixteens[:, start : start + 2048]:
+            products = products * (stay + go * row)
+        total += np.log(products).sum(axis=1)
+    return total + np.log(stay + go * gains[whole:]).sum(axis=1)
 
 
 def mixed(log_wealths: np.ndarray) -> float:
@@ -256,13 +270,3 @@ def _bisect(refuted: Callable[[float], bool], low: float, high: float) -> float:
             high = middle
         else:
             low = middle
-
-
-def _log_product(factors: np.ndarray) -> float:
-    """Sum of the logs of positive factors, each in [1e-3, 1e9]: multiplied by sixteens first, which cannot overflow."""
-    whole = factors.size - factors.size % 16
-    blocks = factors[:whole].reshape(16, -1)
-    products = blocks[0].copy()
-    for block in blocks[1:]:
-        products *= block
-    return float(np.log(products).sum() + np.log(factors[whole:]).sum())

@@ -1,0 +1,361 @@
+"""Coverage: how often each bound is violated in worlds where the truth is known, beside broken twins that must be
+caught.
+
+Right bounds violate far below delta, and so do many wrong ones: "at most delta" alone proves little. So every
+inequality has a twin with one deliberate mistake, in the same world, that must violate at least 1.3 times the limit.
+Wherever losses are 0 or 1, probabilities are exact: a bound grows with the number of ones, so it is violated up to
+some count, and the worst of H independent hypotheses is violated with probability `1 - (1 - P)^H`. Elsewhere they are
+simulated in TRIALS trials.
+"""
+
+import functools
+import math
+import os
+
+import numpy as np
+import pytest
+from scipy.stats import binom, hypergeom
+
+from sublora.bounds.inequalities import (
+    betting,
+    betting_grid,
+    binomial_tail,
+    complexity_nats,
+    empirical_bernstein,
+    hoeffding,
+    kl,
+)
+from sublora.bounds.levels import bound_mean
+from sublora.bounds.martingale import azuma, azuma_stopped, azuma_subsampled, freedman, freedman_subsampled
+from sublora.bounds.subsampling import betting_subsampled, hoeffding_subsampled, kl_subsampled
+from sublora.bounds.unseen import betting_unseen, hoeffding_unseen
+
+DELTA = 0.05
+TRIALS = int(os.environ.get("SUBLORA_COVERAGE_TRIALS", "2000"))
+LIMIT = DELTA + 3.0 * math.sqrt(DELTA * (1.0 - DELTA) / TRIALS)  # what a simulation of a right bound may show
+CAUGHT = 1.3 * max(LIMIT, 0.0646)  # what a twin must reach; never less than at 2,000 trials
+EXACT_CAUGHT = 1.3 * 0.0646
+
+
+def zeros_and_ones(ones, m):
+    return np.r_[np.ones(ones), np.zeros(m - ones)]
+
+
+def violated_below(bound, truth, m):
+    """The smallest count of ones at which `bound` covers `truth`; m + 1 if none does. `bound` grows with the count."""
+    low, high = -1, m + 1
+    while high - low > 1:
+        middle = (low + high) // 2
+        if bound(middle) >= truth:
+            high = middle
+        else:
+            low = middle
+    return high
+
+
+def worst_of(hypotheses, probability):
+    """Probability that any of `hypotheses` independent events of this probability happens."""
+    return 1.0 if probability >= 1.0 else -math.expm1(hypotheses * math.log1p(-probability))
+
+
+def violation(bound, m, mu, hypotheses):
+    """Exact probability that, for the worst of the hypotheses, the bound from m losses Bernoulli(mu) is below mu."""
+    return worst_of(hypotheses, binom.cdf(violated_below(bound, mu, m) - 1, m, mu))
+
+
+def six(message_bits, m, delta=DELTA, bet=None, guess=0.5):
+    """Every bound for m losses of 0 or 1 as a function of the count of ones; `bet`: one bet instead of the grid."""
+    nats = message_bits * math.log(2) - math.log(delta)
+    bets = betting_grid(m, nats) if bet is None else np.array([bet])
+    side = max(guess, 1 - guess)
+    return {
+        "hoeffding": lambda k: hoeffding(k / m, nats, m),
+        "kl": lambda k: kl(k / m, nats, m),
+        "binomial_tail": lambda k: binomial_tail(k, nats, m),
+        "betting": lambda k: betting(zeros_and_ones(k, m), nats, bets),
+        "azuma": lambda k: azuma(k / m, nats, m, 1.0),
+        "freedman": lambda k: freedman(zeros_and_ones(k, m), np.full(m, guess), nats, 0.0, 1.0, side, bets),
+    }
+
+
+def bernstein(message_bits, m):
+    return lambda k: empirical_bernstein(zeros_and_ones(k, m), message_bits, DELTA)
+
+
+@pytest.mark.parametrize("mu", [0.02, 0.5, 0.9])
+def test_worst_of_65536_hypotheses_is_covered_and_leaving_the_message_out_is_caught(mu):
+    m, bits = 2000, 16
+    right = six(bits, m, guess=mu) | {"empirical_bernstein": bernstein(bits, m)}
+    twin = six(0, m, guess=mu) | {"empirical_bernstein": bernstein(0, m)}
+    assert len(right) == 7
+    for name in right:
+        assert violation(right[name], m, mu, 2**bits) <= DELTA, name
+        if mu == 0.5 or name not in ("hoeffding", "azuma"):  # these two ignore that the variance is small elsewhere
+            assert violation(twin[name], m, mu, 2**bits) >= 0.999, name
+
+
+def test_leaving_delta_out_is_caught():
+    m, bits = 2000, 4
+    bet = math.sqrt(2 * complexity_nats(bits, DELTA) / m)
+    right, twin = six(bits, m, bet=bet), six(bits, m, delta=1.0, bet=bet)
+    expected = {"hoeffding": 0.1407, "kl": 0.1407, "azuma": 0.1407, "betting": 0.0881, "freedman": 0.0881}
+    for name in right:
+        assert violation(right[name], m, 0.5, 2**bits) <= DELTA, name
+        caught = violation(twin[name], m, 0.5, 2**bits)
+        assert caught >= EXACT_CAUGHT, name
+        if name in expected:
+            assert caught == pytest.approx(expected[name], abs=5e-5)
+
+
+def test_kl_with_twice_delta_is_caught():
+    m, bits = 100, 8
+    mu = (1 - (2**bits / (2 * DELTA)) ** (-1 / m)) * (1 + 1e-9)  # just above the twin's bound at no errors
+    assert mu == pytest.approx(0.075477, abs=1e-6)
+    assert violation(lambda k: kl(k / m, complexity_nats(bits, DELTA), m), m, mu, 2**bits) == 0.0
+    twin = violation(lambda k: kl(k / m, complexity_nats(bits, 2 * DELTA), m), m, mu, 2**bits)
+    assert twin >= EXACT_CAUGHT and twin == pytest.approx(0.0952, abs=1e-4)
+
+
+def test_hoeffding_with_a_wrong_constant_is_caught():
+    m, bits = 2000, 16
+    nats = complexity_nats(bits, DELTA)
+    right = violation(lambda k: hoeffding(k / m, nats, m), m, 0.5, 2**bits)
+    assert right == pytest.approx(0.003675, abs=1e-5)
+    for twin, expected in [
+        (math.sqrt(nats / (4 * m)), 0.998),
+        (math.sqrt(nats / (3 * m)), 0.402),
+        (math.sqrt((bits * math.log10(2) - math.log(DELTA)) / (2 * m)), 0.914),
+    ]:
+        caught = violation(lambda k, twin=twin: k / m + twin, m, 0.5, 2**bits)
+        assert caught >= EXACT_CAUGHT and caught == pytest.approx(expected, abs=1e-3)
+
+
+def test_pool_is_covered_without_replacement():
+    m, bits = 300, 10
+    pool, ones = 10 * m, 1200
+    for bits_paid, covered in [(bits, True), (0, False)]:
+        bounds = six(bits_paid, m)
+        for name in ("hoeffding", "kl", "betting"):  # the others do not hold for a pool
+            count = violated_below(bounds[name], ones / pool, m)
+            probability = worst_of(2**bits, hypergeom.cdf(count - 1, pool, ones, m))
+            assert probability <= DELTA if covered else probability >= EXACT_CAUGHT, name
+
+
+# -- freedman's guesses ----------------------------------------------------------------------------------------------
+
+
+def freedman_formula(losses, guess, nats, guess_width, grid):
+    """The theorem's formula as printed, for the twins that the function's own checks would refuse."""
+    n = len(losses)
+    x = grid[:, None] * (guess - losses)[None, :] / guess_width
+    terms = guess_width / (grid * n) * (nats + math.log(len(grid)) + (x - np.log1p(x)).sum(axis=1))
+    return float((losses.mean() + terms).min())
+
+
+def test_freedman_with_a_range_taken_from_the_sample_is_caught():
+    n, high, p = 2000, 16.6, 3e-4
+    mu, nats = high * p, complexity_nats(0, DELTA)
+    grid = betting_grid(n, nats)
+    right = twin = 0.0
+    for hits in range(12):
+        losses = high * zeros_and_ones(hits, n)
+        probability = binom.pmf(hits, n, p)
+        bound = freedman(losses, np.full(n, mu), nats, 0.0, high, high - mu, grid)
+        assert bound == pytest.approx(freedman_formula(losses, mu, nats, high - mu, grid), rel=1e-12)
+        right += probability * (bound < mu)
+        twin += probability * (freedman_formula(losses, mu, nats, max(np.abs(losses - mu).max(), mu), grid) < mu)
+    assert right <= DELTA
+    assert twin >= EXACT_CAUGHT and twin == pytest.approx(0.55, abs=0.02)
+
+
+def test_freedman_on_dependent_tokens_and_a_guess_that_peeks_is_caught():
+    n, rng = 400, np.random.default_rng(0)
+    nats = complexity_nats(0, DELTA)
+    grid = betting_grid(n, nats)
+    violated, peeked, simple = 0, 0, 0
+    for _ in range(TRIALS):
+        draws = rng.random(n)
+        mu, losses, state = np.empty(n), np.empty(n), 0.0
+        for i in range(n):  # the chance of an error depends on the last loss
+            mu[i] = 0.15 + 0.5 * state
+            losses[i] = state = float(draws[i] < mu[i])
+        violated += freedman(losses, mu, nats, 0.0, 1.0, 0.85, grid) < mu.mean()
+        simple += azuma(losses.mean(), nats, n, 1.0) < mu.mean()
+        peeked += freedman(losses, losses, nats, 0.0, 1.0, 1.0, grid) < mu.mean()
+    assert violated / TRIALS <= LIMIT and simple / TRIALS <= LIMIT
+    assert peeked / TRIALS >= CAUGHT
+
+
+def test_azuma_at_a_stopping_time():
+    """Fair 0-1 losses, stopped at the first N in [100, 10^4] with a bound below 1/2: exact, by the walk's law."""
+    first, last, nats = 100, 10_000, complexity_nats(0, DELTA)
+
+    def ever_violated(bound_at_zero):
+        law, hit = np.zeros(last + 1), 0.0
+        law[0] = 1.0
+        for n in range(1, last + 1):
+            law[1 : n + 1] = 0.5 * (law[1 : n + 1] + law[:n])
+            law[0] *= 0.5
+            if n >= first:
+                below = max(math.ceil(n * (0.5 - bound_at_zero(n))), 0)  # counts k with k/n + slack < 1/2
+                hit += law[:below].sum()
+                law[:below] = 0.0
+        return hit
+
+    for nominal in (300, 1000, 3000):
+        assert ever_violated(lambda n, nominal=nominal: azuma_stopped(0.0, nats, n, nominal, 1.0)) <= DELTA
+    assert ever_violated(lambda n: azuma(0.0, nats, n, 1.0)) >= EXACT_CAUGHT
+
+
+# -- subsamples ------------------------------------------------------------------------------------------------------
+
+
+def subsampled(message_bits, m, n, candidates=1, delta=DELTA):
+    """Every bound from n of m losses of 0 or 1 as a function of the count of ones among the n."""
+    guess = np.full(n, 0.5)
+
+    def tokens(k):
+        ones = zeros_and_ones(k, n)
+        return freedman_subsampled(ones, guess, message_bits, delta, m, candidates, 0.0, 1.0, 0.5, betting_grid(m, 14, 6))
+
+    pilot = zeros_and_ones(n // 2, n)
+    return {
+        "hoeffding": lambda k: hoeffding_subsampled(k / n, message_bits, delta, m, n, candidates).bound,
+        "kl": lambda k: kl_subsampled(zeros_and_ones(k, n), message_bits, delta, m, candidates),
+        "kl of 0-1 losses": lambda k: kl_subsampled(zeros_and_ones(k, n), message_bits, delta, m, candidates, True),
+        "betting": lambda k: betting_subsampled(zeros_and_ones(k, n), message_bits, delta, m, candidates),
+        "betting, pilot": lambda k: betting_subsampled(zeros_and_ones(k, n), message_bits, delta, m, candidates, pilot),
+        "azuma": lambda k: azuma_subsampled(k / n, message_bits, delta, m, n, candidates, 1.0).bound,
+        "freedman": tokens,
+    }
+
+
+def test_choosing_among_64_on_the_subsample_is_covered_and_not_charging_it_is_caught():
+    """m so large that every training mean is 1/2: the best of 64 independent subsample results is certified."""
+    m, n, looked_at = 10**6, 100, 64
+    right, twin = subsampled(0, m, n, looked_at), subsampled(0, m, n, 1)
+    for name in right:
+        assert violation(right[name], n, 0.5, looked_at) <= DELTA, name
+    for name in ("hoeffding", "azuma", "kl of 0-1 losses"):
+        assert violation(twin[name], n, 0.5, looked_at) >= EXACT_CAUGHT, name
+    assert violation(twin["hoeffding"], n, 0.5, looked_at) == pytest.approx(0.3204, abs=1e-3)
+    # the mixtures and unions over bets leave slack that hides one forgotten ln 64: forget more
+    for name in ("kl", "betting", "betting, pilot", "freedman"):
+        worse = subsampled(0, m, n, 1, delta=0.99)[name]
+        assert violation(worse, n, 0.5, 2**14) >= EXACT_CAUGHT, name
+        assert violation(subsampled(0, m, n, 2**14)[name], n, 0.5, 2**14) <= DELTA, name
+
+
+def fewest_of(cdf, hypotheses):
+    """Law of the smallest of independent counts with this distribution function (array over 0, 1, ...)."""
+    law = np.diff(-np.expm1(hypotheses * np.log1p(-np.minimum(cdf, 1 - 1e-16))), prepend=0.0)
+    assert law.sum() == pytest.approx(1.0, abs=1e-6)
+    return law / law.sum()
+
+
+def test_best_on_the_training_set_then_subsampled():
+    """Of 2^256 hypotheses the one with the fewest errors among m = 2,000; then n = 1,000 of them, without replacement.
+
+    The message must be long for the twin: the subsample's own term would hide a short one.
+    """
+    m, n, bits, mu = 2000, 1000, 256, 0.5
+    counts = np.arange(m + 1)
+    law = fewest_of(binom.cdf(counts, m, mu), 2.0**bits)
+
+    def probability(bound):
+        return float(law @ hypergeom.cdf(violated_below(bound, mu, n) - 1, m, counts, n))
+
+    right, twin = subsampled(bits, m, n), subsampled(0, m, n)
+    for name in right:
+        assert probability(right[name]) <= DELTA, name
+        assert probability(twin[name]) >= 0.999, name
+
+
+# -- unseen documents ------------------------------------------------------------------------------------------------
+
+
+def memorizers(M, ones, m, hypotheses):
+    """Law of the fewest ones among m training losses, over independent hypotheses with `ones` ones in the pool of M."""
+    counts = np.arange(m + 1)
+    return counts, fewest_of(hypergeom.cdf(counts, M, ones, m), hypotheses)
+
+
+def unseen_violation(bound, M, ones, m, n, hypotheses):
+    """Exact probability that `bound(count among n)` is below the unseen mean of the hypothesis that memorized best."""
+    counts, law = memorizers(M, ones, m, hypotheses)
+    total = 0.0
+    for count in counts[law > 1e-9]:
+        truth = (ones - count) / (M - m)
+        total += law[count] * hypergeom.cdf(violated_below(bound, truth, n) - 1, m, count, n)
+    return total
+
+
+def test_a_pool_bound_read_as_unseen_is_caught():
+    M, m, bits, ones = 300, 270, 6, 150
+    nats = complexity_nats(bits, DELTA)
+    assert unseen_violation(lambda k: hoeffding_unseen(k / m, nats, m, M), M, ones, m, m, 2**bits) <= DELTA
+    assert unseen_violation(lambda k: hoeffding(k / m, nats, m), M, ones, m, m, 2**bits) >= 0.99
+    free = complexity_nats(0, DELTA)
+    assert unseen_violation(lambda k: hoeffding_unseen(k / m, free, m, M), M, ones, m, m, 2**bits) >= EXACT_CAUGHT
+    for inequality in ("kl", "betting"):
+        settings = {"inequality": inequality, "message_bits": bits, "delta": DELTA, "m": m, "pool": M}
+
+        def bound(k, assumption, settings=settings):
+            return bound_mean(zeros_and_ones(k, m), assumption=assumption, **settings).bound
+
+        assert unseen_violation(lambda k, f=bound: f(k, "unseen"), M, ones, m, m, 2**bits) <= DELTA
+        assert unseen_violation(lambda k, f=bound: f(k, "pool"), M, ones, m, m, 2**bits) >= 0.99
+
+
+def test_running_candidate_in_split_order():
+    """The best memorizer of 2^20, its ones in random order; the twins: no message paid, a pool bound read as unseen."""
+    M, m, bits, ones = 300, 270, 20, 150
+    counts, law = memorizers(M, ones, m, 2**bits)
+    nats, free = complexity_nats(bits, DELTA), complexity_nats(0, DELTA)
+    bets = betting_grid(m, nats)
+    rng = np.random.default_rng(1)
+    violated = unpaid = pooled = 0
+    for count in rng.choice(counts, size=TRIALS, p=law):
+        truth = (ones - count) / (M - m)
+        values = rng.permutation(zeros_and_ones(count, m))
+        violated += betting_unseen(values, nats, M, bets) < truth
+        unpaid += betting_unseen(values, free, M, bets) < truth
+        pooled += betting(values, nats, bets) < truth
+    assert violated / TRIALS <= LIMIT
+    assert unpaid / TRIALS >= CAUGHT and pooled / TRIALS >= CAUGHT
+
+
+def test_running_candidate_in_sorted_order_is_caught():
+    """Values sorted upwards are no random order: the function's warning is real."""
+    M, m, ones = 300, 270, 150
+    nats = complexity_nats(0, DELTA)
+    bets, rng = betting_grid(m, nats), np.random.default_rng(2)
+    right = twin = 0
+    for count in hypergeom.rvs(M, ones, m, size=TRIALS, random_state=rng):
+        truth, values = (ones - count) / (M - m), zeros_and_ones(count, m)
+        right += betting_unseen(rng.permutation(values), nats, M, bets) < truth
+        twin += betting_unseen(values[::-1], nats, M, bets) < truth or betting_unseen(values, nats, M, bets) < truth
+    assert right / TRIALS <= LIMIT
+    assert twin / TRIALS >= CAUGHT
+
+
+@pytest.mark.parametrize("inequality", ["hoeffding", "kl", "betting"])
+@pytest.mark.parametrize(
+    ("M", "m", "n", "bits", "twin"),
+    [(1200, 900, 450, 64, ("pool", 64)), (1000, 250, 200, 120, ("unseen", 0))],
+    ids=["pool bound read as unseen", "no message paid"],
+)
+def test_unseen_from_a_subsample(inequality, M, m, n, bits, twin):
+    """The best memorizer of 2^bits on the m training units, judged from n of them."""
+    settings = {"inequality": inequality, "delta": DELTA, "m": m, "pool": M}
+
+    def probability(assumption, message_bits):
+        @functools.cache
+        def bound(k):
+            values = zeros_and_ones(k, n)
+            return bound_mean(values, assumption=assumption, message_bits=message_bits, **settings).bound
+
+        return unseen_violation(bound, M, M // 2, m, n, 2.0**bits)
+
+    assert probability("unseen", bits) <= DELTA
+    assert probability(*twin) >= 0.99
