@@ -93,7 +93,7 @@ def test_nothing_is_loaded_from_anywhere(rendered, pages):
         skeleton = Skeleton(text)
         assert skeleton.scripts == [], name
         assert all(image["src"].startswith("data:image/svg+xml;base64,") for image in skeleton.images), name
-        assert not re.search("mathjax|require.js|cdn", text, re.IGNORECASE), name
+        assert not re.search(r"mathjax|require\.js|\bcdn", re.sub(r"base64,[\w+/=]+", "", text), re.IGNORECASE), name
 
 
 def test_every_figure_has_a_caption_and_an_alternative_text(pages):
@@ -120,7 +120,7 @@ def test_formulas_are_mathml(pages):
     formulas = re.findall(r"<math .*?</math>", pages["method"])
     assert len(formulas) > 30 and pages["method"].count('display="block"') >= 9
     assert "\\frac" not in Skeleton(pages["method"]).text
-    assert pages["method"].count('class="equation-number"') == 9
+    assert pages["method"].count('class="equation-number"') == 10
 
 
 def test_the_result_is_the_headline_of_the_run_named_quick(pages):
