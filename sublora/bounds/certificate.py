@@ -19,6 +19,7 @@ import torch
 import sublora
 from sublora.atomic import write_text
 from sublora.bounds.evaluation import Evaluation, evaluate_pilot
+from sublora.bounds.format import FORMAT
 from sublora.bounds.levels import bound_mean
 from sublora.bounds.scoring import Scores
 from sublora.bounds.smoothing import document_means, loss_range, smoothed_bits, topk_errors
@@ -27,7 +28,6 @@ from sublora.config import ALPHA_GRID, Experiment
 from sublora.data import Split, TokenStore
 from sublora.models import initial_weights_sha256
 
-FORMAT = "sublora-certificate/1"
 INEQUALITIES = ("hoeffding", "betting")
 ASSUMPTIONS = ("iid", "pool", "unseen")
 TOP_K = (1, 10, 100)

@@ -16,11 +16,11 @@ import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from torch import nn
-from tqdm.auto import tqdm
 
 from sublora.atomic import replaced_atomically
 from sublora.data import TokenStore
 from sublora.errors import SubloraError
+from sublora.progress import progress_bar
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,8 @@ def score(
     device = next(model.parameters()).device
     model.eval()
     order = np.argsort(-windows.size, kind="stable")  # alike sizes together: little padding; the largest first
-    with torch.inference_mode(), tqdm(total=int(offsets[-1]), desc=f"score {label}", unit="token", unit_scale=True) as progress:
+    bar = progress_bar(total=int(offsets[-1]), desc=f"score {label}", unit="token", unit_scale=True)
+    with torch.inference_mode(), bar as progress:
         at = 0
         while at < len(order):
             size = int(windows.size[order[at]])

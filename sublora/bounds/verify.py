@@ -1,6 +1,5 @@
 """Checking a certificate: decode the model, score it again, compute every bound again, compare."""
 
-import base64
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import Any
 
 from sublora.bounds.certificate import TOLERANCE, contents, digest
 from sublora.bounds.evaluation import evaluate
-from sublora.bounds.format import load_certificate
+from sublora.bounds.format import load_certificate, message_of
 from sublora.config import Experiment
 from sublora.data import draw_split, prepare
 from sublora.errors import SubloraError
@@ -31,7 +30,7 @@ def verify(path: Path, corpora: Path) -> list[str]:
     if path.read_text("utf-8") != json.dumps(certificate, indent=1) + "\n":
         wrong.append("the file is not as sublora writes it: it was edited")
     experiment = Experiment.from_parameters(certificate["params"], f"{path}: params")
-    message = base64.b64decode(certificate["message"])
+    message = message_of(certificate)
     store = prepare(experiment.corpus, corpora)
     if store.sha256 != certificate["corpus"]["sha256"]:
         made = certificate["environment"].get("python")

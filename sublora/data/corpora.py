@@ -20,10 +20,10 @@ from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from tqdm.auto import tqdm
 
 from sublora.config import Corpus
 from sublora.errors import SubloraError
+from sublora.progress import progress_bar
 
 HUB_NAMES = {"openwebtext": "Skylion007/openwebtext"}
 OPENERS = {".xz": lzma.open, ".gz": gzip.open, ".bz2": bz2.open}
@@ -84,7 +84,7 @@ def _python_stdlib(corpus: Corpus) -> Iterator[str]:
     names = (path.relative_to(root) for path in root.rglob("*.py"))
     names = sorted(name.as_posix() for name in names if not others & set(name.parts))
     seen = set()
-    for name in tqdm(names, desc="python-stdlib", unit="file"):
+    for name in progress_bar(names, desc="python-stdlib", unit="file"):
         for text in python_functions(_read_bytes(root / name)):
             digest = hashlib.sha256(text.encode("utf-8")).digest()
             if digest not in seen:
@@ -184,7 +184,7 @@ def _io_errors_named(path: Path) -> Iterator[None]:
 
 def _text_folder(corpus: Corpus) -> Iterator[str]:
     """Every regular file below a folder, in the order of relative paths; UTF-8, unpacked if .xz, .gz or .bz2."""
-    for path in tqdm(_files(_folder(corpus)), desc="text", unit="file"):
+    for path in progress_bar(_files(_folder(corpus)), desc="text", unit="file"):
         try:
             yield _read_bytes(path).decode("utf-8")
         except UnicodeDecodeError as error:
@@ -220,7 +220,7 @@ def _no_field(field: str, fields: Any, where: str) -> SubloraError:
 def _opened(path: Path) -> Iterator[tuple[BinaryIO, Callable[[], None]]]:
     """The unpacked bytes of a file, and a function that brings the progress bar up to date."""
     with _io_errors_named(path), open(path, "rb") as raw:
-        with tqdm(total=path.stat().st_size, desc=path.name, unit="B", unit_scale=True) as bar:
+        with progress_bar(total=path.stat().st_size, desc=path.name, unit="B", unit_scale=True) as bar:
             stream = OPENERS[path.suffix](raw) if path.suffix in OPENERS else raw
             yield stream, lambda: bar.update(raw.tell() - bar.n)
 
@@ -279,7 +279,7 @@ def _parquet(path: Path, field: str) -> Iterator[str]:
         with _io_errors_named(path), pq.ParquetFile(path) as file:
             if field not in file.schema_arrow.names:
                 raise _no_field(field, file.schema_arrow.names, str(path))
-            with tqdm(total=file.metadata.num_rows, desc=path.name, unit="row") as bar:
+            with progress_bar(total=file.metadata.num_rows, desc=path.name, unit="row") as bar:
                 for batch in file.iter_batches(batch_size=1024, columns=[field]):
                     for value in batch.column(0).to_pylist():
                         bar.update()
@@ -304,7 +304,7 @@ def _hugging_face(corpus: Corpus) -> Iterator[str]:
         stream = datasets.load_dataset(name, corpus.subset, split="train", streaming=True)
         splits = stream.info.splits or {}
         total = splits["train"].num_examples if "train" in splits else None
-        records = iter(tqdm(stream, desc=corpus_name(corpus), unit="document", total=total))
+        records = iter(progress_bar(stream, desc=corpus_name(corpus), unit="document", total=total))
     except Exception as error:  # the loader and its network stack raise dozens of types
         raise _hub_error(name, error) from None
     number = 0

@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
 from torch import nn
-from tqdm.auto import tqdm
 
 from sublora.errors import SubloraError
+from sublora.progress import progress_bar
 from sublora.training.batches import IGNORED, Batch, Sampler
 from sublora.training.checkpoint import load_checkpoint, save_checkpoint
 from sublora.training.metrics import MetricsLog
@@ -80,7 +80,8 @@ def train(
         module.train()
         forward, prepared = accelerator.prepare(_compiled(module, sampler, schedule, accelerator), optimizer)
     log = MetricsLog(folder, phase, state.step) if accelerator.is_main_process else None
-    progress = tqdm(total=schedule.steps, initial=state.step, desc=phase, unit="step", disable=not accelerator.is_main_process)
+    quiet = not accelerator.is_main_process
+    progress = progress_bar(total=schedule.steps, initial=state.step, desc=phase, unit="step", disable=quiet)
     earlier = log.seconds if log else 0.0
     began, losses, tokens = time.monotonic(), [], 0
     while state.step < schedule.steps:
@@ -225,7 +226,7 @@ def _compiled(module: nn.Module, sampler: Sampler, schedule: Schedule, accelerat
         sequences = schedule.batch // schedule.accumulation // accelerator.num_processes
         _bits(accelerator, compiled, sampler.batch(0, sequences)).backward()
     except Exception as error:  # a compiler can fail in any way; the module itself is untouched
-        tqdm.write(f"torch.compile failed and is off: {' '.join(str(error).split())[:200]}")
+        print(f"torch.compile failed and is off: {' '.join(str(error).split())[:200]}")
         return module
     finally:
         module.zero_grad()

@@ -1,0 +1,107 @@
+"""The command line. Every command is one call of the package; errors are one line, and a non-zero exit."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sublora.errors import SubloraError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__.splitlines()[0])
+
+HOME = Path(__file__).resolve().parent.parent
+Runs = Annotated[Path, typer.Option(help="Folder of runs; prepared corpora are in its folder `corpora`.")]
+
+
+@app.command()
+def run(
+    params: Annotated[list[Path], typer.Argument(help="Params files, one experiment each.")],
+    runs: Runs = Path("runs"),
+    notebooks: Annotated[Path | None, typer.Option(help="Folder of notebooks [default: ./notebooks, else the package's]")] = None,
+    force: Annotated[bool, typer.Option(help="Run finished steps again, from the beginning.")] = False,
+) -> None:
+    """Execute experiments with papermill into RUNS/<name>/; finished steps are kept."""
+    from sublora import pipeline
+
+    for file in params:
+        folder = pipeline.run(file, runs, notebooks or beside_or_home("notebooks"), force)
+        print(f"finished: {folder}")
+
+
+@app.command()
+def verify(
+    certificates: Annotated[list[Path], typer.Argument(help="certificate.json files.")],
+    runs: Runs = Path("runs"),
+) -> None:
+    """Decode the embedded model, score it again, recompute every bound; exit 0 only if all agree."""
+    from sublora.bounds.verify import verify
+
+    failed = False
+    for path in certificates:
+        wrong = verify(path, runs / "corpora")
+        failed |= bool(wrong)
+        for line in wrong:
+            print(f"{path}: {line}", file=sys.stderr)
+        print(f"{path}: " + (f"NOT verified, {len(wrong)} disagreements" if wrong else "verified: the model and every bound agree"))
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def report(
+    runs: Runs = Path("runs"),
+    project: Annotated[Path | None, typer.Option(help="Folder of the pages [default: ./report, else the package's]")] = None,
+) -> None:
+    """Render the report's pages to report/_site/index.html, with Quarto where it is installed."""
+    from sublora.reporting.render import render_report
+
+    index, way = render_report(project or beside_or_home("report"), runs)
+    print(f"rendered with {way}: {index}")
+
+
+@app.command()
+def data(
+    source: Annotated[str, typer.Argument(help="python-stdlib, text, file, openwebtext, or a Hugging Face data set's name.")],
+    path: Annotated[Path | None, typer.Option(help="text: a folder; file: .jsonl, .csv, .tsv or .parquet.")] = None,
+    field: Annotated[str, typer.Option(help="Column or key that holds the text.")] = "text",
+    subset: Annotated[str | None, typer.Option(help="Hugging Face: name of the configuration.")] = None,
+    tokenizer: Annotated[str, typer.Option(help="bytes or gpt2.")] = "bytes",
+    runs: Runs = Path("runs"),
+) -> None:
+    """Prepare a corpus: documents to tokens on disk, where experiments with the same settings find it."""
+    from sublora.config import Experiment
+    from sublora.data import prepare
+
+    corpus = {"source": source, "path": path and str(path), "field": field, "subset": subset, "tokenizer": tokenizer}
+    store = prepare(Experiment.from_parameters({"name": "data", "corpus": corpus}, "sublora data").corpus, runs / "corpora")
+    print(f"{store.path}: {len(store):,} documents, {len(store.tokens):,} tokens, V = {store.vocab_size}, sha256 {store.sha256}")
+
+
+@app.command()
+def sample(
+    checkpoint: Annotated[Path, typer.Argument(help="A certificate.json, or a .safetensors checkpoint of a run.")],
+    prompt: Annotated[str, typer.Option(help="How the text begins.")] = "",
+    tokens: Annotated[int, typer.Option(min=1, help="How many tokens to generate.")] = 200,
+    smoothing: Annotated[float, typer.Option(min=0, max=1, help="Weight of the uniform distribution.")] = 0.0,
+    seed: Annotated[int, typer.Option(help="Seed of the draw.")] = 0,
+) -> None:
+    """Generate text, with or without smoothing."""
+    from sublora.sampling import load_model, sample_text
+
+    model, tokenizer = load_model(checkpoint)
+    print(sample_text(model, tokenizer, prompt, tokens, smoothing, seed))
+
+
+def beside_or_home(name: str) -> Path:
+    """`./name` where there is one, else the one beside the package (an editable installation)."""
+    return Path(name) if Path(name).is_dir() else HOME / name
+
+
+def main() -> None:
+    """Entry point: what the user can put right is one line on standard error and exit status 1."""
+    try:
+        app()
+    except SubloraError as error:
+        print(f"sublora: {error}", file=sys.stderr)
+        sys.exit(1)
