@@ -69,6 +69,7 @@ def rendered(tmp_path_factory):
     write_run(runs_folder, certificate("<b>strange</b>".replace("/", "-"))).write_text("{")
     write_run(runs_folder, {**certificate("incomplete"), "bounds": []})
     (runs_folder / "unfinished").mkdir()
+    (runs_folder / "unfinished" / "params.yaml").write_text("name: unfinished\n")
     index, way = render_report(project_copy(folder), runs_folder, quarto=None)
     return index.parent, runs_folder, way
 

@@ -93,7 +93,8 @@ def test_runs_that_cannot_be_read_are_named_and_skipped(tmp_path, quick):
     write_run(tmp_path, certificate("logless")).with_name("metrics.csv").unlink()
     write_run(tmp_path, certificate("wronglog")).with_name("metrics.csv").write_text("a,b\n1,2\n")
     (tmp_path / "unfinished").mkdir()
-    (tmp_path / ".hidden").mkdir()
+    (tmp_path / "unfinished" / "params.yaml").write_text("name: unfinished\n")
+    (tmp_path / "corpora").mkdir()
     (tmp_path / "notes.txt").write_text("")
     found, skipped = runs.load_runs(tmp_path, tmp_path / "absent")
     assert [run.name for run in found] == ["logless", "quick", "wronglog"]
@@ -109,6 +110,7 @@ def test_no_runs_says_what_to_do(tmp_path):
     with pytest.raises(SubloraError, match="run `sublora run params/quick.yaml` first"):
         runs.some_runs(tmp_path)
     (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "metrics.csv").write_text("")
     with pytest.raises(SubloraError, match="1 unreadable; the first: .*broken"):
         runs.some_runs(tmp_path)
 

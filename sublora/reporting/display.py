@@ -12,6 +12,13 @@ from sublora.reporting.runs import Run
 from sublora.reporting.tables import bounds_table, errors_table
 
 
+class Certificate(dict):
+    """A certificate (a plain dictionary) that shows itself in Jupyter as `certificate_html`."""
+
+    def _repr_html_(self) -> str:
+        return certificate_html(self)
+
+
 def certificate_html(certificate: Mapping[str, Any]) -> str:
     """How a certificate shows itself in Jupyter: the guarantee in a sentence, tables of bounds, small print."""
     errors = errors_table(certificate)

@@ -96,7 +96,7 @@ def bounds_overview(certificate: Mapping[str, Any], ax: Axes | None = None) -> F
     ax.set_yticks(range(len(rows)), [f"{b['assumption']}, {b['inequality'].replace('_', ' ')}" for b in rows])
     ax.set_ylim(len(rows) - 0.4, -0.6)
     highest = max(max(bound["bound"], bound["vacuous_at"]) for bound in rows)
-    ax.set_xlim(0, 1.15 * highest)
+    ax.set_xlim(0, 1.2 * highest)
     ax.set_xlabel(f"{unit} (lower is better)")
     ax.grid(axis="y", visible=False)
     ax.figure.legend(loc="outside lower center", ncols=2, frameon=False)
@@ -108,7 +108,7 @@ def loss_curve(metrics: pd.DataFrame | None, ax: Axes | None = None, uniform: fl
     """The training log: loss in bits per token at each step, on training batches and on validation documents.
 
     To see: the loss falls from the uniform guess (dashed, where given) and levels off; in the second phase the
-    coordinates are pulled onto a few quantization levels, which costs a little that training then wins back.
+    coordinates are pulled onto a few quantization levels, which costs the step up between the colours.
     """
     ax = _axes(ax, 3.2)
     if metrics is None or metrics.empty:

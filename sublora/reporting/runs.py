@@ -16,6 +16,7 @@ from sublora.errors import SubloraError
 
 FORMAT = "sublora-certificate/1"
 LARGEST_CERTIFICATE = 64 * 2**20  # bytes; a certificate is small enough to mail
+RUN_FILES = ("certificate.json", "params.yaml", "metrics.csv")  # a folder with any of these is a run, if unfinished
 METRICS_COLUMNS = ("step", "phase", "train_loss", "validation_loss")
 
 Count = Annotated[int, Field(ge=1)]
@@ -164,8 +165,8 @@ def load_runs(*folders: str | os.PathLike) -> tuple[list[Run], list[str]]:
     """
     runs, skipped = [], []
     for path in sorted(child for folder in folders if Path(folder).is_dir() for child in Path(folder).iterdir()):
-        if path.name.startswith(".") or not path.is_dir():
-            continue
+        if not any((path / name).exists() for name in RUN_FILES):
+            continue  # prepared corpora lie in the same folder
         try:
             certificate = load_certificate(path / "certificate.json")
         except SubloraError as error:
