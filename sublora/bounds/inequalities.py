@@ -100,10 +100,15 @@ def binary_kl(q: float, r: float) -> float:
         return 0.0
     if (r == 0.0 and q > 0.0) or (r == 1.0 and q < 1.0):
         return math.inf
-    # through the difference r - q, which is small: the two logs nearly cancel
-    zero = -q * math.log1p((r - q) / q) if q > 0.0 else 0.0
-    one = -(1.0 - q) * math.log1p((q - r) / (1.0 - q)) if q < 1.0 else 0.0
-    return max(zero + one, 0.0)
+
+    def term(p: float, change: float, changed: float) -> float:  # p ln(p/changed), changed = p + change
+        if p == 0.0:
+            return 0.0
+        if 2.0 * abs(change) < p:  # the two terms nearly cancel: through the change, which is exact
+            return -p * math.log1p(change / p)
+        return p * (math.log(p) - math.log(changed))
+
+    return max(term(q, r - q, r) + term(1.0 - q, q - r, 1.0 - r), 0.0)
 
 
 def kl(mean: float, nats: float, m: int) -> float:
