@@ -32,11 +32,11 @@ class Corpus(Group):
     """Which documents, how they become tokens, and how the training split is drawn. Everything here is public."""
 
     source: str = "python-stdlib"  # python-stdlib | text | file | openwebtext | the name of a Hugging Face data set
-    path: str | None = None  # text: a folder of files; file: a .jsonl, .csv or .parquet file (.xz, .gz and .bz2 are read too)
+    path: str | None = None  # text: a folder of files; file: a .jsonl, .csv, .tsv or .parquet file (also .xz, .gz, .bz2)
     field: str = "text"  # the column or key that holds a document's text
     subset: str | None = None  # Hugging Face: the data set's configuration name
     tokenizer: Literal["bytes", "gpt2"] = "bytes"
-    max_documents: Count | None = None  # keep a seeded uniform sample of the pool, for trials
+    max_documents: Count | None = None  # keep a fixed uniform sample of the pool, for trials
     train: Share = 0.75  # shares of the documents; what remains after train and validation is the test split
     validation: Share = 0.02
     split_seed: Annotated[int, Field(ge=0)] = 0
@@ -145,7 +145,7 @@ class Bounds(Group):
     documents: Count | None = 10_000  # n, the evaluated subsample; null: all m
     pilot_documents: Count = 1_000  # an independent subsample for choosing alpha
     held_out_documents: Count = 2_000
-    stride: Count = 64  # how far the window moves in documents longer than the block, in tokens
+    stride: Count | None = None  # how far the window moves in documents longer than the block, in tokens; null: half the block
     batch_tokens: Count = 16_384
 
 
@@ -172,9 +172,14 @@ class Experiment(Group):
     def _consistent(self):
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", self.name):
             raise ValueError(f"name {self.name!r} must be letters, digits, '.', '_' and '-' (it names a folder)")
-        if self.bounds.stride > self.model.block:
-            raise ValueError(f"bounds.stride {self.bounds.stride} exceeds model.block {self.model.block}")
+        if self.stride > self.model.block:
+            raise ValueError(f"bounds.stride {self.stride} exceeds model.block {self.model.block}")
         return self
+
+    @property
+    def stride(self) -> int:
+        """How far the scoring window moves, in tokens."""
+        return self.bounds.stride or max(1, self.model.block // 2)
 
     @classmethod
     def from_parameters(cls, parameters: Mapping[str, Any], origin: str = "parameters") -> "Experiment":

@@ -45,7 +45,7 @@ def seal(message: Message, store: TokenStore, split: Split, experiment: Experime
     pilot = evaluate_pilot(draft, store, split, experiment)
 
     def judged(alpha: float) -> float:
-        losses, low, width = _losses(pilot, "bpd", alpha, store.vocab_size)
+        losses, low, width = document_losses(pilot, "bpd", alpha, store.vocab_size)
         facts = {"message_bits": 8 * len(draft), "delta": experiment.bounds.delta, "m": len(split.train), "pool": len(store)}
         return low + width * bound_mean(losses, inequality="betting", assumption="unseen", **facts).bound
 
@@ -131,7 +131,7 @@ def _public(store: TokenStore, experiment: Experiment) -> dict[str, Any]:
         "tokenizer": experiment.corpus.tokenizer,
         "end_of_text": store.eot,
         "unit": "document: the mean loss of its tokens, its own end of text included",
-        "windows": {"block": experiment.model.block, "stride": experiment.bounds.stride},
+        "windows": {"block": experiment.model.block, "stride": experiment.stride},
         "evaluated": experiment.bounds.documents,
         "alpha_grid": list(ALPHA_GRID),
         "metrics": ["bpd", *(f"top{k}_error" for k in TOP_K)],
@@ -147,8 +147,11 @@ def _metrics(vocab_size: int) -> list[tuple[str, float | None, float]]:
     return bits + [(f"top{k}_error", None, 1 - k / vocab_size) for k in TOP_K if k < vocab_size]
 
 
-def _losses(scores: Scores, metric: str, alpha: float | None, vocab_size: int) -> tuple[np.ndarray, float, float]:
-    """Per-document losses scaled to [0, 1], and the range (lowest value, width) they are scaled by."""
+def document_losses(scores: Scores, metric: str, alpha: float | None, vocab_size: int) -> tuple[np.ndarray, float, float]:
+    """Losses of documents scaled to [0, 1], float64 (documents,), and the range (lowest value, width) they are scaled by.
+
+    metric: "bpd" (bits per token under smoothing weight alpha) or "top<k>_error" (alpha None).
+    """
     if metric == "bpd":
         low, width = loss_range(alpha, vocab_size)
         tokens = smoothed_bits(scores.log_probability, alpha, vocab_size)
@@ -174,7 +177,7 @@ def _bounds(
     the same length, scored on the same documents; since a reader may prefer any of them, each is charged for all (A = 8).
     """
     for metric, alpha, vacuous_at in _metrics(vocab_size):
-        losses, low, width = _losses(scores, metric, alpha, vocab_size)
+        losses, low, width = document_losses(scores, metric, alpha, vocab_size)
         candidates = 1 if alpha in (None, chosen) else len(ALPHA_GRID)
         for assumption in assumptions:
             for inequality in inequalities:
@@ -214,7 +217,7 @@ def _bounds(
 def _held_out(scores: Scores, vocab_size: int) -> Iterator[dict[str, Any]]:
     """The same metrics on documents of the test split."""
     for metric, alpha, _ in _metrics(vocab_size):
-        losses, low, width = _losses(scores, metric, alpha, vocab_size)
+        losses, low, width = document_losses(scores, metric, alpha, vocab_size)
         yield {
             "level": "document",
             "metric": metric,

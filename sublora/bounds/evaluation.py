@@ -51,11 +51,12 @@ def evaluate_pilot(message: bytes, store: TokenStore, split: Split, experiment: 
 def _score(message: bytes, store: TokenStore, documents: np.ndarray, experiment: Experiment, label: str) -> Scores:
     subspace, _ = rebuild(message, experiment.model, store.vocab_size)
     model = subspace.materialized().to("cuda" if torch.cuda.is_available() else "cpu")
-    bounds = experiment.bounds
     # Certificates are float32 throughout: TF32 and reduced-precision matrix products are off while they are made.
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")
     try:
-        return score(model, store, documents, experiment.model.block, bounds.stride, bounds.batch_tokens, label)
+        return score(
+            model, store, documents, experiment.model.block, experiment.stride, experiment.bounds.batch_tokens, label
+        )
     finally:
         torch.set_float32_matmul_precision(before)

@@ -26,7 +26,7 @@ class Subspace(nn.Module):
         self.shapes = [parameters[name].shape for name in self.names]
         self.sizes = [math.prod(shape) for shape in self.shapes]
         if projector.shape[0] != sum(self.sizes):
-            raise ValueError(f"the projector makes {projector.shape[0]:,} weights, the module has {sum(self.sizes):,} trainable ones")
+            raise ValueError(f"the projector makes {projector.shape[0]:,} weights, but {sum(self.sizes):,} are trainable")
         self.module = module.requires_grad_(False)
         self.projector = projector
         initial = torch.cat([parameters[name].detach().flatten() for name in self.names])

@@ -1,119 +1,18 @@
 """Runs as the report sees them: a certificate that has been checked, and the training log beside it."""
 
-import base64
-import binascii
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
+from sublora.bounds.format import load_certificate
 from sublora.errors import SubloraError
 
-FORMAT = "sublora-certificate/1"
-LARGEST_CERTIFICATE = 64 * 2**20  # bytes; a certificate is small enough to mail
 RUN_FILES = ("certificate.json", "params.yaml", "metrics.csv")  # a folder with any of these is a run, if unfinished
 METRICS_COLUMNS = ("step", "phase", "train_loss", "validation_loss")
-
-Count = Annotated[int, Field(ge=1)]
-Share = Annotated[float, Field(gt=0, lt=1)]
-
-
-class _Shape(BaseModel):
-    """Part of a certificate: the keys the report reads. Other keys are allowed: they speak to others."""
-
-    model_config = ConfigDict(strict=True, extra="allow", populate_by_name=True)
-
-
-class _Bound(_Shape):
-    level: Literal["document", "sequence", "token", "example"]
-    metric: str
-    assumption: Literal["iid", "pool", "unseen", "martingale"]
-    inequality: str
-    alpha: Share | None
-    units: Count
-    pool: Count | None
-    evaluated: Count
-    candidates: Count
-    empirical: FiniteFloat
-    bound: FiniteFloat
-    vacuous_at: FiniteFloat
-    nonvacuous: bool
-    parts: dict[str, FiniteFloat] | None = None
-
-    @model_validator(mode="after")
-    def _says_what_its_numbers_say(self):
-        if self.nonvacuous != (self.bound < self.vacuous_at):
-            raise ValueError("nonvacuous contradicts bound and vacuous_at")
-        if self.assumption in ("pool", "unseen") and (self.pool is None or self.pool <= self.units):
-            raise ValueError(f"assumption {self.assumption} needs a pool that is larger than units")
-        return self
-
-
-class _HeldOut(_Shape):
-    level: str
-    metric: str
-    alpha: Share | None
-    n: Count
-    value: FiniteFloat
-
-
-class _Corpus(_Shape):
-    name: str
-    sha256: str
-    documents: Count
-    pool: Count | None
-    tokens: Count
-    vocab_size: Annotated[int, Field(ge=2)]
-    split: str
-    unit: str
-
-
-class _PaperAccounting(_Shape):
-    note: str
-    bits: FiniteFloat
-    bounds: list[_Bound]
-
-
-class _Environment(_Shape):
-    seconds: dict[str, FiniteFloat]
-
-
-class _Certificate(_Shape):
-    format: Literal["sublora-certificate/1"]
-    experiment: str
-    params: dict[str, Any]
-    message: str
-    message_bits: Count
-    message_sha256: str
-    public: dict[str, Any]
-    corpus: _Corpus
-    delta: Share
-    alpha: Share
-    bounds: Annotated[list[_Bound], Field(min_length=1)]
-    held_out: list[_HeldOut]
-    paper_accounting: _PaperAccounting
-    environment: _Environment
-
-    @model_validator(mode="after")
-    def _bounds_the_model_it_holds(self):
-        if not any(bound.metric == "bpd" and bound.alpha == self.alpha for bound in self.bounds):
-            raise ValueError(f"no bound in bits has the message's alpha, {self.alpha}")
-        return self
-
-    @model_validator(mode="after")
-    def _counts_its_message(self):
-        try:
-            size = len(base64.b64decode(self.message, validate=True))
-        except binascii.Error:
-            raise ValueError("message is not base64") from None
-        if self.message_bits != 8 * size:
-            raise ValueError(f"message_bits {self.message_bits} is not 8 times the message's {size} bytes")
-        return self
 
 
 @dataclass(frozen=True)
@@ -124,38 +23,6 @@ class Run:
     path: Path
     certificate: Mapping[str, Any]
     metrics: pd.DataFrame | None
-
-
-def load_certificate(path: str | os.PathLike) -> dict[str, Any]:
-    """Read a certificate and check that it has the keys and types the report needs.
-
-    Whether it is true is for `sublora verify` to say.
-
-    Raises SubloraError: one line with the file, the key, and what to do.
-    """
-    path = Path(path)
-    try:
-        if path.stat().st_size > LARGEST_CERTIFICATE:
-            limit = f"{LARGEST_CERTIFICATE >> 20} MiB"
-            raise SubloraError(f"{path}: larger than {limit}, so it is not a certificate; remove it")
-        text = path.read_text("utf-8")
-    except FileNotFoundError:
-        raise SubloraError(f"{path}: no certificate; finish the run with `sublora run` and its params file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise SubloraError(f"{path}: cannot read the certificate ({error}); make the run again") from None
-    try:
-        certificate = json.loads(text, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
-        raise SubloraError(f"{path}: not valid JSON ({error}); make the run again") from None
-    if not isinstance(certificate, dict) or "format" not in certificate:
-        raise SubloraError(f"{path}: key 'format' is missing, so this is not a certificate; make the run again")
-    if certificate["format"] != FORMAT:
-        raise SubloraError(f"{path}: key 'format' is {certificate['format']!r:.60}, not {FORMAT!r}; make the run again")
-    try:
-        _Certificate.model_validate(certificate)
-    except ValidationError as error:
-        raise SubloraError(f"{path}: {_first_complaint(error)}; make the run again") from None
-    return certificate
 
 
 def load_runs(*folders: str | os.PathLike) -> tuple[list[Run], list[str]]:
@@ -216,15 +83,3 @@ def some_runs(folder: str | os.PathLike) -> tuple[list[Run], list[str]]:
 def headline_run(runs: list[Run]) -> Run:
     """The run the report opens with: `quick` where it is there, else the first."""
     return next((run for run in runs if run.name == "quick"), runs[0])
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not a number")
-
-
-def _first_complaint(error: ValidationError) -> str:
-    first, *others = error.errors()
-    key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]).lstrip(".")
-    message = "is missing" if first["type"] == "missing" else first["msg"].removeprefix("Value error, ")
-    more = f" (and {len(others)} more)" if others else ""
-    return f"key {key!r} {message}{more}" if key else f"{message}{more}"

@@ -38,5 +38,6 @@ def load_checkpoint(path: str | os.PathLike, expected: Mapping[str, Any]) -> tup
         raise SubloraError(f"{path}: not a readable checkpoint ({error}); delete it to train anew") from None
     for key, value in expected.items():
         if facts.get(key) != value:
-            raise SubloraError(f"{Path(path)}: the checkpoint has {key} {facts.get(key)!r}, not {value!r}; delete it or undo the change")
+            found = facts.get(key)
+            raise SubloraError(f"{Path(path)}: the checkpoint has {key} {found!r}, not {value!r}; delete it or undo the change")
     return tensors, facts

@@ -8,7 +8,7 @@ from torch.utils.tensorboard import SummaryWriter
 from sublora.atomic import write_text
 
 COLUMNS = ["phase", "step", "train_loss", "validation_loss", "learning_rate", "tokens_per_second", "seconds"]
-"""Losses in bits per token; `train_loss` is the mean since the row before; `seconds` since the phase began, interruptions left out."""
+"""Losses in bits per token; `train_loss` is the mean since the row before; `seconds` of work since the phase began."""
 
 
 class MetricsLog:
@@ -41,3 +41,9 @@ class MetricsLog:
 
     def close(self) -> None:
         self.writer.close()
+
+
+def training_seconds(folder: Path) -> dict[str, float]:
+    """Wall time of each phase that `folder/metrics.csv` knows of."""
+    rows = pd.read_csv(folder / "metrics.csv")
+    return rows.groupby("phase", sort=False)["seconds"].max().to_dict()
