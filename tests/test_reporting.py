@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from certificates import certificate, metrics, write_run
 
+from sublora.bounds.format import LARGEST_CERTIFICATE, load_certificate
 from sublora.errors import SubloraError
 from sublora.reporting import display, figures, reading, runs, sentences, tables
 
@@ -38,7 +39,7 @@ def change(values, *path, to):
 
 
 def test_a_certificate_survives_loading(tmp_path, quick):
-    assert runs.load_certificate(write_run(tmp_path, quick)) == quick
+    assert load_certificate(write_run(tmp_path, quick)) == quick
 
 
 @pytest.mark.parametrize(
@@ -64,7 +65,7 @@ def test_a_certificate_survives_loading(tmp_path, quick):
 def test_a_wrong_certificate_is_one_line_with_file_and_key(tmp_path, quick, path, to, named):
     file = write_run(tmp_path, change(quick, *path, to=to))
     with pytest.raises(SubloraError) as caught:
-        runs.load_certificate(file)
+        load_certificate(file)
     assert str(file) in str(caught.value) and named in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -74,17 +75,17 @@ def test_text_that_is_no_certificate_is_refused(tmp_path, text):
     file = tmp_path / "certificate.json"
     file.write_text(text)
     with pytest.raises(SubloraError, match="make the run again"):
-        runs.load_certificate(file)
+        load_certificate(file)
 
 
 def test_a_huge_or_binary_or_missing_file_is_refused(tmp_path):
     huge, binary = tmp_path / "huge.json", tmp_path / "binary.json"
     with huge.open("wb") as file:
-        file.truncate(runs.LARGEST_CERTIFICATE + 1)
+        file.truncate(LARGEST_CERTIFICATE + 1)
     binary.write_bytes(b"\xff\xfe\x00")
     for path, named in ((huge, "larger than 64 MiB"), (binary, "cannot read"), (tmp_path / "none.json", "no certificate")):
         with pytest.raises(SubloraError, match=named):
-            runs.load_certificate(path)
+            load_certificate(path)
 
 
 def test_runs_that_cannot_be_read_are_named_and_skipped(tmp_path, quick):
