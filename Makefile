@@ -1,0 +1,30 @@
+# Every target sets up all it needs in .venv, on a machine that has only Python (3.11 or newer), pip and make.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: quick test report environment clean
+
+# From nothing to a certificate and the report that shows it.
+quick: environment
+	$(BIN)/sublora run params/quick.yaml
+	$(BIN)/sublora report
+
+# The whole test suite: style, unit tests and simulations, notebooks.
+test: environment
+	$(BIN)/ruff check .
+	$(BIN)/python -m pytest -n 2 tests
+	rm -rf runs/demo
+	$(BIN)/python -m pytest --nbval-lax notebooks/pretrain.ipynb notebooks/bounds.ipynb
+
+report: environment
+	$(BIN)/sublora report
+
+environment: .venv/installed
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev]'
+	touch $@
+
+clean:
+	rm -rf .venv report/_site
