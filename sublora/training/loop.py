@@ -106,7 +106,7 @@ def train(
                     "(the last good checkpoint, if any, is kept)"
                 )
             speed = tokens / (time.monotonic() - began)
-            progress.set_postfix_str(f"{bits:.3f} bits/token, {speed:,.0f} tokens/s")
+            progress.set_postfix_str(f"{bits:.3f} bits/token, {speed:,.0f} tokens/s", refresh=False)
         if validate:
             state.keep_best(validation_loss(accelerator, forward, validation, schedule.batch))
             if accelerator.is_main_process:
