@@ -27,7 +27,13 @@ from sublora.bounds.inequalities import (
 )
 from sublora.bounds.levels import bound_mean
 from sublora.bounds.martingale import azuma, azuma_stopped, azuma_subsampled, freedman, freedman_subsampled
-from sublora.bounds.subsampling import betting_subsampled, hoeffding_subsampled, kl_subsampled
+from sublora.bounds.subsampling import (
+    betting_subsampled,
+    hoeffding_subsampled,
+    kl_subsampled,
+    lower_limit,
+    upper_limit,
+)
 from sublora.bounds.unseen import betting_unseen, hoeffding_unseen
 
 DELTA = 0.05
@@ -228,6 +234,21 @@ def subsampled(message_bits, m, n, candidates=1, delta=DELTA):
         "azuma": lambda k: azuma_subsampled(k / n, message_bits, delta, m, n, candidates, 1.0).bound,
         "freedman": tokens,
     }
+
+
+@pytest.mark.parametrize("binary", [False, True])
+def test_limits_of_64_training_means_and_paying_nothing_is_caught(binary):
+    n, mu, hypotheses, nats = 200, 0.3, 64, complexity_nats(6, DELTA)
+
+    def above(k, paid):
+        return upper_limit(zeros_and_ones(k, n), paid, binary)
+
+    def below(k, paid):  # the count of zeros, so that it grows
+        return 1 - lower_limit(zeros_and_ones(n - k, n), paid, binary)
+
+    for limit, truth in [(above, mu), (below, 1 - mu)]:
+        assert violation(lambda k, f=limit: f(k, nats), n, truth, hypotheses) <= DELTA
+        assert violation(lambda k, f=limit: f(k, 0.0), n, truth, hypotheses) >= EXACT_CAUGHT
 
 
 def test_choosing_among_64_on_the_subsample_is_covered_and_not_charging_it_is_caught():

@@ -194,6 +194,13 @@ def test_the_returned_end_is_refuted():
         assert below < nats
 
 
+def test_no_nats_at_all_is_still_an_answer():
+    values = text_like(200)
+    for bound in (betting(values, 0.0, betting_grid(200, 0.0)), kl(0.4, 0.0, 200), hoeffding(0.4, 0.0, 200)):
+        assert values.mean() <= bound < 0.5
+    assert betting(np.full(9, 0.25), 0.0, np.array([0.5])) == 0.25
+
+
 def test_nothing_proved_is_one():
     assert betting(np.ones(100), 3.0, betting_grid(100, 3.0)) == 1.0
     assert betting(np.zeros(3), 1e5, betting_grid(3, 1e5)) == 1.0

@@ -254,7 +254,8 @@ def smallest_refuted(margin: Callable[[float], float], start: float, step: float
         return 1.0
     if margin(start) >= 0.0:
         return start
-    low, high = start, min(start + max(step, TOLERANCE), CEILING)
+    step = max(step, TOLERANCE)
+    low, high = start, min(start + step, CEILING)
     while high < CEILING and margin(high) < 0.0:
         step *= 2.0
         low, high = high, min(start + step, CEILING)

@@ -92,10 +92,7 @@ def betting_unseen(values_in_split_order: np.ndarray, nats: float, M: int, bets:
     def margin(v: float) -> float:
         return mixed(log_growth(stakes / ((M - m) * (1.0 - v) + left), bets)) - nats
 
-    start = float(values.mean())
-    if margin(start) >= 0.0:  # possible only for values that no random order would show
-        start = 0.0
-    return smallest_refuted(margin, start, math.sqrt(nats / (2 * m)))
+    return smallest_refuted(margin, 0.0, float(values.mean()) + math.sqrt(nats / (2 * m)))
 
 
 def hoeffding_unseen_subsampled(

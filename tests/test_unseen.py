@@ -1,0 +1,206 @@
+"""From a pool to the units outside the training set: exact conversions and the running candidate."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sublora.bounds.inequalities import betting, betting_grid, complexity_nats, kl, log_growth
+from sublora.bounds.levels import bound_mean
+from sublora.bounds.subsampling import betting_two_stage, lower_limit, split_nats, upper_limit
+from sublora.bounds.unseen import (
+    betting_unseen,
+    betting_unseen_subsampled,
+    hoeffding_unseen,
+    hoeffding_unseen_subsampled,
+    inflation,
+    kl_unseen,
+    kl_unseen_subsampled,
+    unseen,
+)
+from sublora.errors import SubloraError
+
+
+def text_like(n, seed=0):
+    return np.clip(np.random.default_rng(seed).normal(0.37, 0.05, n), 0, 1)
+
+
+@given(st.integers(0, 10**6), st.integers(1, 199))
+def test_the_conversion_is_exact(seed, m):
+    pool = np.random.default_rng(seed).random(200)
+    assert unseen(pool.mean(), pool[:m].mean(), m, 200) == pytest.approx(pool[m:].mean(), abs=1e-11)
+
+
+def test_serfling_by_hand():
+    """m = 3 of M = 4: M/(M - m) = 4, Serfling's factor 1 - 2/4."""
+    assert hoeffding_unseen(0.25, 6.0, 3, 4) == pytest.approx(0.25 + 4 * math.sqrt(6.0 * 0.5 / 6), rel=1e-15)
+
+
+@pytest.mark.parametrize(("share", "factor"), [(0.5, 1.4), (0.9, 3.2), (0.95, 4.5)])
+def test_inflation_against_hoeffding_on_the_same_training_set(share, factor):
+    """THEORY 3: 1.4, 3.2, 4.5 times with Serfling."""
+    M = 100_000
+    m = round(share * M)
+    gap = hoeffding_unseen(0.0, 10.0, m, M) / math.sqrt(10.0 / (2 * m))
+    assert gap == pytest.approx(factor, abs=0.05)
+
+
+def test_subsampled_hoeffding_inflates_the_first_root_only():
+    m, n, M = 3000, 1000, 4000
+    parts = hoeffding_unseen_subsampled(0.3, 800, 0.05, m, n, 5, M)
+    first, second = split_nats(800, 0.05, m, n, 5)
+    assert parts.complexity == pytest.approx(4 * math.sqrt(first * (1 - 2999 / 4000) / 6000), rel=1e-14)
+    assert parts.subsampling == pytest.approx(math.sqrt(second / 2000), rel=1e-14)
+    assert parts.bound == sum(parts)
+
+
+# -- the running candidate -------------------------------------------------------------------------------------------
+
+
+def literal_wealth(values, u, M, bets):
+    """Section 3 as written: u_t = (M u - sum_{j<t} X_j)/(M - t + 1), bets on (u_t - X_t)/(1 - u_t)."""
+    wealth, total = np.zeros(len(bets)), 0.0
+    for t, x in enumerate(values, start=1):
+        candidate = (M * u - total) / (M - t + 1)
+        if candidate >= 1.0:
+            return np.full(len(bets), math.inf)
+        wealth += np.log1p(bets * (candidate - x) / (1 - candidate))
+        total += x
+    return wealth
+
+
+@pytest.mark.parametrize(("m", "M", "nats"), [(60, 80, 9.0), (100, 1000, 20.0), (19, 20, 3.0), (1, 2, 0.5)])
+@pytest.mark.parametrize("kind", ["text", "0-1"])
+def test_running_candidate_is_section_3_converted(m, M, nats, kind):
+    rng = np.random.default_rng(m)
+    values = text_like(m) if kind == "text" else (rng.random(m) < 0.3).astype(float)
+    bets = betting_grid(m, nats, 7)
+    low, high = 0.0, 1.0
+    for _ in range(60):
+        u = (low + high) / 2
+        refuted = np.logaddexp.reduce(literal_wealth(values, u, M, bets)) - math.log(len(bets)) >= nats
+        low, high = (low, u) if refuted else (u, high)
+    expected = unseen(high, float(values.mean()), m, M)
+    assert betting_unseen(values, nats, M, bets) == pytest.approx(min(expected, 1.0), abs=1e-6)
+
+
+def test_running_candidate_by_hand():
+    """m = 1, X = 0: the factor is 1 + c u/(1 - u) at u = (M - 1) v/M, so M = 2, c = 1/2, B = ln 1.25: u = 1/3."""
+    assert betting_unseen(np.zeros(1), math.log(1.25), 2, np.array([0.5])) == pytest.approx(2 / 3, abs=1e-8)
+
+
+@settings(max_examples=30)
+@given(st.integers(0, 999), st.integers(1, 60), st.integers(1, 60), st.floats(0, 1))
+def test_wealth_grows_with_the_unseen_mean(seed, m, left, rate):
+    """What the root search stands on, also for the extremes: all ones, all zeros."""
+    values = (np.random.default_rng(seed).random(m) < rate).astype(float)
+    y, bets = 1 - values, np.array([0.01, 0.5, 0.999])
+    tails = np.cumsum(y[::-1])[::-1]
+    wealths = [
+        log_growth(y * (m + left - np.arange(m)) / (left * (1 - v) + tails), bets) for v in np.linspace(0, 0.9999, 20)
+    ]
+    assert (np.diff(wealths, axis=0) >= -1e-9).all() and np.isfinite(wealths).all()
+    assert 0 <= betting_unseen(values, 3.0, m + left, bets) <= 1
+
+
+def test_running_candidate_beats_the_conversion():
+    """On text-like losses and the embedded corpus's sizes the gap is about half the converted pool bound's."""
+    M, m, bits = 55_381, 41_536, 4000
+    pool = text_like(M)
+    nats = complexity_nats(bits, 0.05)
+    bets = betting_grid(m, nats)
+    mean, truth = pool[:m].mean(), pool[m:].mean()
+    running = betting_unseen(pool[:m], nats, M, bets)
+    converted = unseen(betting(pool[:m], nats, bets), mean, m, M)
+    assert truth < running < converted < hoeffding_unseen(mean, nats, m, M)
+    assert running - mean == pytest.approx(0.092, abs=0.003)
+    assert converted - mean == pytest.approx(0.171, abs=0.003)
+
+
+def test_nothing_proved():
+    assert betting_unseen(np.ones(50), 3.0, 60, betting_grid(50, 3.0)) == 1.0
+    assert betting_unseen(np.full(50, 0.4), 1e6, 60, betting_grid(50, 1e6)) == 1.0
+
+
+# -- subsamples ------------------------------------------------------------------------------------------------------
+
+
+def test_subsampled_betting_takes_both_limits():
+    values, m, M = text_like(2000), 8000, 10_000
+    first, second = split_nats(800, 0.05, m, 2000, 3, parts=2)
+    assert second == pytest.approx(math.log(2 * 3 / (0.8 * 0.05)), rel=1e-14)
+    upper, lower = betting_two_stage(values, first, second, m), lower_limit(values, second)
+    found = betting_unseen_subsampled(values, 800, 0.05, m, 3, M)
+    assert found == pytest.approx((M * upper - m * lower) / (M - m), rel=1e-14)
+    assert lower < values.mean() < upper < found
+
+
+def test_subsampled_kl_is_the_largest_over_the_possible_training_means():
+    for values, m, M, bits in [
+        (text_like(1000), 4000, 6000, 400),
+        ((np.random.default_rng(0).random(300) < 0.9).astype(float), 400, 2000, 300),  # here it falls with the mean
+    ]:
+        first, second = split_nats(bits, 0.05, m, len(values), 1)
+        upper = upper_limit(values, second)
+        every = [kl_unseen(q, first, m, M) for q in np.r_[np.linspace(0, upper, 2001), upper]]
+        found = kl_unseen_subsampled(values, bits, 0.05, m, 1, M)
+        assert found >= max(every) - 1e-12
+        assert found == pytest.approx(max(every), abs=1e-4)
+
+
+def test_kl_unseen_can_fall_with_the_mean():
+    """So an upper limit of the training mean alone, put in, would not be an upper bound."""
+    m, M, nats = 400, 500, 200.0
+    assert kl_unseen(0.95, nats, m, M) < kl_unseen(0.6, nats, m, M)
+    assert kl_unseen(0.6, nats, m, M) == unseen(kl(0.6, nats, m), 0.6, m, M)
+
+
+def test_the_front_door_finds_each_of_them():
+    values, m, M = text_like(400), 400, 600
+    common = {"assumption": "unseen", "message_bits": 80, "delta": 0.05, "pool": M}
+    nats, mean = complexity_nats(80, 0.05), float(values.mean())
+    bets = betting_grid(m, nats)
+    for inequality, expected in [
+        ("hoeffding", hoeffding_unseen(mean, nats, m, M)),
+        ("kl", kl_unseen(mean, nats, m, M)),
+        ("betting", unseen(betting(values, nats, bets), mean, m, M)),
+    ]:
+        assert bound_mean(values, inequality=inequality, m=m, **common).bound == expected
+    running = bound_mean(values, inequality="betting", m=m, split_order=True, **common).bound
+    assert running == betting_unseen(values, nats, M, bets)
+
+    for inequality, expected in [
+        ("hoeffding", hoeffding_unseen_subsampled(mean, 80, 0.05, 500, 400, 2, M).bound),
+        ("kl", kl_unseen_subsampled(values, 80, 0.05, 500, 2, M)),
+        ("betting", betting_unseen_subsampled(values, 80, 0.05, 500, 2, M)),
+    ]:
+        found = bound_mean(values, inequality=inequality, m=500, candidates=2, **common)
+        assert found.bound == expected
+        assert (found.parts is None) == (inequality != "hoeffding")
+
+
+@pytest.mark.parametrize(
+    ("call", "named"),
+    [
+        (lambda: inflation(10, 10), "m"),
+        (lambda: unseen(0.5, 0.4, 11, 10), "m"),
+        (lambda: unseen(math.nan, 0.4, 5, 10), "upper_pool"),
+        (lambda: unseen(0.5, 1.4, 5, 10), "mean"),
+        (lambda: hoeffding_unseen(0.5, -1.0, 5, 10), "nats"),
+        (lambda: hoeffding_unseen(0.5, 1.0, 10, 10), "m"),
+        (lambda: betting_unseen([], 1.0, 10, [0.5]), "values_in_split_order"),
+        (lambda: betting_unseen([0.5, math.nan], 1.0, 10, [0.5]), "values_in_split_order"),
+        (lambda: betting_unseen([0.5, 0.5], 1.0, 2, [0.5]), "m"),
+        (lambda: betting_unseen([0.5, 0.5], 1.0, 3, [1.5]), "bets"),
+        (lambda: hoeffding_unseen_subsampled(0.5, 8, 0.05, 10, 11, 1, 20), "n"),
+        (lambda: kl_unseen_subsampled([0.5], 8, 0.05, 10, 1, 10), "m"),
+        (lambda: betting_unseen_subsampled([0.5], 8, 0.05, 10, 1, 10), "m"),
+        (lambda: betting_unseen_subsampled([0.5], 8, 1.5, 10, 1, 20), "delta"),
+    ],
+)
+def test_bad_input_is_named_in_one_line(call, named):
+    with pytest.raises(SubloraError, match=f"^{named}:") as error:
+        call()
+    assert "\n" not in str(error.value)
