@@ -1,6 +1,9 @@
 """The command line. Every command is one call of the package; errors are one line, and a non-zero exit."""
 
+import contextlib
+import os
 import sys
+import warnings
 from pathlib import Path
 from typing import Annotated
 
@@ -25,7 +28,11 @@ def run(
     from sublora import pipeline
 
     for file in params:
-        folder = pipeline.run(file, runs, notebooks or beside_or_home("notebooks"), force)
+        try:
+            folder = pipeline.run(file, runs, notebooks or beside_or_home("notebooks"), force)
+        except KeyboardInterrupt:
+            print("\nsublora: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+            raise typer.Exit(130) from None
         print(f"finished: {folder}")
 
 
@@ -39,11 +46,14 @@ def verify(
 
     failed = False
     for path in certificates:
-        wrong = verify(path, runs / "corpora")
+        try:
+            wrong = [f"{path}: {line}" for line in verify(path, runs / "corpora")]
+        except SubloraError as error:  # this one cannot be checked; others may be
+            wrong = [f"sublora: {error}"]
         failed |= bool(wrong)
         for line in wrong:
-            print(f"{path}: {line}", file=sys.stderr)
-        print(f"{path}: " + (f"NOT verified, {len(wrong)} disagreements" if wrong else "verified: the model and every bound agree"))
+            print(line, file=sys.stderr)
+        print(f"{path}: " + ("NOT verified" if wrong else "verified: the model and every bound agree"))
     if failed:
         raise typer.Exit(1)
 
@@ -67,6 +77,7 @@ def data(
     field: Annotated[str, typer.Option(help="Column or key that holds the text.")] = "text",
     subset: Annotated[str | None, typer.Option(help="Hugging Face: name of the configuration.")] = None,
     tokenizer: Annotated[str, typer.Option(help="bytes or gpt2.")] = "bytes",
+    max_documents: Annotated[int | None, typer.Option(help="Keep a fixed uniform sample of the documents.")] = None,
     runs: Runs = Path("runs"),
 ) -> None:
     """Prepare a corpus: documents to tokens on disk, where experiments with the same settings find it."""
@@ -74,6 +85,7 @@ def data(
     from sublora.data import prepare
 
     corpus = {"source": source, "path": path and str(path), "field": field, "subset": subset, "tokenizer": tokenizer}
+    corpus["max_documents"] = max_documents
     store = prepare(Experiment.from_parameters({"name": "data", "corpus": corpus}, "sublora data").corpus, runs / "corpora")
     print(f"{store.path}: {len(store):,} documents, {len(store.tokens):,} tokens, V = {store.vocab_size}, sha256 {store.sha256}")
 
@@ -83,14 +95,17 @@ def sample(
     checkpoint: Annotated[Path, typer.Argument(help="A certificate.json, or a .safetensors checkpoint of a run.")],
     prompt: Annotated[str, typer.Option(help="How the text begins.")] = "",
     tokens: Annotated[int, typer.Option(min=1, help="How many tokens to generate.")] = 200,
-    smoothing: Annotated[float, typer.Option(min=0, max=1, help="Weight of the uniform distribution.")] = 0.0,
+    smoothing: Annotated[float, typer.Option(help="Weight of the uniform distribution, from 0 to below 1.")] = 0.0,
     seed: Annotated[int, typer.Option(help="Seed of the draw.")] = 0,
 ) -> None:
     """Generate text, with or without smoothing."""
     from sublora.sampling import load_model, sample_text
 
     model, tokenizer = load_model(checkpoint)
-    print(sample_text(model, tokenizer, prompt, tokens, smoothing, seed))
+    text = sample_text(model, tokenizer, prompt, tokens, smoothing, seed)
+    if sys.stdout.isatty():  # a model of bytes may well say what would turn the terminal's colours
+        text = "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in text)
+    print(text)
 
 
 def beside_or_home(name: str) -> Path:
@@ -100,8 +115,19 @@ def beside_or_home(name: str) -> Path:
 
 def main() -> None:
     """Entry point: what the user can put right is one line on standard error and exit status 1."""
+    warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
     try:
-        app()
+        try:
+            app()
+        finally:
+            sys.stdout.flush()  # a full disk is noticed here, not when the interpreter has ended
     except SubloraError as error:
         print(f"sublora: {error}", file=sys.stderr)
+        sys.exit(1)
+    except OSError as error:
+        if not isinstance(error, BrokenPipeError):  # `sublora sample ... | head` is no error
+            why = error.strerror or error
+            print(f"sublora: {error.filename or 'standard output'}: {why}; free space or choose another place", file=sys.stderr)
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what could not be written is not tried again at exit
         sys.exit(1)

@@ -8,13 +8,19 @@ import os
 import re
 import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import nbformat
 import papermill
 import yaml
+from filelock import FileLock, Timeout
+from jupyter_client.kernelspec import KernelSpecManager
+from jupyter_client.manager import AsyncKernelManager
+from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
+from traitlets import default
 
 import sublora
 from sublora.atomic import write_text
@@ -30,42 +36,51 @@ STEPS = "steps.json"
 def run(params: Path, runs: Path, notebooks: Path, force: bool = False) -> Path:
     """Execute an experiment's notebooks in order into `runs/<name>/`, and return that folder.
 
-    A notebook that has finished is skipped unless its source, its parameters, the corpus, the package's version or a notebook
+    A notebook that has finished is skipped unless its code, its parameters, the corpus, the package's version or a notebook
     before it has changed, or `force` is set; one that was interrupted goes on from its checkpoints. What a changed one and those
     after it had made is deleted. An executed notebook appears under its name only when it has run to its end.
+    Notebooks run in the current folder: a relative path in the params file means the same to them as to `sublora verify`.
     Raises SubloraError for an invalid params file, a notebook that does not exist, and what a notebook says is wrong.
     """
     experiment = Experiment.from_file(params)
     sources = [notebooks / f"{name}.ipynb" for name in experiment.notebooks]
     for source in sources:
         if not source.is_file():
-            raise SubloraError(f"{params}: key 'notebooks': there is no {source}; name notebooks of that folder")
-    folder = runs / experiment.name
+            there_are = ", ".join(sorted(path.stem for path in notebooks.glob("*.ipynb"))) or "none at all"
+            raise SubloraError(f"{params}: key 'notebooks': there is no {source}; there are: {there_are}")
+    corpus, folder = corpus_identity(experiment.corpus), runs / experiment.name
     write_text(folder / "params.yaml", yaml.safe_dump(experiment.parameters(), sort_keys=False))
-    steps = {} if force else _steps(folder)
-    kept, before = ["params.yaml", STEPS], ""
-    for source in sources:
-        parameters = _declared(source, {**experiment.parameters(), "runs": str(runs.resolve())})
-        before = _fingerprint(source, parameters, experiment, before)
-        step = steps.get(source.stem, {})
-        if step.get("fingerprint") != before:
-            _delete_all_but(folder, kept)
-            steps = {name: value for name, value in steps.items() if value.get("finished") and name in _before(sources, source)}
-        elif step.get("finished") and (folder / source.name).exists():
-            print(f"{source.stem}: finished before, kept (--force runs it again)")
-            kept = step["files"]
-            continue
-        steps[source.stem] = {"fingerprint": before, "finished": False}
-        write_text(folder / STEPS, json.dumps(steps, indent=1))
-        _execute(source, folder, parameters)
-        kept = sorted(path.name for path in folder.iterdir())
-        steps[source.stem] = {"fingerprint": before, "finished": True, "files": kept}
-        write_text(folder / STEPS, json.dumps(steps, indent=1))
+    with _alone(folder):
+        steps = {} if force else _steps(folder)
+        kept, before = ["params.yaml", STEPS], ""
+        for index, source in enumerate(sources):
+            parameters = _declared(source, {**experiment.parameters(), "runs": str(runs.resolve())})
+            before = _fingerprint(source, parameters, corpus, before)
+            step = steps.get(source.stem, {})
+            if step.get("fingerprint") != before:
+                _delete_all_but(folder, kept)
+                steps = {earlier.stem: steps[earlier.stem] for earlier in sources[:index]}
+            elif step.get("finished") and (folder / source.name).exists():
+                print(f"{source.stem}: finished before, kept (--force runs it again)", flush=True)
+                kept = step["files"]
+                continue
+            steps[source.stem] = {"fingerprint": before, "finished": False}
+            write_text(folder / STEPS, json.dumps(steps, indent=1))
+            _execute(source, folder, parameters)
+            kept = sorted(path.name for path in folder.iterdir())
+            steps[source.stem] = {"fingerprint": before, "finished": True, "files": kept}
+            write_text(folder / STEPS, json.dumps(steps, indent=1))
     return folder
 
 
-def _before(sources: list[Path], source: Path) -> list[str]:
-    return [earlier.stem for earlier in sources[: sources.index(source)]]
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Two processes at work in one folder would spoil each other's files."""
+    try:
+        with FileLock(folder.with_name(f".{folder.name}.lock"), timeout=0):
+            yield
+    except Timeout:
+        raise SubloraError(f"{folder}: another `sublora run` is at work here; wait for it, or choose another name") from None
 
 
 def _declared(source: Path, parameters: dict[str, Any]) -> dict[str, Any]:
@@ -80,22 +95,32 @@ def _delete_all_but(folder: Path, names: list[str]) -> None:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
+class _OwnKernel(AsyncKernelManager):
+    """Kernels of this very interpreter: a `python3` that Jupyter knows from elsewhere may lack the package."""
+
+    @default("kernel_spec_manager")
+    def _no_other_kernels(self):
+        return KernelSpecManager(parent=self, kernel_dirs=[])
+
+
 def _execute(source: Path, folder: Path, parameters: dict[str, Any]) -> None:
     """Run one notebook with papermill; its output is complete or absent."""
-    output, partial = folder / source.name, folder / f".{source.stem}.running.ipynb"
-    output.unlink(missing_ok=True)
+    output, partial, failed = (folder / name for name in (source.name, f".{source.name}", f"{source.stem}.failed.ipynb"))
+    for path in (output, failed):
+        path.unlink(missing_ok=True)
     logging.getLogger("papermill.translators").setLevel(logging.ERROR)
-    print(f"{source.stem}: running, into {output}")
-    with _environment({PLAIN: "1"}):
+    print(f"{source.stem}: running, into {output}", flush=True)
+    with _environment(_bars()):
         try:
             papermill.execute_notebook(
                 str(source),
                 str(partial),
                 parameters,
-                cwd=str(source.parent),
+                cwd=os.getcwd(),
                 kernel_name="python3",
+                kernel_manager_class=_OwnKernel,
+                extra_arguments=["--log-level=ERROR"],
                 progress_bar=False,
-                log_output=True,
                 stdout_file=sys.stdout,
                 stderr_file=sys.stderr,
             )
@@ -104,14 +129,25 @@ def _execute(source: Path, folder: Path, parameters: dict[str, Any]) -> None:
         except PapermillExecutionError as error:
             if error.ename in ("SubloraError", "MessageError"):
                 raise SubloraError(error.evalue) from None
-            failed = folder / f"{source.stem}.failed.ipynb"
             os.replace(partial, failed)
-            raise SubloraError(f"{source}: {error.ename}: {error.evalue.splitlines()[0]:.200} (see {failed})") from error
+            reason = " ".join(f"{error.ename}: {error.evalue}".split())
+            raise SubloraError(f"{source}: {reason:.300} (see {failed})") from None
+        except DeadKernelError:
+            advice = "is there enough memory? The same command goes on from the last checkpoint"
+            raise SubloraError(f"{source}: its Python process was killed; {advice}") from None
         except OSError as error:
             why = error.strerror or error
-            raise SubloraError(f"{output}: cannot write ({why}); free space or choose another folder") from error
+            raise SubloraError(f"{error.filename or output}: cannot write ({why}); free space or choose another folder") from error
         finally:
             partial.unlink(missing_ok=True)
+
+
+def _bars() -> dict[str, str]:
+    """Environment of a kernel whose progress bars come out here: as wide as the terminal, or rarely if there is none."""
+    if sys.stderr.isatty():
+        columns = shutil.get_terminal_size().columns - 1
+        return {PLAIN: "1", "TQDM_NCOLS": str(columns), "TQDM_MININTERVAL": "0.5"}
+    return {PLAIN: "1", "TQDM_NCOLS": "100", "TQDM_MININTERVAL": "30"}
 
 
 def _keep_last_lines(path: Path) -> None:
@@ -124,10 +160,10 @@ def _keep_last_lines(path: Path) -> None:
     nbformat.write(notebook, path)
 
 
-def _fingerprint(source: Path, parameters: dict[str, Any], experiment: Experiment, before: str) -> str:
+def _fingerprint(source: Path, parameters: dict[str, Any], corpus: dict[str, Any], before: str) -> str:
     """SHA-256 of what a step depends on: the notebook's code, the parameters, the corpus, the version, the step before."""
     cells = [cell.source for cell in nbformat.read(source, as_version=4).cells if cell.cell_type == "code"]
-    facts = [cells, parameters, corpus_identity(experiment.corpus), sublora.__version__, before]
+    facts = [cells, parameters, corpus, sublora.__version__, before]
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
 
 
@@ -140,7 +176,7 @@ def _steps(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 @contextlib.contextmanager
-def _environment(values: dict[str, str]):
+def _environment(values: dict[str, str]) -> Iterator[None]:
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:

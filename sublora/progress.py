@@ -1,4 +1,4 @@
-"""Progress bars: widgets where a person works in Jupyter, plain lines on a terminal and below `sublora run`."""
+"""Progress bars: widgets where a person works in Jupyter, text on a terminal and below `sublora run`."""
 
 import os
 import sys
@@ -11,7 +11,13 @@ PLAIN = "SUBLORA_PLAIN_PROGRESS"
 
 
 def progress_bar(*arguments, **options) -> tqdm.std.tqdm:
-    """A `tqdm` bar; below `sublora run` it writes to standard error, at most twice a second."""
-    if PLAIN in os.environ:
-        return tqdm.std.tqdm(*arguments, file=sys.stderr, mininterval=0.5, **options)
-    return tqdm.auto.tqdm(*arguments, **options)
+    """A `tqdm` bar; below `sublora run` it is text on standard error (how wide and how often: tqdm's own TQDM_* variables)."""
+    return (_TextBar if PLAIN in os.environ else tqdm.auto.tqdm)(*arguments, **options)
+
+
+class _TextBar(tqdm.std.tqdm):
+    """A kernel sends standard output and standard error when each is flushed: a finished bar goes before what is printed next."""
+
+    def close(self) -> None:
+        super().close()
+        sys.stderr.flush()

@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from sublora.bounds.format import load_certificate, message_of
-from sublora.compression import rebuild
+from sublora.compression import MessageError, Quantized, rebuild
 from sublora.config import Experiment
 from sublora.data import Tokenizer, get_tokenizer
 from sublora.errors import SubloraError
@@ -14,32 +15,48 @@ from sublora.training import load_checkpoint
 
 
 def load_model(path: Path) -> tuple[torch.nn.Module, Tokenizer]:
-    """The model of a certificate (its decoded message) or of a training checkpoint (its best coordinates), and its tokenizer.
+    """The model of a certificate (its decoded message) or of a checkpoint, and its tokenizer.
 
-    Raises SubloraError naming the file when it is neither.
+    Of `pretrain.safetensors` it is the one with the best real coordinates; of `quantize.safetensors`, the one with the best
+    coordinates snapped to their levels, as the message has them.
+    Raises SubloraError naming the file when it is neither, or holds another architecture than it says.
     """
+    if not path.is_file():
+        raise SubloraError(f"{path}: no such file; give a run's certificate.json or one of its .safetensors checkpoints")
     if path.suffix == ".json":
         certificate = load_certificate(path)
         experiment = Experiment.from_parameters(certificate["params"], f"{path}: params")
         tokenizer = get_tokenizer(experiment.corpus.tokenizer)
-        subspace, _ = rebuild(message_of(certificate), experiment.model, tokenizer.vocab_size)
+        try:
+            subspace, _ = rebuild(message_of(certificate), experiment.model, tokenizer.vocab_size)
+        except MessageError as error:
+            raise SubloraError(f"{path}: key 'message': {error}; make the run again") from None
         return subspace.materialized(), tokenizer
     tensors, facts = load_checkpoint(path, {})
     groups = {key: facts.get(key) for key in ("corpus", "model", "subspace")}
     experiment = Experiment.from_parameters({"name": "checkpoint", **groups}, str(path))
     tokenizer = get_tokenizer(experiment.corpus.tokenizer)
     subspace = build(experiment.model, experiment.subspace, tokenizer.vocab_size).eval()
-    best = tensors.get("coordinates/best", tensors.get("subspace.coordinates/best"))
+    levels = tensors.get("codebook/best")
+    best = tensors.get("coordinates/best" if levels is None else "subspace.coordinates/best")
     if best is None or best.shape != subspace.coordinates.shape:
-        raise SubloraError(f"{path}: holds no coordinates of this architecture; give a checkpoint that sublora wrote")
+        raise SubloraError(f"{path}: holds no coordinates of the architecture it names; give a checkpoint that sublora wrote")
     with torch.no_grad():
         subspace.coordinates.copy_(best)
+        if levels is not None:
+            codebook, symbols = Quantized(subspace, levels.numpy()).coded()
+            subspace.coordinates.copy_(torch.from_numpy(codebook.astype(np.float32)[symbols]))
     return subspace.materialized(), tokenizer
 
 
 @torch.inference_mode()
 def sample_text(model: torch.nn.Module, tokenizer: Tokenizer, prompt: str, tokens: int, smoothing: float, seed: int) -> str:
-    """`prompt` and up to `tokens` tokens drawn one by one from (1-smoothing)·p + smoothing/V, until an end of text."""
+    """`prompt` and up to `tokens` tokens drawn one by one from (1-smoothing)·p + smoothing/V, until an end of text.
+
+    The same seed draws the same text. Raises SubloraError for a smoothing weight outside [0, 1).
+    """
+    if not 0 <= smoothing < 1:
+        raise SubloraError(f"smoothing {smoothing} is outside [0, 1); 0 leaves the model as it is, 1 would leave nothing of it")
     generator = torch.Generator("cpu").manual_seed(seed)
     ids = [tokenizer.eot, *tokenizer.encode(prompt).tolist()]
     for _ in range(tokens):
