@@ -146,7 +146,7 @@ class Bounds(Group):
     pilot_documents: Count = 1_000  # an independent subsample for choosing alpha
     held_out_documents: Count = 2_000
     stride: Count | None = None  # how far the window moves in documents longer than the block, in tokens; null: half the block
-    batch_tokens: Count = 4096  # the most tokens in a forward pass; more is faster on a GPU, 4096 is best on a CPU
+    batch_tokens: Annotated[int, Field(ge=1, le=2**20)] = 4096  # in a forward pass; a GPU is faster with more
 
 
 class Experiment(Group):

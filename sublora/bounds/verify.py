@@ -8,10 +8,12 @@ from typing import Any
 from sublora.bounds.certificate import TOLERANCE, contents, digest
 from sublora.bounds.evaluation import evaluate
 from sublora.bounds.format import load_certificate, message_of
-from sublora.config import Experiment
-from sublora.data import draw_split, prepare
+from sublora.config import Corpus, Experiment
+from sublora.data import TokenStore, draw_split, prepare, store_path
 from sublora.errors import SubloraError
+from sublora.models import model_weights
 
+LARGEST_MODEL = 10**9
 UNSCORED = ("environment", "certificate_sha256")
 """Keys that no one can compute again: how long it took, on what."""
 
@@ -19,8 +21,10 @@ UNSCORED = ("environment", "certificate_sha256")
 def verify(path: Path, corpora: Path) -> list[str]:
     """What is wrong with a certificate, one line each; empty if everything agrees.
 
-    corpora: folder of prepared corpora; the certificate's own is made there if it is missing. Everything is computed anew from
-    the message, the params and the corpus. Counts and texts must be equal, measured values and bounds within `TOLERANCE`.
+    Everything is computed anew from the message, the params and the corpus. Counts and texts must be equal, measured values and
+    bounds within `TOLERANCE`. corpora: folder of prepared corpora. The embedded corpus is made there if it is missing; any
+    other must have been prepared before, because a stranger's certificate shall not choose which files are read here. Nor does
+    it choose how much memory is taken: models of more than `LARGEST_MODEL` weights are refused.
     Raises SubloraError when the certificate cannot be read, or its corpus cannot be had here.
     """
     certificate = load_certificate(path)
@@ -31,7 +35,9 @@ def verify(path: Path, corpora: Path) -> list[str]:
         wrong.append("the file is not as sublora writes it: it was edited")
     experiment = Experiment.from_parameters(certificate["params"], f"{path}: params")
     message = message_of(certificate)
-    store = prepare(experiment.corpus, corpora)
+    if model_weights(experiment.model, certificate["corpus"]["vocab_size"]) > LARGEST_MODEL:
+        raise SubloraError(f"{path}: params.model: more than {LARGEST_MODEL:,} weights; verify it on a machine made for that")
+    store = _corpus(path, experiment.corpus, corpora)
     if store.sha256 != certificate["corpus"]["sha256"]:
         made = certificate["environment"].get("python")
         raise SubloraError(
@@ -45,6 +51,15 @@ def verify(path: Path, corpora: Path) -> list[str]:
         return [*wrong, f"message: {error}"]
     stated = {key: value for key, value in certificate.items() if key not in UNSCORED}
     return wrong + list(_differences(stated, again, ""))
+
+
+def _corpus(path: Path, corpus: Corpus, corpora: Path) -> TokenStore:
+    if corpus.source != "python-stdlib" and not store_path(corpus, corpora).exists():
+        raise SubloraError(
+            f"{path}: its corpus ({corpus.source}, path {corpus.path}) is not prepared in {corpora}; if you trust the "
+            "certificate's choice of data, prepare it with `sublora data`"
+        )
+    return prepare(corpus, corpora)
 
 
 def _differences(stated: Any, found: Any, where: str) -> Iterator[str]:

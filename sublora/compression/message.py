@@ -31,7 +31,7 @@ from pydantic import ValidationError
 from sublora import config
 from sublora.compression.coder import decode_symbols, encode_symbols, entropy_bits
 from sublora.errors import SubloraError
-from sublora.models import Subspace, build
+from sublora.models import Subspace, build, model_weights
 
 FORMAT = 0x51
 PARAMETRIZATIONS = ("sublora", "lora", "subspace", "full")
@@ -136,7 +136,8 @@ def rebuild(data: bytes, model: config.Model, vocab_size: int) -> tuple[Subspace
 
     Raises MessageError when the bytes are not a message for this architecture.
     """
-    message = decode(data, largest_dimension=_most_weights(model, vocab_size))
+    # No parametrization trains more weights than this: LoRA of a rank up to the width has at most twice the model's.
+    message = decode(data, largest_dimension=2 * model_weights(model, vocab_size))
     if message.subspace.rank > model.width:
         raise MessageError(f"the message has LoRA rank {message.subspace.rank:,}, beyond any use at width {model.width}")
     try:
@@ -159,12 +160,6 @@ def published_bits(message: Message, hyperparameter_bits: int = 7) -> float:
     d, levels = len(message.symbols), len(message.codebook)
     size = np.ceil(entropy_bits(message.symbols)) + 1 + levels * (16 + np.ceil(np.log2(d)))
     return float(size + 2 * np.log2(size) + hyperparameter_bits)
-
-
-def _most_weights(model: config.Model, vocab_size: int) -> int:
-    """No parametrization trains more weights than this: LoRA of a rank up to the width has at most twice the model's."""
-    width = model.width
-    return 2 * ((vocab_size + model.block) * width + model.layers * (12 * width * width + 13 * width) + 2 * width)
 
 
 def _varint(number: int) -> bytes:

@@ -2,7 +2,7 @@
 
 from sublora.data.corpora import documents
 from sublora.data.split import Split, draw_split
-from sublora.data.store import TokenStore, build_store, prepare, write_store
+from sublora.data.store import TokenStore, build_store, prepare, store_path, write_store
 from sublora.data.tokenizers import Tokenizer, get_tokenizer
 
 __all__ = [
@@ -14,5 +14,6 @@ __all__ = [
     "draw_split",
     "get_tokenizer",
     "prepare",
+    "store_path",
     "write_store",
 ]

@@ -114,13 +114,9 @@ def token_dtype(vocab_size: int) -> np.dtype:
 def prepare(corpus: Corpus, root: str | Path) -> TokenStore:
     """The token store of `corpus` below the folder `root`: opened if it is there and whole, built otherwise.
 
-    The folder's name ends in a hash of all that the tokens depend on (`corpus_identity`: files by size and time of
-    change, the standard library by its interpreter); how the corpus is split is no part of it. Processes that ask for
-    the same store at the same time build it once. Raises SubloraError as `build_store` does.
+    Processes that ask for the same store at the same time build it once. Raises SubloraError as `build_store` does.
     """
-    identity = json.dumps({"format": FORMAT, **corpus_identity(corpus)}, sort_keys=True)
-    readable = "".join(c if c.isalnum() or c in "-." else "-" for c in f"{corpus_name(corpus)}-{corpus.tokenizer}")[:80]
-    path = Path(root) / f"{readable}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
+    path = store_path(corpus, root)
     if (store := _open_if_whole(path)) is not None:  # without the lock, so that a read-only folder can be used
         return store
     with contextlib.ExitStack() as stack:
@@ -132,6 +128,17 @@ def prepare(corpus: Corpus, root: str | Path) -> TokenStore:
         if (store := _open_if_whole(path)) is not None:  # another process has built it meanwhile
             return store
         return build_store(corpus, path)
+
+
+def store_path(corpus: Corpus, root: str | Path) -> Path:
+    """Where `prepare` keeps the store of `corpus` below `root`.
+
+    The folder's name ends in a hash of all that the tokens depend on (`corpus_identity`: files by size and time of
+    change, the standard library by its interpreter); how the corpus is split is no part of it.
+    """
+    identity = json.dumps({"format": FORMAT, **corpus_identity(corpus)}, sort_keys=True)
+    readable = "".join(c if c.isalnum() or c in "-." else "-" for c in f"{corpus_name(corpus)}-{corpus.tokenizer}")[:80]
+    return Path(root) / f"{readable}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
 
 
 def _open_if_whole(path: Path) -> TokenStore | None:

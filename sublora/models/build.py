@@ -38,3 +38,9 @@ def initial_weights_sha256(model: config.Model, vocab_size: int) -> str:
         digest.update(name.encode())
         digest.update(parameter.detach().numpy().tobytes())
     return digest.hexdigest()
+
+
+def model_weights(model: config.Model, vocab_size: int) -> int:
+    """How many weights the GPT has, counted with all biases, without building it."""
+    width = model.width
+    return (vocab_size + model.block) * width + model.layers * (12 * width * width + 13 * width) + 2 * width
