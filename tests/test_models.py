@@ -27,9 +27,8 @@ def test_gpt_predicts_from_the_past_alone():
 def test_initial_weights_are_a_function_of_the_seed_alone():
     torch.manual_seed(1)
     first = initial_weights_sha256(TINY, 9)
-    state = torch.get_rng_state()
+    torch.manual_seed(2)
     assert initial_weights_sha256(TINY, 9) == first
-    assert torch.equal(torch.get_rng_state(), state)
     assert initial_weights_sha256(TINY.model_copy(update={"seed": 1}), 9) != first
 
 
