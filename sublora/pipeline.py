@@ -5,7 +5,6 @@ import hashlib
 import json
 import logging
 import os
-import re
 import shutil
 import sys
 from collections.abc import Iterator
@@ -119,12 +118,12 @@ def _execute(source: Path, folder: Path, parameters: dict[str, Any]) -> None:
                 cwd=os.getcwd(),
                 kernel_name="python3",
                 kernel_manager_class=_OwnKernel,
-                extra_arguments=["--log-level=ERROR"],
+                extra_arguments=["--log-level=CRITICAL"],
+                coalesce_streams=True,  # of a bar, the notebook keeps how it stood at the end
                 progress_bar=False,
                 stdout_file=sys.stdout,
                 stderr_file=sys.stderr,
             )
-            _keep_last_lines(partial)
             os.replace(partial, output)
         except PapermillExecutionError as error:
             if error.ename in ("SubloraError", "MessageError"):
@@ -148,16 +147,6 @@ def _bars() -> dict[str, str]:
         columns = shutil.get_terminal_size().columns - 1
         return {PLAIN: "1", "TQDM_NCOLS": str(columns), "TQDM_MININTERVAL": "0.5"}
     return {PLAIN: "1", "TQDM_NCOLS": "100", "TQDM_MININTERVAL": "30"}
-
-
-def _keep_last_lines(path: Path) -> None:
-    """Of every progress bar in a notebook's outputs, keep only how it stood at the end."""
-    notebook = nbformat.read(path, as_version=4)
-    for cell in notebook.cells:
-        for output in cell.get("outputs", []):
-            if output.output_type == "stream":
-                output.text = re.sub(r"[^\n]*\r(?!\n)", "", output.text)
-    nbformat.write(notebook, path)
 
 
 def _fingerprint(source: Path, parameters: dict[str, Any], corpus: dict[str, Any], before: str) -> str:
