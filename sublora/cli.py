@@ -1,6 +1,5 @@
 """The command line. Every command is one call of the package; errors are one line, and a non-zero exit."""
 
-import contextlib
 import os
 import sys
 import warnings
@@ -122,12 +121,16 @@ def main() -> None:
         finally:
             sys.stdout.flush()  # a full disk is noticed here, not when the interpreter has ended
     except SubloraError as error:
-        print(f"sublora: {error}", file=sys.stderr)
-        sys.exit(1)
+        why = str(error)
+    except BrokenPipeError:  # `sublora sample ... | head`
+        why = None
     except OSError as error:
-        if not isinstance(error, BrokenPipeError):  # `sublora sample ... | head` is no error
-            why = error.strerror or error
-            print(f"sublora: {error.filename or 'standard output'}: {why}; free space or choose another place", file=sys.stderr)
-        with contextlib.suppress(OSError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what could not be written is not tried again at exit
-        sys.exit(1)
+        why = f"{error.filename or 'standard output'}: {error.strerror or error}; free space or choose another place"
+    # Printed when the error and its frames are gone: a progress bar that they held has ended its line by now.
+    if why is not None:
+        print(f"sublora: {why}", file=sys.stderr)
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what could not be written is not tried again at exit
+    sys.exit(1)

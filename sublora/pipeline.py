@@ -9,7 +9,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import nbformat
 import papermill
@@ -102,6 +102,24 @@ class _OwnKernel(AsyncKernelManager):
         return KernelSpecManager(parent=self, kernel_dirs=[])
 
 
+class _Relay:
+    """Passes a notebook's output on, and can end a line that a progress bar has left open."""
+
+    def __init__(self, stream: TextIO):
+        self.stream, self.last = stream, "\n"
+
+    def write(self, text: str) -> None:
+        self.stream.write(text)
+        self.last = text[-1:] or self.last
+
+    def flush(self) -> None:
+        self.stream.flush()
+
+    def end_line(self) -> None:
+        if self.last != "\n":
+            self.write("\n")
+
+
 def _execute(source: Path, folder: Path, parameters: dict[str, Any]) -> None:
     """Run one notebook with papermill; its output is complete or absent."""
     output, partial, failed = (folder / name for name in (source.name, f".{source.name}", f"{source.stem}.failed.ipynb"))
@@ -109,6 +127,7 @@ def _execute(source: Path, folder: Path, parameters: dict[str, Any]) -> None:
         path.unlink(missing_ok=True)
     logging.getLogger("papermill.translators").setLevel(logging.ERROR)
     print(f"{source.stem}: running, into {output}", flush=True)
+    out, err = _Relay(sys.stdout), _Relay(sys.stderr)
     with _environment(_bars()):
         try:
             papermill.execute_notebook(
@@ -121,8 +140,8 @@ def _execute(source: Path, folder: Path, parameters: dict[str, Any]) -> None:
                 extra_arguments=["--log-level=CRITICAL"],
                 coalesce_streams=True,  # of a bar, the notebook keeps how it stood at the end
                 progress_bar=False,
-                stdout_file=sys.stdout,
-                stderr_file=sys.stderr,
+                stdout_file=out,
+                stderr_file=err,
             )
             os.replace(partial, output)
         except PapermillExecutionError as error:
@@ -138,6 +157,8 @@ def _execute(source: Path, folder: Path, parameters: dict[str, Any]) -> None:
             why = error.strerror or error
             raise SubloraError(f"{error.filename or output}: cannot write ({why}); free space or choose another folder") from error
         finally:
+            out.end_line()
+            err.end_line()
             partial.unlink(missing_ok=True)
 
 

@@ -48,3 +48,12 @@ def complaint(result):
     lines = err.splitlines()
     assert len(lines) == 1 and "Traceback" not in err, err
     return lines[0]
+
+
+def complaint_after_bars(result):
+    """As `complaint`, where progress bars on standard error come before that line."""
+    status, out, err = result
+    *bars, line = [piece for piece in err.split("\n") if piece]
+    states = [state for bar in bars for state in bar.split("\r") if state]
+    assert {state.split(":")[0] for state in states} <= {"text", "pretrain"}, err
+    return complaint((status, out, line))

@@ -1,0 +1,370 @@
+"""Every bad input, as a user meets it: one line on standard error that says what to do, and nothing half-written."""
+
+import base64
+import json
+import resource
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from tiny import NOTEBOOKS, complaint, complaint_after_bars, settings, write_params, write_texts
+
+from sublora import pipeline
+from sublora.bounds.certificate import contents, seal, write_certificate
+from sublora.bounds.evaluation import evaluate
+from sublora.bounds.format import load_certificate, message_of
+from sublora.compression import compress
+from sublora.config import Experiment
+from sublora.data import draw_split, prepare
+from sublora.models import build
+from sublora.training import load_checkpoint, pretrain, save_checkpoint
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A prepared corpus, a checkpoint and a certificate, made by the package's functions."""
+    home = tmp_path_factory.mktemp("made")
+    experiment = Experiment.from_parameters(settings(write_texts(home / "texts"), compression__finetune_steps=0))
+    folder = home / "runs" / "tiny"
+    folder.mkdir(parents=True)
+    store = prepare(experiment.corpus, home / "runs" / "corpora")
+    split = draw_split(len(store), experiment.corpus)
+    model = build(experiment.model, experiment.subspace, store.vocab_size)
+    pretrain(model, store, split, experiment, folder)
+    message, _ = compress(model, store, split, experiment, folder)
+    data = seal(message, store, split, experiment)
+    certificate = contents(data, store, split, experiment, evaluate(data, store, split, experiment))
+    write_certificate(folder / "certificate.json", certificate, {"train": 1.0})
+    return SimpleNamespace(home=home, texts=home / "texts", folder=folder, store=store)
+
+
+@pytest.fixture
+def altered(made, tmp_path):
+    """A function that writes the certificate with some of its keys changed, and returns its path."""
+
+    def write(**changes):
+        certificate = load_certificate(made.folder / "certificate.json") | changes
+        path = tmp_path / "certificate.json"
+        path.write_text(json.dumps(certificate, indent=1) + "\n", "utf-8")
+        return path
+
+    return write
+
+
+def files(folder):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+# --- params files
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"training__step": 10}, "unknown key 'training.step'; did you mean 'training.steps'?"),
+        ({"bound": {}}, "unknown key 'bound'; did you mean 'bounds'?"),
+        ({"training__steps": "ten"}, "key 'training.steps': Input should be a valid integer (got 'ten')"),
+        ({"training__steps": 1.5}, "key 'training.steps'"),
+        ({"model": 3}, "key 'model'"),
+        ({"notebooks": "pretrain"}, "key 'notebooks'"),
+        ({"model__heads": 3}, "width 16 is not divisible by heads 3"),
+        ({"bounds__delta": 0.0}, "key 'bounds.delta'"),
+        ({"name": "../elsewhere"}, "name '../elsewhere'"),
+        ({"corpus__path": "nowhere"}, "nowhere: does not exist"),
+        ({"corpus__path": None}, "corpus.path: source 'text' needs the path"),
+    ],
+    ids=str,
+)
+def test_a_wrong_setting_is_named_before_anything_is_written(made, sublora, tmp_path, changes, says):
+    params = write_params(tmp_path / "params.yaml", settings(made.texts, **changes))
+    line = complaint(sublora("run", params, "--runs", tmp_path / "runs", "--notebooks", NOTEBOOKS))
+    assert says in line
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("text", [None, "", "- a list", "name: [unclosed", "name: \0", "just words", b"\xff\xfe\0"], ids=repr)
+def test_a_params_file_that_is_none(sublora, tmp_path, text):
+    params = tmp_path / "params.yaml"
+    if text is not None:
+        params.write_bytes(text if isinstance(text, bytes) else text.encode())
+    line = complaint(sublora("run", params, "--runs", tmp_path / "runs"))
+    assert line.startswith(f"sublora: {params}: ")
+    assert not (tmp_path / "runs").exists()
+
+
+# --- corpora
+
+
+def test_an_empty_corpus(sublora, tmp_path):
+    (tmp_path / "texts").mkdir()
+    line = complaint_after_bars(sublora("data", "text", "--path", tmp_path / "texts", "--runs", tmp_path / "runs"))
+    assert f"no document with text in {tmp_path}/texts; choose another corpus" in line
+    assert [name for name in files(tmp_path / "runs") if not name.endswith(".lock")] == []
+
+
+def test_documents_with_no_tokens(sublora, tmp_path):
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    for number in range(3):
+        (folder / f"{number}.txt").touch()
+    command = ("data", "text", "--path", folder, "--runs", tmp_path / "runs")
+    assert "no document with text" in complaint_after_bars(sublora(*command))
+    (folder / "1.txt").write_text("something", "utf-8")
+    status, out, _ = sublora(*command)
+    assert status == 0 and ": 1 documents, 10 tokens, V = 257" in out
+
+
+@pytest.mark.parametrize(
+    ("source", "options", "says"),
+    [
+        ("text", [], "corpus.path: source 'text' needs the path"),
+        ("file", ["--path", "none.jsonl"], "none.jsonl: does not exist"),
+        ("text", ["--tokenizer", "words", "--path", "."], "key 'corpus.tokenizer'"),
+        ("python-stdlib", ["--max-documents", "0"], "key 'corpus.max_documents'"),
+    ],
+    ids=str,
+)
+def test_data_that_cannot_be(sublora, tmp_path, source, options, says):
+    assert says in complaint(sublora("data", source, *options, "--runs", tmp_path / "runs"))
+    assert not (tmp_path / "runs").exists()
+
+
+def cut(tokens):
+    tokens.write_bytes(tokens.read_bytes()[:-7])
+
+
+def beyond_vocabulary(tokens):
+    data = bytearray(tokens.read_bytes())
+    data[0:2] = (257).to_bytes(2, "little")
+    tokens.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"), [(cut, "bytes, "), (beyond_vocabulary, "it holds token id 257, outside 0..256")], ids=["truncated", "id"]
+)
+def test_a_spoilt_token_store_is_named_and_built_again(made, sublora, tmp_path, spoil, says):
+    corpora = shutil.copytree(made.home / "runs" / "corpora", tmp_path / "corpora")
+    tokens = corpora / made.store.path.name / "tokens.bin"
+    whole = tokens.read_bytes()
+    spoil(tokens)
+    status, out, err = sublora("verify", made.folder / "certificate.json", "--runs", tmp_path)
+    assert status == 0 and "verified" in out
+    assert err.startswith(f"warning: {tokens}: not a whole token store ({says}" if says[0] == "i" else f"warning: {tokens}: ")
+    assert says in err.splitlines()[0] and "building it again" in err.splitlines()[0]
+    assert tokens.read_bytes() == whole
+
+
+# --- what a notebook says is wrong
+
+
+def begun(made, runs, values, monkeypatch):
+    """A run that was interrupted before its first notebook did anything: its parameters are written down."""
+    params = write_params(runs.parent / "params.yaml", values)
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(pipeline, "_execute", interrupted)
+        pipeline.run(params, runs, NOTEBOOKS)
+    return params
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_at_the_last_good_checkpoint(made, sublora, tmp_path):
+    values = settings(made.texts, notebooks=["pretrain"], training__learning_rate=1e30, training__validate_every=1)
+    params = write_params(tmp_path / "params.yaml", values)
+    line = complaint_after_bars(sublora("run", params, "--runs", tmp_path / "runs", "--notebooks", NOTEBOOKS))
+    assert "the loss is not finite at step" in line and "lower training.learning_rate" in line
+    folder = tmp_path / "runs" / "tiny"
+    assert not list(folder.glob("*.ipynb")) and not list(folder.glob(".*"))
+    if (folder / "pretrain.safetensors").exists():
+        tensors, _ = load_checkpoint(folder / "pretrain.safetensors", {})
+        assert all(tensor.isfinite().all() for tensor in tensors.values())
+
+
+def test_a_checkpoint_of_another_architecture_stops_the_run(made, sublora, tmp_path, monkeypatch):
+    params = begun(made, tmp_path / "runs", settings(made.texts, model__width=32), monkeypatch)
+    checkpoint = tmp_path / "runs" / "tiny" / "pretrain.safetensors"
+    shutil.copy(made.folder / "pretrain.safetensors", checkpoint)
+    line = complaint_after_bars(sublora("run", params, "--runs", tmp_path / "runs", "--notebooks", NOTEBOOKS))
+    assert f"{checkpoint}: the checkpoint has model" in line and "'width': 16" in line and "delete it" in line
+    assert checkpoint.read_bytes() == (made.folder / "pretrain.safetensors").read_bytes()
+    assert not list(checkpoint.parent.glob("*.ipynb"))
+
+
+def test_more_coordinates_than_weights_stop_the_run(made, sublora, tmp_path):
+    params = write_params(tmp_path / "params.yaml", settings(made.texts, subspace__dimension=1_000_000))
+    line = complaint_after_bars(sublora("run", params, "--runs", tmp_path / "runs", "--notebooks", NOTEBOOKS))
+    assert "subspace.dimension 1,000,000 exceeds the 1,348 trainable weights; lower it" in line
+    assert not list((tmp_path / "runs" / "tiny").glob("*.ipynb"))
+
+
+# --- certificates
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (None, "no certificate; finish the run"),
+        (b"", "not valid JSON"),
+        (b"not JSON", "not valid JSON"),
+        (b"[" * 100_000, "not valid JSON"),
+        (b'{"a":' * 100_000, "not valid JSON"),
+        (b"[]", "key 'format' is missing"),
+        (b'{"format": "sublora-certificate/9"}', "key 'format' is 'sublora-certificate/9'"),
+        (b'{"format": "sublora-certificate/1"}', "key 'experiment' is missing"),
+        (b'{"format": NaN}', "NaN is not a number"),
+        (b"\xff\xfe", "cannot read the certificate"),
+    ],
+    ids=lambda value: repr(value)[:20],
+)
+@pytest.mark.parametrize("command", ["verify", "sample"])
+def test_a_file_that_is_no_certificate(sublora, tmp_path, text, says, command):
+    path = tmp_path / "certificate.json"
+    if text is not None:
+        path.write_bytes(text)
+        line = complaint(sublora(command, path))
+        assert says in line and str(path) in line
+    else:
+        assert str(path) in complaint(sublora(command, path))
+
+
+@pytest.mark.parametrize("command", ["verify", "sample"])
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"alpha": 1.5}, "key 'alpha' Input should be less than 1"),
+        ({"alpha": 0.0}, "key 'alpha' Input should be greater than 0"),
+        ({"delta": "0.05"}, "key 'delta'"),
+        ({"message": "%%%"}, "message is not base64"),
+        ({"message": "AAAA"}, "message_bits"),
+        ({"bounds": []}, "key 'bounds'"),
+        ({"params": {"name": "tiny", "modle": {}}}, "params: unknown key 'modle'"),
+    ],
+    ids=str,
+)
+def test_a_certificate_with_an_impossible_key(sublora, altered, command, changes, says):
+    path = altered(**changes)
+    line = complaint(sublora(command, path))
+    assert says in line and str(path) in line
+
+
+def coded(message):
+    return {"message": base64.b64encode(message).decode(), "message_bits": 8 * len(message)}
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (lambda message: message[:-1], "it is truncated or extended"),
+        (lambda message: message + b"\0", "it is truncated or extended"),
+        (lambda message: message[:1] + b"\0" + message[2:], "unknown message format"),
+        (lambda message: message[:-1] + bytes([message[-1] ^ 128]), "the checksum of the message is wrong"),
+    ],
+    ids=["truncated", "extended", "format", "changed"],
+)
+def test_a_spoilt_message(made, sublora, altered, spoil, says):
+    path = altered(**coded(spoil(message_of(load_certificate(made.folder / "certificate.json")))))
+    status, out, err = sublora("verify", path, "--runs", made.home / "runs")
+    assert (status, out) == (1, f"{path}: NOT verified\n")
+    assert any(line.startswith(f"{path}: message: ") and says in line for line in err.splitlines())
+    line = complaint(sublora("sample", path))
+    assert line.startswith(f"sublora: {path}: key 'message': ") and says in line
+
+
+def test_a_certificate_of_another_corpus_or_python(made, sublora, altered):
+    corpus = load_certificate(made.folder / "certificate.json")["corpus"] | {"sha256": 64 * "0"}
+    path = altered(corpus=corpus)
+    line = complaint(sublora("verify", path, "--runs", made.home / "runs"))
+    assert f"{path}: the certificate speaks of a corpus with sha256 000000000000" in line and "Python" in line
+
+
+def test_a_certificate_whose_corpus_is_not_here(made, sublora, tmp_path):
+    line = complaint(sublora("verify", made.folder / "certificate.json", "--runs", tmp_path / "runs"))
+    assert "is not prepared in" in line and "sublora data" in line
+    assert not (tmp_path / "runs").exists()
+
+
+# --- samples
+
+
+@pytest.mark.parametrize("smoothing", ["-0.1", "1", "1.5", "nan"])
+def test_a_smoothing_weight_outside_its_range(made, sublora, smoothing):
+    assert f"smoothing {float(smoothing)} is outside [0, 1)" in complaint(
+        sublora("sample", made.folder / "certificate.json", "--smoothing", smoothing)
+    )
+
+
+def test_a_checkpoint_of_another_architecture_than_it_says(made, sublora, tmp_path):
+    path = tmp_path / "other.safetensors"
+    tensors, facts = load_checkpoint(made.folder / "pretrain.safetensors", {})
+    save_checkpoint(path, tensors, facts | {"subspace": facts["subspace"] | {"dimension": 39}})
+    assert f"{path}: holds no coordinates of the architecture it names" in complaint(sublora("sample", path))
+
+
+@pytest.mark.parametrize("kind", ["missing", "folder", "text", "cut", "foreign"])
+def test_a_file_that_is_no_checkpoint(made, sublora, tmp_path, kind):
+    path = tmp_path / "file.safetensors"
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "text":
+        path.write_text("hello", "utf-8")
+    elif kind == "cut":
+        path.write_bytes((made.folder / "pretrain.safetensors").read_bytes()[:-50])
+    elif kind == "foreign":
+        save_checkpoint(path, {"weight": torch.zeros(3)}, {"by": "someone else"})
+    assert complaint(sublora("sample", path)).startswith(f"sublora: {path}: ")
+
+
+# --- where to write
+
+
+@pytest.mark.parametrize("command", ["run", "data"])
+def test_a_runs_folder_that_is_a_file(made, sublora, tmp_path, command):
+    (tmp_path / "runs").write_text("not a folder", "utf-8")
+    what = {"data": ("text", "--path", made.texts), "run": (write_params(tmp_path / "p.yaml", settings(made.texts)),)}[command]
+    line = complaint(sublora(command, *what, "--runs", tmp_path / "runs"))
+    assert f"{tmp_path}/runs" in line and "cannot write" in line and "choose another folder" in line
+    assert files(tmp_path) == ["p.yaml", "runs"] or command == "data"
+
+
+def outside(*arguments, limit=None, stdout=subprocess.PIPE):
+    """The command in a process of its own, which can write no file larger than `limit` bytes."""
+
+    def limited():
+        if limit is not None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+    command = [sys.executable, "-c", "from sublora.cli import main; main()", *map(str, arguments)]
+    done = subprocess.run(command, stdout=stdout, stderr=subprocess.PIPE, text=True, preexec_fn=limited, timeout=120)
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_a_full_disk_while_a_corpus_is_prepared(made, tmp_path):
+    line = complaint_after_bars(outside("data", "text", "--path", made.texts, "--runs", tmp_path / "runs", limit=2000))
+    assert line.startswith(f"sublora: {tmp_path}/runs/corpora/") and "cannot write" in line and "free space" in line
+    assert [name for name in files(tmp_path / "runs") if not name.endswith(".lock")] == []
+
+
+def test_a_full_disk_where_the_output_goes(made):
+    with open("/dev/full", "w") as full:
+        result = outside("data", "text", "--path", made.texts, "--runs", made.home / "runs", stdout=full)
+    assert complaint(result) == "sublora: standard output: No space left on device; free space or choose another place"
+
+
+# --- the report
+
+
+def test_a_report_of_no_runs(sublora, tmp_path):
+    project = shutil.copytree(Path(NOTEBOOKS).parent / "report", tmp_path / "report", ignore=shutil.ignore_patterns("_site"))
+    line = complaint(sublora("report", "--project", project, "--runs", tmp_path / "runs"))
+    assert f"{tmp_path}/runs: no finished run" in line and "sublora run params/quick.yaml" in line
+    assert not (project / "_site").exists()
+
+
+def test_a_report_whose_pages_are_not_there(sublora, tmp_path):
+    assert "not the report's folder" in complaint(sublora("report", "--project", tmp_path, "--runs", tmp_path))
