@@ -12,7 +12,7 @@ quick: environment
 # The whole test suite: style, unit tests and simulations, notebooks.
 test: environment
 	$(BIN)/ruff check .
-	$(BIN)/python -m pytest -n 2 tests
+	$(BIN)/python -m pytest -n 2 --dist loadfile tests
 	rm -rf runs/demo
 	$(BIN)/python -m pytest --nbval-lax notebooks/pretrain.ipynb notebooks/bounds.ipynb
 
