@@ -218,6 +218,8 @@ def _explain(error: Mapping[str, Any]) -> str:
         nearest = difflib.get_close_matches(str(key), fields, n=1, cutoff=0.0)[0]
         return f"unknown key {where!r}; did you mean {'.'.join([*map(str, groups), nearest])!r}?"
     message = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "float_type" and re.fullmatch(r"[0-9.+-]+e[+-]?[0-9]+", str(error["input"])):
+        message += "; YAML reads this as text, write it with a point and a sign, as 1.0e-3"
     if not error["loc"]:
         return message
     if error["type"] == "missing":

@@ -112,3 +112,9 @@ def test_the_learning_rate_warms_up_and_falls(corpus, tmp_path):
     rates = metrics["learning_rate"].tolist()
     assert rates == sorted(rates, reverse=True)
     assert rates[-1] == pytest.approx(EXPERIMENT.training.min_learning_rate)
+
+
+def test_a_validation_loss_that_is_not_finite_is_not_kept(corpus, tmp_path):
+    with pytest.raises(SubloraError, match="not finite at step"):
+        fit(corpus, tmp_path, learning_rate=1e30, min_learning_rate=1e30, validate_every=1)
+    assert not (tmp_path / "pretrain.safetensors").exists()

@@ -19,7 +19,8 @@ def store(tmp_path_factory):
     random = np.random.default_rng(0)
     lengths = [1, 2, 11, 12, 13, 17, 40, 5, 24, 25]
     documents = [np.append(random.integers(0, V - 1, n - 1), V - 1).astype(np.uint8) for n in lengths if n > 1]
-    return write_store(tmp_path_factory.mktemp("scoring") / "store", documents, name="toy", tokenizer="toy", vocab_size=V, eot=V - 1)
+    path = tmp_path_factory.mktemp("scoring") / "store"
+    return write_store(path, documents, name="toy", tokenizer="toy", vocab_size=V, eot=V - 1)
 
 
 @pytest.fixture(scope="module")

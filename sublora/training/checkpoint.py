@@ -36,8 +36,15 @@ def load_checkpoint(path: str | os.PathLike, expected: Mapping[str, Any]) -> tup
             facts = json.loads((file.metadata() or {})["sublora"])
     except (SafetensorError, KeyError, ValueError, OSError) as error:
         raise SubloraError(f"{path}: not a readable checkpoint ({error}); delete it to train anew") from None
-    for key, value in expected.items():
-        if facts.get(key) != value:
-            found = facts.get(key)
-            raise SubloraError(f"{Path(path)}: the checkpoint has {key} {found!r}, not {value!r}; delete it or undo the change")
+    if difference := _first_difference(facts, expected):
+        key, found, value = difference
+        raise SubloraError(f"{Path(path)}: the checkpoint has {key} {found!r}, not {value!r}; delete it or undo the change")
     return tensors, facts
+
+
+def _first_difference(facts: Any, expected: Any, where: str = "") -> tuple[str, Any, Any] | None:
+    """(key, found, expected) of the first expected leaf that `facts` does not have."""
+    if isinstance(facts, dict) and isinstance(expected, Mapping):
+        found = (_first_difference(facts.get(key), value, f"{where}.{key}".lstrip(".")) for key, value in expected.items())
+        return next(filter(None, found), None)
+    return None if facts == expected else (where, facts, expected)

@@ -100,15 +100,13 @@ def train(
         validate = state.step % schedule.validate_every == 0 or state.step == schedule.steps
         if validate or state.step % 10 == 0:
             bits = float(losses[-1])
-            if not math.isfinite(float(torch.stack(losses).sum())):
-                raise SubloraError(
-                    f"{checkpoint}: the loss is not finite at step {state.step}; lower training.learning_rate "
-                    "(the last good checkpoint, if any, is kept)"
-                )
+            _check_finite(float(torch.stack(losses).sum()), state.step, checkpoint)
             speed = tokens / (time.monotonic() - began)
             progress.set_postfix_str(f"{bits:.3f} bits/token, {speed:,.0f} tokens/s", refresh=False)
         if validate:
-            state.keep_best(validation_loss(accelerator, forward, validation, schedule.batch))
+            value = validation_loss(accelerator, forward, validation, schedule.batch)
+            _check_finite(value, state.step, checkpoint)
+            state.keep_best(value)
             if accelerator.is_main_process:
                 save_checkpoint(checkpoint, state.tensors(), {**facts, "step": state.step, "best": state.best})
                 log.append(
@@ -128,6 +126,14 @@ def train(
         return pd.DataFrame()
     log.close()
     return log.frame()
+
+
+def _check_finite(loss: float, step: int, checkpoint: Path) -> None:
+    if not math.isfinite(loss):
+        raise SubloraError(
+            f"{checkpoint}: the loss is not finite at step {step}; lower training.learning_rate "
+            "(the last good checkpoint, if any, is kept)"
+        )
 
 
 def validation_loss(accelerator: Accelerator, forward: nn.Module, batch: Batch, sequences: int) -> float:
