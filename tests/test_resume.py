@@ -118,3 +118,10 @@ def test_a_validation_loss_that_is_not_finite_is_not_kept(corpus, tmp_path):
     with pytest.raises(SubloraError, match="not finite at step"):
         fit(corpus, tmp_path, learning_rate=1e30, min_learning_rate=1e30, validate_every=1)
     assert not (tmp_path / "pretrain.safetensors").exists()
+
+
+@pytest.mark.parametrize("precision", ["bf16", "no", "auto"])
+def test_any_precision_after_any_other_in_one_process(corpus, tmp_path, precision):
+    fit(corpus, tmp_path / "before", precision="no" if precision != "no" else "bf16")
+    coordinates, _ = fit(corpus, tmp_path / "after", precision=precision)
+    assert torch.isfinite(coordinates).all() and coordinates.abs().max() > 0

@@ -67,7 +67,9 @@ def train(
     versions). Returns the rows of this phase (`metrics.COLUMNS`; losses in bits per token).
     Raises SubloraError when the loss is not finite; the last good checkpoint stays.
     """
-    accelerator = Accelerator(mixed_precision=_precision(schedule.precision))
+    # Its own mixed precision can be set once a process; torch's, below, can be another in each call.
+    accelerator = Accelerator(mixed_precision="no")
+    autocast = torch.autocast(accelerator.device.type, torch.bfloat16, enabled=_precision(schedule.precision) == "bf16")
     module.to(accelerator.device)
     # The compiled and the distributed form share these parameters, so that what is read and written here is theirs too.
     parameters = {name: p for name, p in module.named_parameters() if p.requires_grad}
@@ -78,7 +80,7 @@ def train(
         state.load(*load_checkpoint(checkpoint, facts))
     if state.step < schedule.steps:
         module.train()
-        forward, prepared = accelerator.prepare(_compiled(module, sampler, schedule, accelerator), optimizer)
+        forward, prepared = accelerator.prepare(_compiled(module, sampler, schedule, accelerator, autocast), optimizer)
     log = MetricsLog(folder, phase, state.step) if accelerator.is_main_process else None
     quiet = not accelerator.is_main_process
     progress = progress_bar(total=schedule.steps, initial=state.step, desc=phase, unit="step", disable=quiet)
@@ -90,7 +92,7 @@ def train(
         for group in prepared.param_groups:
             group["lr"] = schedule.rate(state.step)
         batch = sampler.batch(state.step, schedule.batch)
-        losses.append(_step(accelerator, forward, batch, schedule.accumulation, penalty))
+        losses.append(_step(accelerator, autocast, forward, batch, schedule.accumulation, penalty))
         accelerator.clip_grad_norm_(parameters.values(), schedule.clip)
         prepared.step()
         prepared.zero_grad()
@@ -104,7 +106,7 @@ def train(
             speed = tokens / (time.monotonic() - began)
             progress.set_postfix_str(f"{bits:.3f} bits/token, {speed:,.0f} tokens/s", refresh=False)
         if validate:
-            value = validation_loss(accelerator, forward, validation, schedule.batch)
+            value = validation_loss(autocast, forward, validation, schedule.batch)
             _check_finite(value, state.step, checkpoint)
             state.keep_best(value)
             if accelerator.is_main_process:
@@ -136,12 +138,12 @@ def _check_finite(loss: float, step: int, checkpoint: Path) -> None:
         )
 
 
-def validation_loss(accelerator: Accelerator, forward: nn.Module, batch: Batch, sequences: int) -> float:
+def validation_loss(autocast: torch.autocast, forward: nn.Module, batch: Batch, sequences: int) -> float:
     """Mean loss of a batch in bits per token, evaluated `sequences` at a time without dropout."""
     forward.eval()
     parts = -(-len(batch.inputs) // sequences)
     with torch.no_grad():
-        total = sum(float(_bits(accelerator, forward, batch.part(i, parts))) for i in range(parts))
+        total = sum(float(_bits(autocast, forward, batch.part(i, parts))) for i in range(parts))
     forward.train()
     return total
 
@@ -188,7 +190,7 @@ class _State:
             }
 
 
-def _step(accelerator, forward, batch: Batch, accumulation: int, penalty) -> torch.Tensor:
+def _step(accelerator, autocast, forward, batch: Batch, accumulation: int, penalty) -> torch.Tensor:
     """Gradients of one step's loss; returns this process's share of the loss in bits per token."""
     processes = accelerator.num_processes
     mine = batch.part(accelerator.process_index, processes)
@@ -197,7 +199,7 @@ def _step(accelerator, forward, batch: Batch, accumulation: int, penalty) -> tor
         last = i == accumulation - 1
         with contextlib.nullcontext() if last else accelerator.no_sync(forward):
             # Gradients are averaged over processes; times their number, they are the gradient of the whole batch's mean.
-            loss = _bits(accelerator, forward, mine.part(i, accumulation)) * processes
+            loss = _bits(autocast, forward, mine.part(i, accumulation)) * processes
             total += loss.detach()
             if last and penalty is not None:
                 loss = loss + penalty()
@@ -205,9 +207,9 @@ def _step(accelerator, forward, batch: Batch, accumulation: int, penalty) -> tor
     return total
 
 
-def _bits(accelerator: Accelerator, forward: nn.Module, batch: Batch) -> torch.Tensor:
-    device = accelerator.device
-    with accelerator.autocast():
+def _bits(autocast: torch.autocast, forward: nn.Module, batch: Batch) -> torch.Tensor:
+    device = next(forward.parameters()).device
+    with autocast:
         logits = forward(batch.inputs.to(device))
     targets = batch.targets.to(device)
     losses = F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORED, reduction="none")
@@ -220,17 +222,18 @@ def _precision(precision: str) -> str:
         return precision
     if torch.cuda.is_available():
         return "bf16" if torch.cuda.is_bf16_supported() else "no"
-    return "bf16" if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported() else "no"
+    capabilities = torch.cpu.get_capabilities()
+    return "bf16" if capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") else "no"
 
 
-def _compiled(module: nn.Module, sampler: Sampler, schedule: Schedule, accelerator: Accelerator) -> nn.Module:
+def _compiled(module: nn.Module, sampler: Sampler, schedule: Schedule, accelerator: Accelerator, autocast) -> nn.Module:
     """`torch.compile` of the module: by default on a GPU alone (on a CPU it costs more than a short run gets back)."""
     if schedule.compile == "no" or (schedule.compile == "auto" and accelerator.device.type != "cuda"):
         return module
     compiled = torch.compile(module)
     try:
         sequences = schedule.batch // schedule.accumulation // accelerator.num_processes
-        _bits(accelerator, compiled, sampler.batch(0, sequences)).backward()
+        _bits(autocast, compiled, sampler.batch(0, sequences)).backward()
     except Exception as error:  # a compiler can fail in any way; the module itself is untouched
         print(f"torch.compile failed and is off: {' '.join(str(error).split())[:200]}")
         return module
