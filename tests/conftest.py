@@ -1,4 +1,4 @@
-"""What every test may use. `sublora` is imported before torch, as it asks torch's threads to wait passively."""
+"""What every test may use. `sublora` is imported before torch, as it asks torch's threads to wait without long spins."""
 
 import sys
 
