@@ -3,8 +3,12 @@
 import sys
 
 import pytest
+from hypothesis import settings
 
 from sublora import cli
+
+settings.register_profile("sublora", deadline=None)  # how long an example takes says something of the machine alone
+settings.load_profile("sublora")
 
 
 @pytest.fixture

@@ -356,7 +356,9 @@ def test_ctrl_c_says_that_the_run_can_go_on(tmp_path):
     notebooks = write_notebook(tmp_path / "notebooks", source)
     params = write_params(tmp_path / "p.yaml", settings(texts, notebooks=["pretrain"]))
     command = [*COMMAND, "run", params, "--runs", tmp_path / "runs", "--notebooks", notebooks]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+    # Where the tests run in the background of a shell, SIGINT is ignored and children inherit that.
+    heeded = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, **heeded) as process:
         wait_for(tmp_path / "runs" / "tiny" / "begun", process)
         os.kill(process.pid, signal.SIGINT)
         err = process.stderr.read()
