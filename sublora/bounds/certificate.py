@@ -46,13 +46,19 @@ UNITS = {
 
 
 def promised(
-    message: Message, store: TokenStore, split: Split, experiment: Experiment, folder: Path | None = None
+    message: Message,
+    store: TokenStore,
+    split: Split,
+    experiment: Experiment,
+    folder: Path | None = None,
+    by: tuple[str, str] | None = None,
 ) -> list[dict[str, Any]]:
     """For each smoothing weight, the bound (as an entry of a certificate) that the pilot units promise: what choices are made by.
 
-    Which bound is a matter of the experiment's first level (`HEADLINES`); it is computed as if the pilot's losses were those of the
-    n units that will certify. The pilot is drawn independently of these, so that what is chosen by it and is in the message costs
-    nothing more (candidates A = 1; THEORY 5). No entry is a claim. folder: where the scores are kept.
+    Which bound is a matter of the experiment's first level (`HEADLINES`), unless `by` names another assumption and inequality. It
+    is computed as if the pilot's losses were those of the n units that will certify. The pilot is drawn independently of these, so
+    that what is chosen by it and is in the message costs nothing more (candidates A = 1; THEORY 5). No entry is a claim.
+    folder: where the scores are kept.
     """
     draft = encode(message.with_alpha(ALPHA_GRID[0]))
     level = experiment.bounds.levels[0]
@@ -62,7 +68,7 @@ def promised(
     entries = []
     for alpha in ALPHA_GRID:
         facts = Facts(8 * len(draft), alpha, store.vocab_size, experiment.bounds.delta, units, len(store))
-        entries.append(bound(level, metric("bpd", alpha, store.vocab_size), *HEADLINES[level], scores, pilot, facts))
+        entries.append(bound(level, metric("bpd", alpha, store.vocab_size), *(by or HEADLINES[level]), scores, pilot, facts))
     return entries
 
 

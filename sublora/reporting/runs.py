@@ -83,3 +83,16 @@ def some_runs(folder: str | os.PathLike) -> tuple[list[Run], list[str]]:
 def headline_run(runs: list[Run]) -> Run:
     """The run the report opens with: `quick` where it is there, else the first."""
     return next((run for run in runs if run.name == "quick"), runs[0])
+
+
+def results_folder() -> Path:
+    """Where what is kept lies: the folder that SUBLORA_RESULTS names, or `../results` beside the report's project."""
+    return Path(os.environ.get("SUBLORA_RESULTS", "../results"))
+
+
+def kept_runs(group: str) -> tuple[list[Run], list[str]]:
+    """The certificates and logs kept in `results/<group>/<name>/`, as runs, and one line for each thing left out or missing."""
+    runs, skipped = load_runs(results_folder() / group)
+    if not runs and not skipped:
+        skipped = [f"{results_folder() / group}: no certificates; run `make {group}`"]
+    return runs, skipped

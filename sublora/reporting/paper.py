@@ -1,0 +1,245 @@
+"""The publication's tables with measured values beside the published ones (Lotfi et al. 2024a, Table 1, GLUE, settings).
+
+A cell that was not run says so; what it would take is in `cost_table`.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+from great_tables import GT
+
+from sublora.config import Experiment
+from sublora.errors import SubloraError
+from sublora.reporting.published import METHODS, published, published_value
+from sublora.reporting.reading import held_out_value, in_percent, rounded_up, statements
+from sublora.reporting.runs import Run, results_folder
+from sublora.reporting.tables import DASH, _dressed, _plain_gt
+
+NOT_RUN = "not run"
+METRICS = {"bpd": "Bits per token", "top1_error": "Top-1 error (%)", "top10_error": "Top-10 error (%)",
+           "top100_error": "Top-100 error (%)"}  # fmt: skip
+SUSTAINED = 1e14
+"""Floating-point operations a second that cost estimates assume: about what one A100 sustains when it trains GPT-2 small."""
+GLUE_TASKS = {"qqp": ("QQP", 363_846), "cola": ("CoLA", 8_551)}
+GLUE_BASES = {"pretrained": "GPT-2", "random": "GPT-2, random weights"}
+GPT2_SMALL = 124e6  # weights
+
+
+def stated(certificate: Mapping[str, Any], metric: str, inequality: str, assumption: str = "iid") -> Mapping[str, Any] | None:
+    """The certified model's statement on a metric by an inequality, or None where the certificate has none."""
+    wanted = (metric, inequality, assumption)
+    return next((b for b in statements(certificate) if (b["metric"], b["inequality"], b["assumption"]) == wanted), None)
+
+
+def table1(kept: Sequence[Run], paper_scale: Sequence[Run] = ()) -> GT:
+    """Table 1: for each metric and method the published bound, and those measured, all for independent documents.
+
+    kept: small runs named as the keys of `published.METHODS`; paper_scale: runs of the publication's size, named alike. Bits of a
+    small run are per byte of 257, the publication's per token of 50,257: only the order of the methods compares, not the values.
+    """
+    small, large = ({run.name: run.certificate for run in runs} for runs in (kept, paper_scale))
+    rows = []
+    for metric, title in METRICS.items():
+        for method, name in METHODS.items():
+            certificate = small.get(method)
+            entries = [stated(certificate, metric, by) if certificate else None for by in ("hoeffding", "betting")]
+            there = stated(large[method], metric, "hoeffding") if method in large else None
+            rows.append(
+                {
+                    "Group": title,
+                    "Method": name,
+                    "Published": published_value("table1", metric, method)[0],
+                    "Paper scale": _value(there),
+                    "By hoeffding": _value(entries[0]),
+                    "By betting": _value(entries[1]),
+                    "Training": _value(entries[0], "empirical"),
+                    "Held out": _held_out(certificate, entries[0]),
+                }
+            )
+        guess = next((stated(c, metric, "hoeffding") for c in small.values()), None)
+        rows.append({"Group": title, "Method": "Random guess", "Published": published_value("table1", metric, "guess")[0],
+                     "Paper scale": DASH, **dict.fromkeys(("By hoeffding", "By betting"), _value(guess, "vacuous_at")),
+                     "Training": DASH, "Held out": DASH})  # fmt: skip
+    table = GT(pd.DataFrame(rows), groupname_col="Group", id="table1").cols_align("right").cols_align("left", ["Method"])
+    table = table.tab_spanner("GPT-2 small, OpenWebText", ["Published", "Paper scale"])
+    return _dressed(table.tab_spanner("measured, small model", ["By hoeffding", "By betting", "Training", "Held out"]))
+
+
+def ranking(kept: Sequence[Run]) -> list[str]:
+    """What the measured order of the methods is beside the published one, in sentences: for bits, by hoeffding."""
+    lines = []
+    bounds = {run.name: stated(run.certificate, "bpd", "hoeffding") for run in kept if run.name in METHODS}
+    bounds = {name: bound for name, bound in bounds.items() if bound}
+    for what, values in (
+        ("Published", {name: float(published_value("table1", "bpd", name)[0]) for name in METHODS}),
+        ("Measured", {name: bound["bound"] for name, bound in bounds.items()}),
+    ):
+        if values:
+            order = sorted(values, key=values.get)
+            lines.append(f"{what}, best first: " + ", ".join(f"{METHODS[name]} ({_up(values[name])})" for name in order) + ".")
+    for name, bound in bounds.items():
+        certificate = next(run.certificate for run in kept if run.name == name)
+        complexity = bound["bound"] - bound["empirical"]
+        verdict = "" if bound["nonvacuous"] else ": vacuous"
+        lines.append(
+            f"{METHODS[name]}: {certificate['message_bits']:,} bits; {bound['empirical']:.2f} on training documents and"
+            f" {complexity:.2f} for complexity and subsample make {_up(bound['bound'])}{verdict}."
+        )
+    return lines
+
+
+def cost_table(kept: Sequence[Run]) -> GT:
+    """One row a method of Table 1 and scale: the command that makes its numbers, and what it took or is estimated to take.
+
+    Estimates: 6 floating-point operations a weight and training token (Kaplan et al. 2020), at `SUSTAINED` of them a second.
+    """
+    took = {run.name: run.certificate for run in kept}
+    rows = []
+    for method, name in METHODS.items():
+        certificate = took.get(method)
+        rows.append(
+            {
+                "Group": "Small model, embedded corpus",
+                "Method": name,
+                "Command": f"sublora run params/table1/{method}.yaml",
+                "Message (bytes)": f"{certificate['message_bits'] // 8:,}" if certificate else NOT_RUN,
+                "Cost": _minutes(certificate) if certificate else NOT_RUN,
+            }
+        )
+    for method, name in METHODS.items():
+        file = f"params/paper/table1-{method}.yaml"
+        rows.append({"Group": "GPT-2 small, OpenWebText", "Method": name, "Command": f"sublora run {file}",
+                     "Message (bytes)": NOT_RUN, "Cost": _estimate(_paper_flop(file))})  # fmt: skip
+    table = GT(pd.DataFrame(rows), groupname_col="Group", id="table1-cost")
+    return _dressed(table.cols_align("left").cols_align("right", ["Message (bytes)", "Cost"]))
+
+
+def glue_table(runs: Sequence[Run]) -> GT:
+    """The publication's GLUE experiments: what was published, the best run here, the command, and its cost.
+
+    runs: any; those named `glue-<task>-<base>-<d>` of `params/glue/` count, of several the one with the smallest bound.
+    """
+    rows = []
+    for task, (title, examples) in GLUE_TASKS.items():
+        for base, words in GLUE_BASES.items():
+            value, provenance = published_value("glue", task, base)
+            mine = [run.certificate for run in runs if run.name.startswith(f"glue-{task}-{base}-")]
+            best = min(filter(None, (stated(c, "error", "hoeffding") for c in mine)), key=lambda b: b["bound"], default=None)
+            flop = 6 * GPT2_SMALL * examples * 128 * 5  # examples of at most 128 tokens, five times each
+            rows.append(
+                {
+                    "Task": title,
+                    "Base model": words,
+                    "Published": value or provenance,
+                    "Bound (%)": _value(best),
+                    "Command": f"sublora run params/glue/{task}-{base}-*.yaml",
+                    "Cost of each": _estimate(flop, "at most "),
+                }
+            )
+    return _plain_gt(pd.DataFrame(rows), "glue-published", left=("Task", "Base model", "Published", "Command"))
+
+
+def small_glue_table(runs: Sequence[Run]) -> GT:
+    """Certified classifiers: message, training and held-out error, bounds, and the commonest label's error, in percent."""
+    rows = []
+    for run in runs:
+        bounds = {b["inequality"]: b for b in statements(run.certificate) if (b["metric"], b["assumption"]) == ("error", "iid")}
+        if not bounds:
+            continue
+        first = next(iter(bounds.values()))
+        rows.append(
+            {
+                "Run": run.name,
+                "Examples": f"{first['units']:,}",
+                "Message (bytes)": f"{run.certificate['message_bits'] // 8:,}",
+                "Training": _value(first, "empirical"),
+                "Held out": _held_out(run.certificate, first),
+                "Binomial tail": _value(bounds.get("binomial_tail")),
+                "kl": _value(bounds.get("kl")),
+                "Hoeffding": _value(bounds.get("hoeffding")),
+                "Commonest label": _value(first, "vacuous_at"),
+            }
+        )
+    columns = ["Run", "Examples", "Message (bytes)", "Training", "Held out", "Binomial tail", "kl", "Hoeffding", "Commonest label"]
+    return _plain_gt(pd.DataFrame(rows, columns=columns), "glue-small", left=("Run",))
+
+
+def settings_table(kept: Sequence[Run]) -> GT:
+    """The publication's settings beside those of `params/paper/table1-sublora.yaml` and of the small SubLoRA run."""
+    paper = _paper("params/paper/table1-sublora.yaml")
+    small = next((Experiment.from_parameters(run.certificate["params"]) for run in kept if run.name == "sublora"), None)
+    rows = []
+    for row in published("settings").itertuples():
+        says = _SETTINGS.get(row.metric)
+        here = [says(experiment) if says and experiment else DASH for experiment in (paper, small)]
+        names = {"Setting": row.metric[0].upper() + row.metric[1:], "Published": row.value, "Where read": row.provenance}
+        rows.append({**names, "params/paper": here[0], "params/table1": here[1]})
+    return _dressed(GT(pd.DataFrame(rows), id="settings").cols_align("left"))
+
+
+_SETTINGS = {
+    "corpus": lambda e: f"{e.corpus.source}, {e.corpus.tokenizer}",
+    "architecture": lambda e: f"{e.model.layers} layers, {e.model.heads} heads, width {e.model.width}",
+    "block": lambda e: f"{e.model.block:,}",
+    "LoRA": lambda e: f"{', '.join(e.subspace.targets)}; rank {e.subspace.rank}, alpha {e.subspace.lora_alpha:g}, "
+    f"dropout {e.subspace.lora_dropout:g}",
+    "subspace": lambda e: f"d = {e.subspace.dimension:,}, {e.subspace.projector}, seed {e.subspace.seed}",
+    "optimizer": lambda e: f"AdamW, rate {e.training.learning_rate:g} to {e.training.min_learning_rate:g}, betas "
+    f"{e.training.betas[0]:g} and {e.training.betas[1]:g}, weight decay {e.training.weight_decay:g}, clip {e.training.clip:g}",
+    "batch": lambda e: f"{e.training.batch} over all devices, in {e.training.accumulation} parts",
+    "steps": lambda e: f"{e.training.steps:,}, warm-up {e.training.warmup:,}",
+    "quantization": lambda e: f"{e.compression.levels} levels, {e.compression.quantizer}, "
+    + (f"then {e.compression.finetune_steps:,} steps of adaptation" if e.compression.finetune_steps else "after training"),
+    "documents evaluated": lambda e: f"{e.bounds.documents:,}, and {round(e.bounds.pilot * e.bounds.documents):,} to choose alpha",
+    "window": lambda e: f"{e.model.block:,}, moved on by {e.stride}",
+    "confidence": lambda e: f"{100 * (1 - e.bounds.delta):g}%",
+    "smoothing weights": lambda e: "the same",
+    "top-k": lambda e: "the same",
+}
+
+
+def _paper(file: str) -> Experiment:
+    """A params file of the project, which lies beside its folder of results."""
+    return Experiment.from_file(results_folder().parent / file)
+
+
+def _paper_flop(file: str) -> float | None:
+    try:
+        experiment = _paper(file)
+    except SubloraError:
+        return None
+    training = experiment.training
+    return 6 * GPT2_SMALL * training.steps * training.batch * experiment.model.block
+
+
+def _estimate(flop: float | None, before: str = "") -> str:
+    if flop is None:
+        return "not known: its params file is not there"
+    hours = flop / SUSTAINED / 3600
+    text = f"{60 * hours:.0f} minutes" if hours < 1 else f"{hours:.0f} hours" if hours < 48 else f"{hours / 24:.0f} days"
+    return f"{before}{text} of a GPU (estimate)"
+
+
+def _minutes(certificate: Mapping[str, Any]) -> str:
+    environment = certificate["environment"]
+    return f"{sum(environment['seconds'].values()) / 60:.1f} minutes, {environment.get('device', 'unknown device')}"
+
+
+def _value(bound: Mapping[str, Any] | None, key: str = "bound") -> str:
+    if bound is None:
+        return NOT_RUN
+    value = bound[key] * (100 if in_percent(bound["metric"]) else 1)
+    return _up(value) if key == "bound" else f"{value:.2f}"
+
+
+def _held_out(certificate: Mapping[str, Any] | None, bound: Mapping[str, Any] | None) -> str:
+    if certificate is None or bound is None:
+        return NOT_RUN
+    value = held_out_value(certificate, bound)
+    return DASH if value is None else f"{value * (100 if in_percent(bound['metric']) else 1):.2f}"
+
+
+def _up(value: float) -> str:
+    return f"{rounded_up(value):.2f}"
+
