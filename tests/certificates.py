@@ -109,6 +109,39 @@ def certificate(name="quick", message_bytes=281, loss=4.2):
     }
 
 
+EXAMPLES, LABELLED = 33_674, 67_349
+
+
+def classifier_certificate(name="glue", loss_above=0.0):
+    """A certificate of a classifier, all of whose errors are `loss_above` higher than usual."""
+    values = certificate(name, message_bytes=300)
+
+    def error(assumption, inequality, bound):
+        return {
+            "level": "example",
+            "metric": "error",
+            "assumption": assumption,
+            "inequality": inequality,
+            "alpha": None,
+            "units": EXAMPLES,
+            "pool": LABELLED,
+            "evaluated": EXAMPLES,
+            "candidates": 1,
+            "empirical": 0.2501 + loss_above,
+            "bound": bound + loss_above,
+            "vacuous_at": 0.4421,
+            "nonvacuous": bound + loss_above < 0.4421,
+        }
+
+    bounds = [error("iid", "hoeffding", 0.3601), error("iid", "kl", 0.3452), error("iid", "binomial_tail", 0.34505)]
+    bounds += [error("unseen", "hoeffding", 0.4777), error("unseen", "betting", 0.4111), error("pool", "kl", 0.3452)]
+    held_out = [{"level": "example", "metric": "error", "alpha": None, "n": 872, "value": 0.2801, "split": "validation"}]
+    held_out += [{**held_out[0], "n": LABELLED - EXAMPLES, "value": 0.2602, "split": "unseen"}]
+    paper = {**values["paper_accounting"], "bounds": [error("iid", "hoeffding", 0.3555)]}
+    corpus = {**values["corpus"], "name": "glue:sst2", "documents": EXAMPLES, "pool": LABELLED, "vocab_size": 2, "unit": "example"}
+    return {**values, "alpha": None, "bounds": bounds, "held_out": held_out, "paper_accounting": paper, "corpus": corpus}
+
+
 def metrics(steps=1_500, quantize=200):
     """A training log of two phases; validation every 250 steps."""
     rows = []

@@ -3,43 +3,16 @@
 import copy
 
 import pytest
-from certificates import certificate, metrics, write_run
+from certificates import certificate, classifier_certificate, metrics, write_run
 
 from sublora.bounds.format import load_certificate
 from sublora.errors import SubloraError
 from sublora.reporting import display, figures, reading, runs, sentences, tables
 
-M, POOL = 33_674, 67_349
-
-
-def entry(assumption, inequality, bound):
-    return {
-        "level": "example",
-        "metric": "error",
-        "assumption": assumption,
-        "inequality": inequality,
-        "alpha": None,
-        "units": M,
-        "pool": POOL,
-        "evaluated": M,
-        "candidates": 1,
-        "empirical": 0.2501,
-        "bound": bound,
-        "vacuous_at": 0.4421,
-        "nonvacuous": bound < 0.4421,
-    }
-
 
 @pytest.fixture
 def classifier():
-    values = certificate("glue", message_bytes=300)
-    bounds = [entry("iid", "hoeffding", 0.3601), entry("iid", "kl", 0.3452), entry("iid", "binomial_tail", 0.34505)]
-    bounds += [entry("unseen", "hoeffding", 0.4777), entry("unseen", "betting", 0.4111), entry("pool", "kl", 0.3452)]
-    held_out = [{"level": "example", "metric": "error", "alpha": None, "n": 872, "value": 0.2801, "split": "validation"}]
-    held_out += [{**held_out[0], "n": POOL - M, "value": 0.2602, "split": "unseen"}]
-    paper = {**values["paper_accounting"], "bounds": [entry("iid", "hoeffding", 0.3555)]}
-    corpus = {**values["corpus"], "name": "glue:sst2", "documents": M, "pool": POOL, "vocab_size": 2, "unit": "example"}
-    return {**values, "alpha": None, "bounds": bounds, "held_out": held_out, "paper_accounting": paper, "corpus": corpus}
+    return classifier_certificate()
 
 
 def test_a_classifier_has_no_alpha_and_nothing_else_may_lack_it(tmp_path, classifier):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from certificates import certificate, write_run
+from certificates import certificate, classifier_certificate, write_run
 
 from sublora.errors import SubloraError
 from sublora.reporting import reading, runs, tables
@@ -16,7 +16,7 @@ from sublora.reporting.qmd import CELL_OPTIONS, PageWriter, read_bibliography, r
 from sublora.reporting.render import BY_JUPYTER, BY_QUARTO, external_loads, render_report
 
 PROJECT = Path(__file__).parent.parent / "report"
-PAGES = ("compression", "index", "method", "reproduce", "runs", "tight")
+PAGES = ("compression", "figures", "glue", "index", "method", "paper", "reproduce", "runs", "tight")
 
 
 class Skeleton(HTMLParser):
@@ -58,6 +58,21 @@ def project_copy(folder):
     return Path(shutil.copytree(PROJECT, folder / "report", ignore=shutil.ignore_patterns("_site", ".*")))
 
 
+def write_results(folder):
+    """Kept tables, three certificates of Table 1 (and one too old), three of Figure 1 and a classifier's, and the params files."""
+    results = folder / "results"
+    shutil.copytree(PROJECT.parent / "params", folder / "params")
+    results.mkdir()
+    for path in (PROJECT.parent / "results").glob("*.csv"):
+        shutil.copy(path, results)
+    for name, size, loss in (("sublora", 281, 4.2), ("lora", 700, 4.3), ("full", 90_000, 3.1)):
+        write_run(results / "table1", certificate(name, size, loss))
+    write_run(results / "table1", {**certificate("subspace"), "format": "sublora-certificate/0"})
+    for name, size, loss in (("d1", 60, 5.1), ("d2", 281, 4.2), ("d3", 4_000, 3.7)):
+        write_run(results / "figure1", certificate(name, size, loss))
+    write_run(results / "glue", classifier_certificate("sst2-small"))
+
+
 @pytest.fixture(scope="module")
 def rendered(tmp_path_factory):
     """The site over two good runs and four that cannot be read: (site folder, runs folder, way)."""
@@ -70,7 +85,7 @@ def rendered(tmp_path_factory):
     write_run(runs_folder, {**certificate("incomplete"), "bounds": []})
     (runs_folder / "unfinished").mkdir()
     (runs_folder / "unfinished" / "params.yaml").write_text("name: unfinished\n")
-    shutil.copytree(PROJECT.parent / "results", folder / "results")
+    write_results(folder)
     index, way = render_report(project_copy(folder), runs_folder, quarto=None)
     return index.parent, runs_folder, way
 
@@ -99,7 +114,7 @@ def test_nothing_is_loaded_from_anywhere(rendered, pages):
 
 
 def test_every_figure_has_a_caption_and_an_alternative_text(pages):
-    for name in ("compression", "index", "runs", "tight"):
+    for name in ("compression", "figures", "glue", "index", "runs", "tight"):
         skeleton = Skeleton(pages[name])
         assert skeleton.images and all(len(image["alt"]) > 40 for image in skeleton.images)
         numbers = re.findall(r"<figcaption>(Figure|Table)&nbsp;(\d+): ", pages[name])
@@ -144,10 +159,38 @@ def test_what_cannot_be_read_is_named_on_the_page(rendered, pages):
     assert ">old</td>" not in pages["runs"]
 
 
+def test_the_papers_tables_show_published_and_measured_values_and_what_was_not_run(rendered, pages):
+    text = Skeleton(pages["paper"]).text
+    sublora = re.findall(r"<tr>\s*<td[^>]*>SubLoRA</td>.*?</tr>", pages["paper"], re.DOTALL)
+    assert [re.search(r"<td[^>]*>([\d.]+)</td>", row)[1] for row in sublora[:4]] == ["12.12", "96.41", "77.90", "58.34"]
+    bits = next(b for b in reading.statements(certificate()) if (b["assumption"], b["inequality"]) == ("iid", "hoeffding"))
+    assert f">{reading.rounded_up(bits['bound']):.2f}</td>" in sublora[0] and ">not run</td>" in sublora[0]
+    subspace = re.findall(r"<tr>\s*<td[^>]*>Subspace only</td>.*?</tr>", pages["paper"], re.DOTALL)
+    assert subspace[0].count(">not run</td>") == 5  # its certificate cannot be read, which the page says
+    assert f"{rendered[0].parent.parent / 'results' / 'table1' / 'subspace'}" in text and "sublora-certificate/0" in text
+    assert "sublora run params/paper/table1-sublora.yaml" in text and "days of a GPU (estimate)" in text
+    assert text.count("not found in public sources") >= 4
+    order = re.search(r"Measured, best first: (.*?)\.  ?", text + "  ")[1]
+    assert order.index("SubLoRA") < order.index("LoRA only") < order.index("Original model")
+    assert "Original model: 720,000 bits" in text and ": vacuous" in text
+
+
+def test_without_results_the_pages_say_which_command_makes_them(tmp_path):
+    write_run(tmp_path / "runs", certificate())
+    index, _ = render_report(project_copy(tmp_path), tmp_path / "runs", quarto=None)
+    names = ("paper", "figures", "glue")
+    paper, figures, glue = (Skeleton((index.parent / f"{name}.html").read_text("utf-8")).text for name in names)
+    assert "run `make table1`" in paper and "not run" in paper
+    assert "run `make table1`" in figures and "run `make figure1`" in figures and "run `make glue`" in glue
+
+
 def test_one_changed_certificate_changes_its_numbers_and_no_others(rendered, pages, tmp_path):
     runs_folder = Path(shutil.copytree(rendered[1], tmp_path / "runs"))
     shutil.rmtree(runs_folder / "another")
     write_run(runs_folder, certificate("another", 900, 4.7))
+    write_results(tmp_path)
+    shutil.rmtree(tmp_path / "results" / "table1" / "lora")
+    write_run(tmp_path / "results" / "table1", certificate("lora", 800, 4.5))
     index, _ = render_report(project_copy(tmp_path), runs_folder, quarto=None)
     assert ">700</td>" in pages["runs"] and ">900</td>" not in pages["runs"]
     changed = (index.parent / "runs.html").read_text("utf-8")
@@ -158,7 +201,12 @@ def test_one_changed_certificate_changes_its_numbers_and_no_others(rendered, pag
 
     assert rows(changed, "quick") == rows(pages["runs"], "quick") and len(rows(changed, "quick")) == 3
     assert rows(changed, "another")[0] != rows(pages["runs"], "another")[0]
-    for name in ("index", "method"):
+    after = (index.parent / "paper.html").read_text("utf-8")
+    before = pages["paper"]
+    assert [row for row in rows(before, "LoRA only") if row not in rows(after, "LoRA only")]
+    for name in ("SubLoRA", "Subspace only", "Original model", "Random guess"):
+        assert rows(before, name) == rows(after, name) and len(rows(before, name)) >= 4
+    for name in ("index", "method", "glue"):
         before, after = (Skeleton(text).text for text in (pages[name], (index.with_stem(name)).read_text("utf-8")))
         assert before == after
 

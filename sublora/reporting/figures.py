@@ -288,6 +288,8 @@ def document_losses_histogram(
 @_in_style
 def every_run(runs: Sequence[Run], draw: Callable[[Run, Axes], Any], height: float = 3.4) -> Figure:
     """One panel a run, one below the other, each drawn by `draw(run, ax)` and headed by the run's name."""
+    if not runs:
+        return _nothing(_axes(None, 1.2), "no runs")
     figure = plt.figure(figsize=(WIDTH, height * len(runs)), layout="constrained")
     plt.close(figure)
     for run, panel in zip(runs, figure.subfigures(len(runs), squeeze=False).flat, strict=True):

@@ -89,6 +89,27 @@ def ranking(kept: Sequence[Run]) -> list[str]:
     return lines
 
 
+def grid_table() -> GT:
+    """The rows of `results/table1-grid.csv` (`benchmarks/table1.py`); without the file, none."""
+    try:
+        frame = pd.read_csv(results_folder() / "table1-grid.csv", dtype={"rank": "Int64", "dimension": "Int64"})
+    except OSError:
+        frame = pd.DataFrame(columns=["method", "rank", "dimension", "levels", "message_bits", "alpha", "empirical", "bound"])
+    best = frame.groupby("method")["bound"].idxmin()
+    shown = pd.DataFrame(
+        {
+            "Method": frame["method"].map(METHODS),
+            "Rank": [DASH if pd.isna(value) else f"{value}" for value in frame["rank"]],
+            "d": [DASH if pd.isna(value) else f"{value:,}" for value in frame["dimension"]],
+            "Levels": [f"{value}" for value in frame["levels"]],
+            "Message (bytes)": [f"{value // 8:,}" for value in frame["message_bits"]],
+            "Pilot's value": [f"{value:.2f}" for value in frame["empirical"]],
+            "Promised": [f"{value:.2f}{' ★' if index in set(best) else ''}" for index, value in frame["bound"].items()],
+        }
+    )
+    return _plain_gt(shown, "table1-grid", left=("Method",))
+
+
 def cost_table(kept: Sequence[Run]) -> GT:
     """One row a method of Table 1 and scale: the command that makes its numbers, and what it took or is estimated to take.
 
@@ -168,7 +189,7 @@ def small_glue_table(runs: Sequence[Run]) -> GT:
 def settings_table(kept: Sequence[Run]) -> GT:
     """The publication's settings beside those of `params/paper/table1-sublora.yaml` and of the small SubLoRA run."""
     paper = _paper("params/paper/table1-sublora.yaml")
-    small = next((Experiment.from_parameters(run.certificate["params"]) for run in kept if run.name == "sublora"), None)
+    small = next((experiment for run in kept if run.name == "sublora" and (experiment := _experiment(run))), None)
     rows = []
     for row in published("settings").itertuples():
         says = _SETTINGS.get(row.metric)
@@ -199,15 +220,24 @@ _SETTINGS = {
 }
 
 
-def _paper(file: str) -> Experiment:
-    """A params file of the project, which lies beside its folder of results."""
-    return Experiment.from_file(results_folder().parent / file)
+def _experiment(run: Run) -> Experiment | None:
+    try:
+        return Experiment.from_parameters(run.certificate["params"])
+    except SubloraError:  # of another version of the package
+        return None
+
+
+def _paper(file: str) -> Experiment | None:
+    """A params file of the project, which lies beside its folder of results; None where there is none."""
+    try:
+        return Experiment.from_file(results_folder().parent / file)
+    except SubloraError:
+        return None
 
 
 def _paper_flop(file: str) -> float | None:
-    try:
-        experiment = _paper(file)
-    except SubloraError:
+    experiment = _paper(file)
+    if experiment is None:
         return None
     training = experiment.training
     return 6 * GPT2_SMALL * training.steps * training.batch * experiment.model.block

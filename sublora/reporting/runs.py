@@ -12,6 +12,7 @@ from sublora.bounds.format import load_certificate
 from sublora.errors import SubloraError
 
 RUN_FILES = ("certificate.json", "params.yaml", "metrics.csv")  # a folder with any of these is a run, if unfinished
+GROUPS = ("table1", "figure1", "glue", "paper")  # folders of kept certificates in results/
 METRICS_COLUMNS = ("step", "phase", "train_loss", "validation_loss")
 
 
@@ -67,8 +68,14 @@ def load_metrics(path: str | os.PathLike) -> pd.DataFrame:
 
 
 def runs_for_pages() -> tuple[list[Run], list[str]]:
-    """`some_runs` of the folder that SUBLORA_RUNS names, or `../runs` beside the report's project."""
-    return some_runs(os.environ.get("SUBLORA_RUNS", "../runs"))
+    """`some_runs` of the folder that SUBLORA_RUNS names, or `../runs` beside the report's project.
+
+    Runs that are also kept in a group of results are left to the pages that show those, if there are others.
+    """
+    runs, skipped = some_runs(os.environ.get("SUBLORA_RUNS", "../runs"))
+    kept = {run.certificate.get("certificate_sha256") for group in GROUPS for run in load_runs(results_folder() / group)[0]}
+    others = [run for run in runs if run.certificate.get("certificate_sha256") not in kept - {None}]
+    return others or runs, skipped
 
 
 def some_runs(folder: str | os.PathLike) -> tuple[list[Run], list[str]]:
