@@ -1,0 +1,62 @@
+"""The method in one drawing, with the numbers of a certificate."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
+from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
+
+from sublora.reporting.figures import BLUE, GREEN, GREY, ORANGE, WIDTH, _in_style
+from sublora.reporting.reading import headline, metric_name, rounded_up, units_name
+
+
+@_in_style
+def method_drawing(certificate: Mapping[str, Any]) -> Figure:
+    """From seeds and trained coordinates to a bound, top to bottom.
+
+    To see: what comes from seeds (grey) is public and free; all that was learnt passes through the message (orange), whose bits are
+    paid for; what is scored (blue) is decoded from the message; the bound (green) is the score and the price together.
+    """
+    bound, params = headline(certificate), certificate["params"]
+    dimension, levels = params.get("subspace", {}).get("dimension"), params.get("compression", {}).get("levels")
+    numbers = f"{dimension:,} numbers w" if dimension else "numbers w"
+    unit, many = metric_name(certificate, bound["metric"]), units_name(certificate, bound["level"])[1]
+    scale, sign = (1, f" {unit}") if bound["metric"] == "bpd" else (100, "%")
+    figure, ax = plt.subplots(figsize=(WIDTH, 6.6), layout="constrained")
+    plt.close(figure)
+    left, right, middle = 0.25, 0.75, 0.5
+    _box(ax, left, 9.2, "seeds\nrandom weights θ₀,\nrandom map P", GREY)
+    _box(ax, right, 9.2, f"{numbers},\ntrained on\n{bound['units']:,} {many}", BLUE)
+    _box(ax, 0.56, 7.3, f"each number becomes\none of {levels or 'a few'} levels", BLUE, 0.82)
+    _box(ax, 0.56, 5.5, f"the message: a file of {certificate['message_bits'] // 8:,} bytes", ORANGE, 0.82)
+    _box(ax, 0.43, 3.7, "decoded: a model θ₀ + P w", BLUE, 0.8)
+    _box(ax, left, 1.7, f"its training value\n{scale * bound['empirical']:.2f}{sign}", BLUE)
+    _box(ax, right, 1.7, f"the price of\n{certificate['message_bits']:,} bits", ORANGE)
+    _box(ax, middle, 0.0, f"proved: at most {rounded_up(scale * bound['bound']):.2f}{sign}", GREEN, 0.94)
+    for start, end in (
+        ((right, 8.4), (right, 7.95)),
+        ((middle, 6.65), (middle, 5.95)),
+        ((middle, 5.05), (middle, 4.15)),
+        ((left, 3.25), (left, 2.35)),
+        ((left, 1.05), (left, 0.45)),
+        ((right, 1.05), (right, 0.45)),
+    ):
+        _arrow(ax, start, end)
+    _arrow(ax, (0.08, 8.4), (0.08, 4.15))  # the decoder has the seeds, too
+    _arrow(ax, (0.91, 5.05), (0.91, 2.35))
+    ax.set_xlim(0, 1)
+    ax.set_ylim(-0.7, 10.1)
+    ax.axis("off")
+    return figure
+
+
+def _box(ax, x: float, y: float, words: str, colour, width: float = 0.45) -> None:
+    height = 0.42 * (1 + words.count("\n")) + 0.38
+    ax.add_patch(FancyBboxPatch((x - width / 2, y - height / 2), width, height, boxstyle="round,pad=0,rounding_size=0.03",
+                                mutation_aspect=10, facecolor=(*colour, 0.15), edgecolor=colour, linewidth=1.5))  # fmt: skip
+    ax.text(x, y, words, ha="center", va="center", fontsize=10.5)
+
+
+def _arrow(ax, start: tuple[float, float], end: tuple[float, float]) -> None:
+    ax.add_patch(FancyArrowPatch(start, end, arrowstyle="-|>", mutation_scale=13, color="0.35", linewidth=1.2))
