@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: quick test report table1 figure1 glue coverage compression fuzz environment clean
+.PHONY: quick test report table1 figure1 glue headline verify coverage compression fuzz environment clean
 
 # From nothing to a certificate and the report that shows it.
 quick: environment
@@ -34,7 +34,24 @@ glue: environment
 	$(BIN)/sublora run $(TASKS:%=params/glue/%.yaml)
 	for name in $(TASKS); do $(call keep,glue,$$name); done
 
+# What the report opens with where there are no runs, and the README's figure.
+headline: environment
+	$(BIN)/sublora run params/quick.yaml params/quick-tokens.yaml
+	for name in quick quick-tokens; do mkdir -p results/$$name && cp runs/$$name/certificate.json runs/$$name/metrics.csv results/$$name/ || exit 1; done
+	$(BIN)/python -c "$$README_FIGURE"
+
+define README_FIGURE
+from sublora.bounds.format import load_certificate
+from sublora.reporting.figures import bounds_overview
+bounds_overview(load_certificate("results/quick/certificate.json")).savefig("report/images/quick.svg", metadata={"Date": None})
+endef
+export README_FIGURE
+
 keep = mkdir -p results/$(1)/$(2) && cp runs/$(1)-$(2)/certificate.json runs/$(1)-$(2)/metrics.csv results/$(1)/$(2)/ || exit 1
+
+# Every certificate in results/: the model decoded and scored again, every bound computed again.
+verify: environment
+	$(BIN)/sublora verify results/*/certificate.json results/*/*/certificate.json
 
 # How often each bound is violated where the truth is known, for the report: a minute or two.
 coverage: environment

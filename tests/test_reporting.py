@@ -109,11 +109,25 @@ def test_runs_that_cannot_be_read_are_named_and_skipped(tmp_path, quick):
 
 def test_no_runs_says_what_to_do(tmp_path):
     with pytest.raises(SubloraError, match="run `sublora run params/quick.yaml` first"):
-        runs.some_runs(tmp_path)
+        runs.some_runs(tmp_path, tmp_path / "results")
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "metrics.csv").write_text("")
     with pytest.raises(SubloraError, match="1 unreadable; the first: .*broken"):
-        runs.some_runs(tmp_path)
+        runs.some_runs(tmp_path, tmp_path / "results")
+
+
+def test_kept_runs_stand_in_for_those_that_are_not_there(tmp_path, quick, monkeypatch):
+    results = tmp_path / "results"
+    write_run(results, {**quick, "certificate_sha256": "1"})
+    write_run(results / "table1", {**quick, "experiment": "sublora", "certificate_sha256": "2"})
+    monkeypatch.setenv("SUBLORA_RESULTS", str(results))
+    monkeypatch.setenv("SUBLORA_RUNS", str(tmp_path / "runs"))
+    assert [run.path for run in runs.runs_for_pages()[0]] == [results / "quick"]
+    write_run(tmp_path / "runs", quick)
+    write_run(tmp_path / "runs", {**quick, "experiment": "table1-sublora", "certificate_sha256": "2"})
+    assert [run.path for run in runs.runs_for_pages()[0]] == [tmp_path / "runs" / "quick"]
+    assert [run.name for run in runs.kept_runs("table1")[0]] == ["sublora"]
+    assert "run `make figure1`" in runs.kept_runs("figure1")[1][0]
 
 
 def test_only_statements_about_the_certified_model_are_shown(quick):

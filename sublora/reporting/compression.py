@@ -125,7 +125,8 @@ def projectors_table(frame: pd.DataFrame) -> GT:
     shown = pd.DataFrame({"Group": [f"{weights:,} weights, {d:,} coordinates" for weights, d in
                                     zip(frame["weights"], frame["coordinates"], strict=True)]})  # fmt: skip
     shown["Projector"] = frame["projector"]
-    names = {"build_seconds": "Build (s)", "matvec_seconds": "P w (s)", "backward_seconds": "Backward (s)", "megabytes": "MB"}
+    names = {"build_seconds": "Build (ms)", "matvec_seconds": "P w (ms)", "backward_seconds": "Backward (ms)", "megabytes": "MB"}
     for column, name in names.items():
-        shown[name] = [DASH if pd.isna(value) else f"{value:,.4g}" for value in frame[column]]
+        scale = 1000 if column.endswith("seconds") else 1
+        shown[name] = [DASH if pd.isna(value) else f"{scale * value:,.1f}" for value in frame[column]]
     return _dressed(GT(shown, groupname_col="Group", id="projectors").cols_align("right").cols_align("left", ["Projector"]))

@@ -42,12 +42,13 @@ def render_report(
     project, runs = Path(project).resolve(), Path(runs).resolve()
     if not (project / "_quarto.yml").is_file():
         raise SubloraError(f"{project}: not the report's folder (no _quarto.yml); run this where `report/` is")
-    some_runs(runs)
+    results = project.parent / "results"
+    some_runs(runs, results)
     program = shutil.which(quarto) if quarto else None
     environment = {
         **os.environ,
         "SUBLORA_RUNS": str(runs),
-        "SUBLORA_RESULTS": str(project.parent / "results"),
+        "SUBLORA_RESULTS": str(results),
         "QUARTO_PYTHON": sys.executable,
         "MPLBACKEND": "module://matplotlib_inline.backend_inline",
     }

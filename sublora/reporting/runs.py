@@ -68,23 +68,32 @@ def load_metrics(path: str | os.PathLike) -> pd.DataFrame:
 
 
 def runs_for_pages() -> tuple[list[Run], list[str]]:
-    """`some_runs` of the folder that SUBLORA_RUNS names, or `../runs` beside the report's project.
+    """`some_runs` of the folder that SUBLORA_RUNS names, or `../runs` beside the report's project, and of what is kept in results.
 
-    Runs that are also kept in a group of results are left to the pages that show those, if there are others.
+    Runs that are kept in one of the `GROUPS` are left to the pages that show those.
     """
-    runs, skipped = some_runs(os.environ.get("SUBLORA_RUNS", "../runs"))
-    kept = {run.certificate.get("certificate_sha256") for group in GROUPS for run in load_runs(results_folder() / group)[0]}
-    others = [run for run in runs if run.certificate.get("certificate_sha256") not in kept - {None}]
-    return others or runs, skipped
+    runs, skipped = some_runs(os.environ.get("SUBLORA_RUNS", "../runs"), results_folder())
+    kept = {_digest(run) for group in GROUPS for run in load_runs(results_folder() / group)[0]} - {None}
+    return [run for run in runs if _digest(run) not in kept] or runs, skipped
 
 
-def some_runs(folder: str | os.PathLike) -> tuple[list[Run], list[str]]:
-    """`load_runs`, but raises SubloraError when there is no readable run at all."""
+def some_runs(folder: str | os.PathLike, results: str | os.PathLike) -> tuple[list[Run], list[str]]:
+    """`load_runs` of a folder of runs, and those kept in `results` that are not in it by that name.
+
+    Raises SubloraError when there is no readable run at all.
+    """
     runs, skipped = load_runs(folder)
+    kept, skipped_kept = load_runs(results)
+    names, skipped = {run.name for run in runs}, skipped + skipped_kept
+    runs = sorted([*runs, *(run for run in kept if run.name not in names)], key=lambda run: run.name)
     if not runs:
         reasons = f" ({len(skipped)} unreadable; the first: {skipped[0]})" if skipped else ""
         raise SubloraError(f"{folder}: no finished run{reasons}; run `sublora run params/quick.yaml` first")
     return runs, skipped
+
+
+def _digest(run: Run) -> str | None:
+    return run.certificate.get("certificate_sha256")
 
 
 def headline_run(runs: list[Run]) -> Run:
