@@ -68,4 +68,4 @@ def errors_html(certificate: Mapping[str, Any]) -> str:
 
 def costs_html(runs: Sequence[Run]) -> str:
     """What each run cost, from its certificate: minutes by stage, and the device."""
-    return list_html(sentences.cost(run.name, run.certificate) for run in runs)
+    return list_html(sentences.cost(run.certificate["experiment"], run.certificate) for run in runs)
