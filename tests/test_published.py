@@ -1,0 +1,92 @@
+"""The published values, the tables and figures that show them beside measured ones, and the README's numbers."""
+
+import re
+from pathlib import Path
+
+import pytest
+from certificates import certificate, classifier_certificate, metrics
+
+from sublora.bounds.format import load_certificate
+from sublora.reporting import drawing, paper, reading, tradeoff
+from sublora.reporting.published import METHODS, points, published, published_value
+from sublora.reporting.runs import Run
+
+HOME = Path(__file__).parent.parent
+
+
+def run(name, *sizes, make=certificate):
+    return Run(name, Path(name), make(name, *sizes), metrics())
+
+
+def test_every_published_value_says_where_it_was_read():
+    for table in ("table1", "figure1-bound", "figure1-risk", "figure1-pareto", "glue", "settings"):
+        rows = published(table)
+        assert all(len(words) > 10 for words in rows["provenance"])
+        assert all(rows["value"].ne("") | rows["provenance"].eq("not found in public sources"))
+        assert not rows.duplicated(["metric", "method", "value"] if "pareto" in table else ["metric", "method"]).any()
+    with pytest.raises(KeyError, match="table2"):
+        published("table2")
+    with pytest.raises(KeyError, match="0 values"):
+        published_value("table1", "bpd", "nobody")
+
+
+def test_the_digitised_figure_agrees_with_the_table():
+    smallest = points("figure1-bound")["y"].min()
+    assert smallest == float(published_value("table1", "bpd", "sublora")[0])
+    pareto = points("figure1-pareto")
+    for method in METHODS:
+        rows = pareto[pareto["method"] == method]
+        if len(rows):  # the original model's point lies outside of the figure
+            best = (rows["x"] + rows["y"]).min()
+            assert best == pytest.approx(float(published_value("table1", "bpd", method)[0]), abs=0.25)
+
+
+def test_the_measured_order_is_by_hoeffding_and_says_what_is_vacuous():
+    lines = paper.ranking([run("sublora", 281, 4.2), run("subspace", 281, 4.0), run("full", 90_000, 3.1), run("other", 10, 1.0)])
+    assert re.search("^Measured.*Subspace only .*SubLoRA .*Original model", lines[1]) and "other" not in " ".join(lines)
+    assert [line for line in lines if line.endswith("vacuous.")] == [lines[4]]
+    assert lines[4].startswith("Original model: 720,000 bits")
+
+
+def test_of_several_glue_runs_the_best_is_shown():
+    table = paper.glue_table([run("glue-qqp-random-1000", 0.05, make=classifier_certificate),
+                              run("glue-qqp-random-5000", 0.02, make=classifier_certificate)]).as_raw_html()  # fmt: skip
+    assert ">38.01</td>" in table and ">41.01</td>" not in table and table.count(">not run</td>") == 3
+
+
+def test_figures_hold_the_runs_and_the_published_points():
+    runs = [run(f"d{size}", size, loss) for size, loss in ((60, 5.1), (281, 4.2), (4000, 3.7))]
+    above, below = tradeoff.size_figure(runs).axes
+    lines = {line.get_label(): line for line in below.lines}
+    assert list(lines["training value"].get_xdata()) == [0.06, 0.281, 4.0]
+    bounds = [paper.stated(one.certificate, "bpd", "hoeffding")["bound"] for one in runs]
+    assert list(lines["bound by hoeffding"].get_ydata()) == bounds
+    assert below.texts[0].get_text() == f"{min(bounds):.2f}" and above.texts[0].get_text() == "12.12"
+    named = [Run(method, Path(method), certificate(method, 281, 4.2), None) for method in METHODS]
+    for one in named:
+        one.certificate["params"]["subspace"]["parametrization"] = one.name
+    above, below = tradeoff.pareto_figure(named).axes
+    assert {line.get_label() for line in below.lines} >= set(METHODS.values())
+    assert "Original model" not in {line.get_label() for line in above.lines}
+    for empty in (tradeoff.size_figure([]), tradeoff.pareto_figure([])):
+        assert "no certificates" in empty.axes[1].texts[0].get_text()
+
+
+def test_the_drawing_has_the_certificates_numbers():
+    words = " ".join(text.get_text() for text in drawing.method_drawing(certificate()).axes[0].texts)
+    bound = reading.rounded_up(reading.headline(certificate())["bound"])
+    assert "281 bytes" in words and "2,248 bits" in words and f"at most {bound:.2f} bits per byte" in words
+    words = " ".join(text.get_text() for text in drawing.method_drawing(classifier_certificate()).axes[0].texts)
+    assert "at most 41.11%" in words
+
+
+def test_the_readme_states_the_kept_certificates_numbers():
+    text = " ".join((HOME / "README.md").read_text("utf-8").split())
+    quick, tokens = (load_certificate(HOME / "results" / name / "certificate.json") for name in ("quick", "quick-tokens"))
+    for assumption, inequality in (("unseen", "betting"), ("iid", "betting"), ("iid", "hoeffding")):
+        assert f"{reading.rounded_up(paper.stated(quick, 'bpd', inequality, assumption)['bound']):.2f}" in text
+    for inequality in ("freedman", "azuma"):
+        assert f"{reading.rounded_up(paper.stated(tokens, 'bpd', inequality, 'martingale')['bound']):.2f}" in text
+    assert f"a file of {quick['message_bits'] // 8} bytes" in text and f"a message of {tokens['message_bits'] // 8:,} bytes" in text
+    held_out = reading.held_out_value(quick, paper.stated(quick, "bpd", "betting"))
+    assert f"measured on 1,000 of those functions it is {held_out:.2f}" in text
