@@ -34,7 +34,7 @@ PIECE = {"cpu": 2**20, "cuda": 2**26}
 SECONDS_BETWEEN_SAVES = 30
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # one is another's equal only if it is the same
 class Scores:
     """Of every token of some units (documents, sequences, or single tokens), in their order.
 

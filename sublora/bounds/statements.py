@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -57,9 +58,20 @@ def token_losses(scores: Scores, of: Metric, vocab_size: int) -> np.ndarray:
     return topk_errors(scores.rank, of.k)
 
 
+_UNIT_LOSSES: WeakKeyDictionary[Scores, dict[tuple[Metric, int], np.ndarray]] = WeakKeyDictionary()
+
+
 def unit_losses(scores: Scores, of: Metric, vocab_size: int) -> np.ndarray:
-    """Mean loss of each unit's tokens, scaled to [0, 1]: float64 (units,)."""
-    return scale_to_unit(document_means(token_losses(scores, of, vocab_size), scores.offsets), of.low, of.width)
+    """Mean loss of each unit's tokens, scaled to [0, 1]: float64 (units,), not to be written to.
+
+    Computed once for each metric, since every inequality asks for them.
+    """
+    known = _UNIT_LOSSES.setdefault(scores, {})
+    if (of, vocab_size) not in known:
+        losses = scale_to_unit(document_means(token_losses(scores, of, vocab_size), scores.offsets), of.low, of.width)
+        losses.flags.writeable = False
+        known[of, vocab_size] = losses
+    return known[of, vocab_size]
 
 
 def expected_losses(scores: Scores, of: Metric) -> np.ndarray:
