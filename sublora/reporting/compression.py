@@ -15,6 +15,7 @@ from sublora.reporting.tables import DASH, _dressed
 
 COLUMNS = ("quantizer", "levels", "coder", "entropy_bits", "payload_bits", "codebook_bits", "bits_per_coordinate", "distortion")
 PROMISED = ("message_bits", "alpha", "empirical", "bound")
+SAVING = ("way", "levels", "message_bits", "validation_loss")
 PROJECTORS = ("projector", "weights", "coordinates", "build_seconds", "matvec_seconds", "backward_seconds", "megabytes")
 
 
@@ -33,9 +34,10 @@ def load_table(path: str | Path, columns: tuple[str, ...], command: str) -> pd.D
 
 
 def table_for_pages(name: str) -> tuple[pd.DataFrame, list[str]]:
-    """`compression` or `projectors` from the folder that SUBLORA_RESULTS names, or `../results`; or none, and why."""
+    """`compression`, `saving` or `projectors` from the folder that SUBLORA_RESULTS names, or `../results`; or none, and why."""
     columns, command = {
         "compression": ((*COLUMNS, *PROMISED), "make compression"),
+        "saving": (SAVING, "python benchmarks/saving.py"),
         "projectors": (PROJECTORS, "python benchmarks/projectors.py --csv results/projectors.csv"),
     }[name]
     try:
@@ -118,6 +120,15 @@ def combinations_table(frame: pd.DataFrame, count: int = 12) -> GT:
     shown["Error (variances)"] = [f"{value:.3f}" for value in best["distortion"]]
     shown["Bound (bits)"] = [f"{value:.2f}" for value in best["bound"]]
     return _dressed(GT(shown, id="combinations").cols_align("right").cols_align("left", ["Quantizer", "Coder"]))
+
+
+def saving_table(frame: pd.DataFrame) -> GT:
+    """Size and validation loss of a run's message, and of uniform levels and static counts put on its coordinates after training."""
+    shown = pd.DataFrame({"Way": frame["way"]})
+    shown["Levels"] = [f"{levels:,}" if levels else DASH for levels in frame["levels"]]
+    shown["Message (bits)"] = [f"{bits:,}" for bits in frame["message_bits"]]
+    shown["Validation loss"] = [f"{loss:.3f}" for loss in frame["validation_loss"]]
+    return _dressed(GT(shown, id="saving").cols_align("right").cols_align("left", ["Way"]))
 
 
 def projectors_table(frame: pd.DataFrame) -> GT:
