@@ -7,17 +7,19 @@ import pytest
 from sublora.config import Experiment
 from sublora.errors import SubloraError
 
-PARAMS = sorted((Path(__file__).parent.parent / "params").rglob("*.yaml"))
+PARAMS = Path(__file__).parent.parent / "params"
 
 
-@pytest.mark.parametrize("path", PARAMS, ids=lambda path: path.stem)
-def test_the_files_of_the_repository_are_valid(path):
+@pytest.mark.parametrize("path", sorted(PARAMS.rglob("*.yaml")), ids=lambda path: str(path.relative_to(PARAMS)))
+def test_every_params_file_is_valid_and_named_after_its_place(path):
     experiment = Experiment.from_file(path)
     assert Experiment.from_parameters(experiment.parameters()) == experiment
+    assert experiment.name == "-".join(path.relative_to(PARAMS).with_suffix("").parts)
+    assert path.read_text("utf-8").startswith("# "), "a params file says first what it is"
 
 
 def test_quick_is_there():
-    assert "quick" in [path.stem for path in PARAMS]
+    assert (PARAMS / "quick.yaml").is_file()
 
 
 @pytest.mark.parametrize(
@@ -61,3 +63,14 @@ def test_not_a_params_file(tmp_path, text):
         Experiment.from_file(tmp_path / "mine.yaml")
     with pytest.raises(SubloraError, match="cannot read"):
         Experiment.from_file(tmp_path / "missing.yaml")
+
+
+def test_the_publications_runs_have_its_settings():
+    for method in ("sublora", "lora", "subspace", "full"):
+        experiment = Experiment.from_file(PARAMS / "paper" / f"table1-{method}.yaml")
+        assert experiment.subspace.parametrization == method
+        model, training = experiment.model, experiment.training
+        assert (model.layers, model.heads, model.width, model.block) == (12, 12, 768, 1024)
+        assert (training.batch, training.accumulation, training.learning_rate, training.weight_decay) == (320, 40, 5e-3, 0.01)
+        assert (experiment.compression.quantizer, experiment.compression.levels) == ("uniform", 11)
+        assert (experiment.bounds.documents, experiment.stride) == (10_000, 100)

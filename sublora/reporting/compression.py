@@ -123,7 +123,7 @@ def combinations_table(frame: pd.DataFrame, count: int = 12) -> GT:
 
 
 def saving_table(frame: pd.DataFrame) -> GT:
-    """Size and validation loss of a run's message, and of uniform levels and static counts put on its coordinates after training."""
+    """Size and validation loss of a run's message, and of uniform levels and static counts put on its coordinates afterwards."""
     shown = pd.DataFrame({"Way": frame["way"]})
     shown["Levels"] = [f"{levels:,}" if levels else DASH for levels in frame["levels"]]
     shown["Message (bits)"] = [f"{bits:,}" for bits in frame["message_bits"]]
