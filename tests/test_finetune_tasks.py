@@ -192,6 +192,16 @@ def real(*parts):
     return path
 
 
+def test_a_file_that_is_not_there_is_named_with_its_key(tmp_path):
+    missing = tmp_path / "train.tsv"
+    with pytest.raises(SubloraError, match=r"train\.tsv: no such file; set task\.path to sst2's training file"):
+        data_identity(task("sst2", missing))
+    missing.write_text("sentence\tlabel\ngood\t1\n")
+    other = task("sst2", missing).model_copy(update={"validation": str(tmp_path / "dev.tsv")})
+    with pytest.raises(SubloraError, match=r"dev\.tsv: no such file; set task\.validation to sst2's validation file"):
+        data_identity(other)
+
+
 def test_real_cola():
     training, validation = load_task(task("cola", real("cola", "in_domain_train.tsv")))
     assert (len(training), training.labels.sum(), training.dropped) == (8_551, 6_023, 0)

@@ -111,10 +111,16 @@ def load_task(task: config.Task) -> tuple[Examples, dict[str, Examples]]:
 
 
 def data_identity(task: config.Task) -> dict[str, Any]:
-    """What the examples depend on, as plain data: files count by path, size and time of last change."""
+    """What the examples depend on, as plain data: files count by path, size and time of last change.
+
+    Raises SubloraError naming the key of a file that is not there.
+    """
     task_format(task.name)
     if task.path is None:
         return {"task": task.name, "hub": HUB}
+    for key, path in (("path", task.path), ("validation", task.validation)):
+        if path and not Path(path).expanduser().is_file():
+            raise SubloraError(f"{path}: no such file; set task.{key} to {task.name}'s {key.replace('path', 'training')} file")
     paths = [task.path, *([task.validation] if task.validation else map(str, beside(Path(task.path).expanduser())))]
     return {"task": task.name, "files": [corpus_identity(config.Corpus(source="file", path=path))["files"] for path in paths]}
 
