@@ -103,9 +103,11 @@ def _size_panel(ax: Axes, size: pd.Series, lines: Mapping[str, pd.Series], guess
         ax.plot(size, values, marker=marker, color=colour, markersize=5, linewidth=1.5, label=name)
     ax.axhline(guess, color="black", linestyle="--", linewidth=1.2, label="uniform guess")
     best = lines["bound by hoeffding"].idxmin()
-    ax.annotate(f"{lines['bound by hoeffding'][best]:.2f}", (size[best], lines["bound by hoeffding"][best]), xytext=(0, -14),
+    ax.annotate(f"{lines['bound by hoeffding'][best]:.2f}", (size[best], lines["bound by hoeffding"][best]), xytext=(0, 7),
                 textcoords="offset points", ha="center", fontsize=10)  # fmt: skip
     ax.set_xscale("log")
+    ax.xaxis.set_major_formatter("{x:g}")
+    ax.xaxis.set_minor_formatter("")
     ax.set_ylim(0, 1.35 * guess)
     ax.set_xlabel("size of the message (kilobytes)")
 
@@ -125,4 +127,4 @@ def _pareto_panel(ax: Axes, frame: pd.DataFrame, guess: float) -> None:
         ax.axline((0, bound), slope=-1, color="grey", linestyle=":", linewidth=1.0)
     ax.set_xlim(0, right)
     ax.set_ylim(0.85 * lowest, guess + 0.5)
-    ax.set_xlabel("complexity (bits; with the training value it makes the bound)")
+    ax.set_xlabel("complexity (bits)")
