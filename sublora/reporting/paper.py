@@ -49,7 +49,7 @@ def table1(kept: Sequence[Run], paper_scale: Sequence[Run] = ()) -> GT:
                 {
                     "Group": title,
                     "Method": name,
-                    "Published": published_value("table1", metric, method)[0],
+                    "Published": f"{float(published_value('table1', metric, method)[0]):.2f}",
                     "Paper scale": _value(there),
                     "By hoeffding": _value(entries[0]),
                     "By betting": _value(entries[1]),

@@ -256,7 +256,7 @@ def read_bibliography(path: Path) -> dict[str, dict[str, str]]:
 def _reference_text(entry: Mapping[str, str]) -> str:
     where = entry.get("journal") or entry.get("booktitle") or ""
     volume = " ".join(filter(None, [entry.get("volume", ""), f"({entry['number']})" if "number" in entry else ""]))
-    text = f"{escape(entry['author'].replace(' and ', '; '))}. {entry['year']}. “{escape(entry['title'])}.”"
+    text = f"{escape(entry['author'].replace(' and ', '; ').rstrip('.'))}. {entry['year']}. “{escape(entry['title'])}.”"
     if where:
         text += f" <em>{escape(where)}</em>{' ' + escape(volume) if volume else ''}."
     if "url" in entry:

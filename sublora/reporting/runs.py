@@ -10,6 +10,7 @@ import pandas as pd
 
 from sublora.bounds.format import load_certificate
 from sublora.errors import SubloraError
+from sublora.reporting.published import METHODS
 
 RUN_FILES = ("certificate.json", "params.yaml", "metrics.csv")  # a folder with any of these is a run, if unfinished
 GROUPS = ("table1", "figure1", "glue", "paper")  # folders of kept certificates in results/
@@ -107,8 +108,11 @@ def results_folder() -> Path:
 
 
 def kept_runs(group: str) -> tuple[list[Run], list[str]]:
-    """The certificates and logs kept in `results/<group>/<name>/`, as runs, and one line for each thing left out or missing."""
+    """The certificates and logs kept in `results/<group>/<name>/`, as runs, and one line for each thing left out or missing.
+
+    By name, but those named as the publication's methods in its order.
+    """
     runs, skipped = load_runs(results_folder() / group)
     if not runs and not skipped:
         skipped = [f"{results_folder() / group}: no certificates; run `make {group}`"]
-    return runs, skipped
+    return sorted(runs, key=lambda run: list(METHODS).index(run.name) if run.name in METHODS else 0), skipped
