@@ -54,7 +54,8 @@ def main() -> None:
         changed["compression"] |= {"quantizer": quantizer, "levels": levels}
         way = Experiment.from_parameters(changed)
         message, _ = compress(model, store, split, way, folder)
-        entry = min(promised(message, store, split, way, folder / f"{quantizer}-{levels}"), key=lambda entry: entry["bound"])
+        entries = promised(encode(message), store, split, way, folder / f"{quantizer}-{levels}")
+        entry = min(entries, key=lambda entry: entry["bound"])
         table = rate_distortion(values, (quantizer,), (levels,), experiment.compression.entropy_penalty)
         facts = {name: entry[name] for name in ("alpha", "empirical", "bound")}
         parts.append(table.assign(message_bits=8 * len(encode(message)), **facts))

@@ -58,7 +58,7 @@ def main() -> None:
         pretrain(model, store, split, experiment, trained)  # once for all levels: the second call reads the checkpoint
         folder = trained / f"levels-{point['levels']}"
         message, _ = compress(model, store, split, experiment, folder)
-        entries = promised(message, store, split, experiment, folder, by=("iid", "hoeffding"))
+        entries = promised(encode(message), store, split, experiment, folder, by=("iid", "hoeffding"))
         entry = min(entries, key=lambda entry: entry["bound"])
         facts = {name: entry[name] for name in ("alpha", "empirical", "bound", "vacuous_at")}
         coordinates = model.coordinates.numel()

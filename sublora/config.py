@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from sublora.errors import SubloraError
 
@@ -38,11 +38,18 @@ class Corpus(Group):
     path: str | None = None  # text: a folder of files; file: a .jsonl, .csv, .tsv or .parquet file (also .xz, .gz, .bz2)
     field: str = "text"  # the column or key that holds a document's text
     subset: str | None = None  # Hugging Face: the data set's configuration name
-    tokenizer: Literal["bytes", "gpt2"] = "bytes"
+    tokenizer: str = "bytes"  # bytes | gpt2 | a `transformers` tokenizer (./folder, or owner/name on the hub) | llama2.c's (.bin)
     max_documents: Count | None = None  # keep a fixed uniform sample of the pool, for trials
     train: Share = 0.75  # shares of the documents; what remains after train and validation is the test split
     validation: Share = 0.02
     split_seed: Annotated[int, Field(ge=0)] = 0
+
+    @field_validator("tokenizer")
+    @classmethod
+    def _tokenizer_is_a_name(cls, value):
+        if value in ("bytes", "gpt2") or "/" in value or value.endswith(".bin"):
+            return value
+        raise ValueError("must be bytes, gpt2, ./a-folder, owner/name on the hub, or a llama2.c tokenizer (.bin)")
 
     @model_validator(mode="after")
     def _shares_leave_a_test_split(self):
@@ -225,6 +232,31 @@ class Task(Group):
         return self
 
 
+class Pretrained(Group):
+    """A causal language model trained elsewhere, every weight of which is rounded and coded: in place of model's sizes, subspace,
+    training and compression. Of the ways listed here the message names the one that pilot units choose."""
+
+    source: str  # any AutoModelForCausalLM by folder or hub name, or a llama2.c checkpoint (.bin)
+    bits: tuple[Annotated[int, Field(ge=2, le=8)], ...] = (3, 4, 5)  # of a weight, to choose from
+    scales: tuple[Literal["tensor", "row"], ...] = ("tensor", "row")  # one scale for a matrix or for each row, to choose from
+    architecture: dict[str, Any] | None = None  # its configuration; null: what `source` says, and a certificate then states
+
+    @model_validator(mode="before")
+    @classmethod
+    def _yaml_lists_are_tuples(cls, values):
+        if isinstance(values, Mapping):
+            lists = {key: tuple(value) for key in ("bits", "scales") if isinstance(value := values.get(key), list)}
+            values = {**values, **lists}
+        return values
+
+    @model_validator(mode="after")
+    def _something_to_choose_from(self):
+        for key in ("bits", "scales"):
+            if not (choices := getattr(self, key)) or len(set(choices)) < len(choices):
+                raise ValueError(f"{key} must be a list of one or more choices, each once")
+        return self
+
+
 class Experiment(Group):
     """One params file: one experiment."""
 
@@ -237,6 +269,7 @@ class Experiment(Group):
     compression: Compression = Compression()
     bounds: Bounds = Bounds()
     task: Task | None = None  # fine-tuning: in place of corpus and model
+    pretrained: Pretrained | None = None  # a model trained elsewhere; of `model`, only the block is then its own
 
     @model_validator(mode="before")
     @classmethod
@@ -253,6 +286,10 @@ class Experiment(Group):
             raise ValueError(f"bounds.stride {self.stride} exceeds model.block {self.model.block}")
         if "glue" in self.notebooks and self.task is None:
             raise ValueError("notebook glue needs the group task, with the name of a GLUE task and, for a local file, its path")
+        if "pretrained" in self.notebooks and self.pretrained is None:
+            raise ValueError("notebook pretrained needs the group pretrained, with the source of a model")
+        if self.task and self.pretrained:
+            raise ValueError("task and pretrained exclude each other: a classifier's base model is task.model")
         if self.task and self.subspace.parametrization not in FOR_TASKS:
             raise ValueError(f"subspace.parametrization must be {' or '.join(FOR_TASKS)} for a task")
         return self
@@ -295,7 +332,8 @@ def _explain(error: Mapping[str, Any]) -> str:
     if error["type"] == "extra_forbidden":
         fields = Experiment.model_fields
         for group in groups:
-            fields = (Task if group == "task" else fields[group].annotation).model_fields
+            optional = {"task": Task, "pretrained": Pretrained}
+            fields = (optional.get(group) or fields[group].annotation).model_fields
         nearest = difflib.get_close_matches(str(key), fields, n=1, cutoff=0.0)[0]
         return f"unknown key {where!r}; did you mean {'.'.join([*map(str, groups), nearest])!r}?"
     message = error["msg"].removeprefix("Value error, ")

@@ -24,7 +24,7 @@ from traitlets import default
 import sublora
 from sublora.atomic import write_text
 from sublora.config import Experiment
-from sublora.data.corpora import corpus_identity
+from sublora.data.corpora import corpus_identity, files_fingerprint
 from sublora.errors import SubloraError
 from sublora.finetune import data_identity
 from sublora.progress import PLAIN
@@ -50,6 +50,8 @@ def run(params: Path, runs: Path, notebooks: Path, force: bool = False) -> Path:
             raise SubloraError(f"{params}: key 'notebooks': there is no {source}; there are: {there_are}")
     folder = runs / experiment.name
     corpus = data_identity(experiment.task) if experiment.task else corpus_identity(experiment.corpus)
+    if experiment.pretrained and (source := Path(experiment.pretrained.source)).exists():
+        corpus = {**corpus, "pretrained": files_fingerprint(source)}
     write_text(folder / "params.yaml", yaml.safe_dump(experiment.parameters(), sort_keys=False))
     with _alone(folder):
         steps = {} if force else _steps(folder)

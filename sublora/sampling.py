@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from sublora.bounds.format import load_certificate, message_of
-from sublora.compression import MessageError, Quantized, rebuild
+from sublora.compression import MessageError, Quantized, decode_model
 from sublora.config import Experiment
 from sublora.data import Tokenizer, get_tokenizer
 from sublora.errors import SubloraError
@@ -28,10 +28,9 @@ def load_model(path: Path) -> tuple[torch.nn.Module, Tokenizer]:
         experiment = Experiment.from_parameters(certificate["params"], f"{path}: params")
         tokenizer = get_tokenizer(experiment.corpus.tokenizer)
         try:
-            subspace, _ = rebuild(message_of(certificate), experiment.model, tokenizer.vocab_size)
+            return decode_model(message_of(certificate), experiment, tokenizer.vocab_size).model, tokenizer
         except MessageError as error:
             raise SubloraError(f"{path}: key 'message': {error}; make the run again") from None
-        return subspace.materialized(), tokenizer
     tensors, facts = load_checkpoint(path, {})
     groups = {key: facts.get(key) for key in ("corpus", "model", "subspace")}
     experiment = Experiment.from_parameters({"name": "checkpoint", **groups}, str(path))

@@ -31,7 +31,7 @@ def made(tmp_path_factory):
     model = build(experiment.model, experiment.subspace, store.vocab_size)
     pretrain(model, store, split, experiment, folder)
     message, _ = compress(model, store, split, experiment, folder)
-    data = seal(message, store, split, experiment)
+    data = seal(encode(message), store, split, experiment)
     scores = evaluate(data, store, split, experiment)
     path = folder / "certificate.json"
     certificate = write_certificate(path, contents(data, store, split, experiment, scores), {"score": scores.seconds})
@@ -94,7 +94,7 @@ def test_evaluating_all_documents_has_no_subsampling_term(made):
     changed = experiment.parameters()
     changed["bounds"]["documents"] = None
     whole = Experiment.from_parameters(changed)
-    data = seal(message, store, split, whole)
+    data = seal(encode(message), store, split, whole)
     certificate = contents(data, store, split, whole, evaluate(data, store, split, whole))
     rows = [b for b in certificate["bounds"] if b["inequality"] == "hoeffding"]
     assert all(b["evaluated"] == b["units"] == len(split.train) and b["parts"]["subsampling"] == 0 for b in rows)

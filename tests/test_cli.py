@@ -18,7 +18,7 @@ from sublora import pipeline
 from sublora.bounds.certificate import contents, seal, write_certificate
 from sublora.bounds.evaluation import evaluate
 from sublora.bounds.format import load_certificate, message_of
-from sublora.compression import compress
+from sublora.compression import compress, encode
 from sublora.config import Experiment
 from sublora.data import draw_split, prepare
 from sublora.models import build
@@ -37,7 +37,7 @@ def made(tmp_path_factory):
     model = build(experiment.model, experiment.subspace, store.vocab_size)
     pretrain(model, store, split, experiment, folder)
     message, _ = compress(model, store, split, experiment, folder)
-    data = seal(message, store, split, experiment)
+    data = seal(encode(message), store, split, experiment)
     certificate = contents(data, store, split, experiment, evaluate(data, store, split, experiment))
     write_certificate(folder / "certificate.json", certificate, {"train": 1.0})
     return SimpleNamespace(home=home, texts=home / "texts", folder=folder, store=store)

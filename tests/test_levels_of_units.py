@@ -11,7 +11,7 @@ from sublora.bounds.smoothing import loss_range, smoothed_bits
 from sublora.bounds.statements import metric
 from sublora.bounds.subsampling import subsample
 from sublora.bounds.verify import verify
-from sublora.compression import compress
+from sublora.compression import compress, encode
 from sublora.config import ALPHA_GRID, TOP_K, Experiment
 from sublora.data import draw_split, prepare
 from sublora.models import build
@@ -37,7 +37,7 @@ def made(tmp_path_factory):
 @pytest.fixture(scope="module")
 def certified(made):
     folder, store, split, experiment, message = made
-    data = seal(message, store, split, experiment, folder)
+    data = seal(encode(message), store, split, experiment, folder)
     scores = evaluate(data, store, split, experiment, folder)
     certificate = contents(data, store, split, experiment, scores)
     return data, scores, write_certificate(folder / "certificate.json", certificate, {"score": scores.seconds})
@@ -93,7 +93,7 @@ def test_with_all_tokens_there_is_no_subsampling_term(made):
     changed = experiment.parameters()
     changed["bounds"] |= {"levels": ["token", "document"], "tokens": None, "documents": None, "sequences": None}
     whole = Experiment.from_parameters(changed)
-    data = seal(message, store, split, whole)
+    data = seal(encode(message), store, split, whole)
     certificate = contents(data, store, split, whole, evaluate(data, store, split, whole))
     rows = [b for b in certificate["bounds"] if b["inequality"] in ("azuma", "hoeffding")]
     assert rows and all(b["parts"]["subsampling"] == 0 and b["evaluated"] == b["units"] for b in rows)

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from sublora.data import get_tokenizer
 from sublora.errors import SubloraError
-from sublora.models.llama2c import Llama2cTokenizer, load_llama2c
+from sublora.models.llama2c import load_llama2c
 
 DIM, HIDDEN, LAYERS, HEADS, KV, V, CONTEXT = 16, 24, 2, 4, 2, 11, 20
 SIZE = DIM // HEADS
@@ -101,10 +102,19 @@ def tokenizer_file(path, extra):
 
 
 def test_the_best_score_is_merged_first_and_unknown_letters_are_bytes(tmp_path):
-    tokenizer = Llama2cTokenizer(tokenizer_file(tmp_path / "t.bin", [b" a", b"ab", b" ", b"a", b"b"]))
-    ids = tokenizer.encode("ab\u00e9")
-    assert [tokenizer.tokens[i] for i in ids[:2]] == [b" a", b"b"], "' a' comes before 'ab'"
+    tokenizer = get_tokenizer(str(tokenizer_file(tmp_path / "t.bin", [b" a", b"ab", b" ", b"a", b"b"])))
+    assert (tokenizer.name, tokenizer.vocab_size, tokenizer.eot) == ("t.bin", 264, 1)
+    ids = tokenizer.encode("ab\u00e9").tolist()
+    assert ids[:2] == [259, 263], "' a' comes before 'ab'"
     assert ids[2:] == [0xC3 + 3, 0xA9 + 3] and tokenizer.decode([1, *ids]) == "ab\u00e9"
+
+
+def test_text_that_looks_like_a_special_token_is_text(tmp_path):
+    extra = [b" ", *(bytes([letter]) for letter in b"<s>0x1F/")]
+    tokenizer = get_tokenizer(str(tokenizer_file(tmp_path / "t.bin", extra)))
+    for text in ("<s>", "</s><s>", "<0x1F>"):
+        ids = tokenizer.encode(text)
+        assert min(ids) >= 259 and tokenizer.decode(ids) == text
 
 
 def test_damaged_tokenizers_are_named(tmp_path):
@@ -112,6 +122,9 @@ def test_damaged_tokenizers_are_named(tmp_path):
     for data in (path.read_bytes()[:-1], path.read_bytes()[:100], b"", path.read_bytes() + struct.pack("<fi", 0.0, -5)):
         path.write_bytes(data)
         with pytest.raises(SubloraError, match="not a llama2.c tokenizer"):
-            Llama2cTokenizer(path)
+            get_tokenizer(str(path))
+    for extra, says in (([b"\xff\xfe"], "is not UTF-8"), ([b"a", b"a"], "there twice")):
+        with pytest.raises(SubloraError, match=says):
+            get_tokenizer(str(tokenizer_file(path, extra)))
     with pytest.raises(SubloraError, match="cannot read"):
-        Llama2cTokenizer(tmp_path / "none.bin")
+        get_tokenizer(str(tmp_path / "none.bin"))

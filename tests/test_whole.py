@@ -11,9 +11,10 @@ from sublora import config
 from sublora.compression.fields import MessageError, varint
 from sublora.compression.whole import decode_whole, encode_whole, quantize_whole, rebuild_whole
 from sublora.config import ALPHA_GRID
+from sublora.data import get_tokenizer
 from sublora.errors import SubloraError
 from sublora.models import GPT
-from sublora.models.llama2c import Llama2cTokenizer, load_llama2c
+from sublora.models.llama2c import load_llama2c
 
 STORIES = HOME.parent / "shared" / "data" / "stories260K"
 STORY = (
@@ -99,7 +100,7 @@ def stories():
     if not STORIES.is_dir():
         pytest.skip(f"{STORIES} is not there")
     checkpoint = next(path for path in STORIES.iterdir() if path.suffix == ".bin" and "tok" not in path.name)
-    return load_llama2c(checkpoint), Llama2cTokenizer(STORIES / "tok512.bin"), checkpoint
+    return load_llama2c(checkpoint), get_tokenizer(str(STORIES / "tok512.bin")), checkpoint
 
 
 @torch.no_grad()

@@ -10,6 +10,7 @@ import json
 import os
 import platform
 from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from sublora.bounds.statements import (
     metric,
     metrics,
 )
-from sublora.compression import Message, encode, published_bits, rebuild
+from sublora.compression import decode_model, with_alpha
 from sublora.config import ALPHA_GRID, TOP_K, Experiment
 from sublora.data import Split, TokenStore
 from sublora.models import initial_weights_sha256
@@ -46,7 +47,7 @@ UNITS = {
 
 
 def promised(
-    message: Message,
+    message: bytes,
     store: TokenStore,
     split: Split,
     experiment: Experiment,
@@ -60,22 +61,22 @@ def promised(
     that what is chosen by it and is in the message costs nothing more (candidates A = 1; THEORY 5). No entry is a claim.
     folder: where the scores are kept.
     """
-    draft = encode(message.with_alpha(ALPHA_GRID[0]))
     level = experiment.bounds.levels[0]
-    pilot = evaluate_pilot(draft, store, split, experiment, folder)[level]
+    pilot = evaluate_pilot(message, store, split, experiment, folder)[level]
     units = {level: unit_count(level, store, split.train, experiment.model.block)}
     scores = pilot.repeated(evaluated_units(level, experiment, units[level]), units[level])
     entries = []
     for alpha in ALPHA_GRID:
-        facts = Facts(8 * len(draft), alpha, store.vocab_size, experiment.bounds.delta, units, len(store))
+        facts = Facts(8 * len(message), alpha, store.vocab_size, experiment.bounds.delta, units, len(store))
         entries.append(bound(level, metric("bpd", alpha, store.vocab_size), *(by or HEADLINES[level]), scores, pilot, facts))
     return entries
 
 
-def seal(message: Message, store: TokenStore, split: Split, experiment: Experiment, folder: Path | None = None) -> bytes:
-    """The final message: its smoothing weight is the one that promises the smallest bound (`promised`)."""
+def seal(message: bytes, store: TokenStore, split: Split, experiment: Experiment, folder: Path | None = None) -> bytes:
+    """The final message: the same model, with the smoothing weight that promises the smallest bound (`promised`)."""
     entries = promised(message, store, split, experiment, folder)
-    return encode(message.with_alpha(min(entries, key=lambda entry: entry["bound"])["alpha"]))
+    best = min(entries, key=lambda entry: entry["bound"])
+    return with_alpha(message, best["alpha"], experiment, store.vocab_size)
 
 
 def contents(message: bytes, store: TokenStore, split: Split, experiment: Experiment, evaluation: Evaluation) -> dict[str, Any]:
@@ -83,9 +84,9 @@ def contents(message: bytes, store: TokenStore, split: Split, experiment: Experi
 
     message: the model file; it must decode under the experiment's architecture. evaluation: its scores (`evaluate`).
     """
-    _, decoded = rebuild(message, experiment.model, store.vocab_size)
+    decoded = decode_model(message, experiment, store.vocab_size)
     units = {level: unit_count(level, store, split.train, experiment.model.block) for level in experiment.bounds.levels}
-    bits, paper_bits = 8 * len(message), published_bits(decoded)
+    bits, paper_bits = 8 * len(message), decoded.published_bits
     facts = Facts(bits, decoded.alpha, store.vocab_size, experiment.bounds.delta, units, len(store))
     bounds = list(all_bounds(evaluation.training, evaluation.pilot, facts))
     return {
@@ -140,6 +141,7 @@ def write_certificate(path: str | os.PathLike, certificate: Mapping[str, Any], s
             "sublora": sublora.__version__,
             "python": platform.python_version(),
             "torch": torch.__version__,
+            "transformers": version("transformers"),
             "platform": platform.platform(),
             "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine() + " CPU",
             "dtype": "float32",
@@ -161,8 +163,7 @@ def _public(store: TokenStore, experiment: Experiment) -> dict[str, Any]:
     """What the decoder and the reader may assume: fixed before the training split was drawn."""
     return {
         "package": f"sublora {sublora.__version__}",
-        "architecture": {"name": "gpt", **experiment.model.model_dump(mode="json")},
-        "initial_weights_sha256": initial_weights_sha256(experiment.model, store.vocab_size),
+        **_architecture(store, experiment),
         "tokenizer": experiment.corpus.tokenizer,
         "end_of_text": store.eot,
         "units": {level: UNITS[level] for level in experiment.bounds.levels},
@@ -175,3 +176,10 @@ def _public(store: TokenStore, experiment: Experiment) -> dict[str, Any]:
         "assumptions": {level: list(ASSUMPTIONS[level]) for level in experiment.bounds.levels},
         "tolerance": TOLERANCE,
     }
+
+
+def _architecture(store: TokenStore, experiment: Experiment) -> dict[str, Any]:
+    if experiment.pretrained:  # all weights are in the message
+        return {"architecture": {"name": "transformers", **experiment.pretrained.architecture}, "initial_weights_sha256": None}
+    architecture = {"name": "gpt", **experiment.model.model_dump(mode="json")}
+    return {"architecture": architecture, "initial_weights_sha256": initial_weights_sha256(experiment.model, store.vocab_size)}

@@ -15,7 +15,7 @@ import torch
 
 from sublora.bounds.scoring import Scores, Windows, score, sequences, token_windows, unit_windows
 from sublora.bounds.subsampling import subsample
-from sublora.compression import encode, rebuild
+from sublora.compression import decode_model, with_alpha
 from sublora.config import ALPHA_GRID, Experiment
 from sublora.data import Split, TokenStore
 
@@ -76,7 +76,7 @@ def evaluate_pilot(
 
     They are seeded with the message as it is with the first smoothing weight of the grid, so that its own choice does not matter.
     """
-    scores, draft = {}, _draft(message, store, experiment)
+    scores, draft = {}, with_alpha(message, ALPHA_GRID[0], experiment, store.vocab_size)
     for level in experiment.bounds.levels:
         m = unit_count(level, store, split.train, experiment.model.block)
         n = max(1, round(experiment.bounds.pilot * evaluated_units(level, experiment, m)))
@@ -87,11 +87,6 @@ def evaluate_pilot(
 
 def _purpose(level: str, purpose: str = "certificate") -> str:
     return purpose if level == "document" else f"{purpose} {level}"
-
-
-def _draft(message: bytes, store: TokenStore, experiment: Experiment) -> bytes:
-    _, decoded = rebuild(message, experiment.model, store.vocab_size)
-    return encode(decoded.with_alpha(ALPHA_GRID[0]))
 
 
 def _windows(
@@ -117,11 +112,10 @@ def _score(
     part: str,
     folder: Path | None,
 ) -> Scores:
-    subspace, _ = rebuild(message, experiment.model, store.vocab_size)
-    model = subspace.materialized().to("cuda" if torch.cuda.is_available() else "cpu")
+    model = decode_model(message, experiment, store.vocab_size).model.to("cuda" if torch.cuda.is_available() else "cpu")
     windows, offsets = _windows(store, documents, level, drawn, experiment.model.block, experiment.stride)
     # The smoothing weight plays no part in the scores: models that differ in it alone share them.
-    identity = hashlib.sha256(_draft(message, store, experiment)).hexdigest()
+    identity = hashlib.sha256(with_alpha(message, ALPHA_GRID[0], experiment, store.vocab_size)).hexdigest()
     options = {"expectations": level == "token", "identity": identity}
     options["keep"] = folder / "scores" / f"{part}-{level}.safetensors" if folder else None
     # Certificates are float32 throughout: TF32 and reduced-precision matrix products are off while they are made.

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError,
 from sublora.errors import SubloraError
 
 FORMAT = "sublora-certificate/1"
-LARGEST_CERTIFICATE = 64 * 2**20  # bytes; a certificate is small enough to mail
+LARGEST_CERTIFICATE = 256 * 2**20  # bytes; of a trained subspace it is small enough to mail, of GPT-2 it has 60 million
 
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(gt=0, lt=1)]

@@ -57,10 +57,11 @@ def optimize(
             message, _ = compress(model, store, split, way, place)
             with torch.no_grad():
                 model.coordinates.copy_(trained)
-            entry = min(promised(message, store, split, way, place), key=lambda entry: entry["bound"])
+            data = encode(message)
+            entry = min(promised(data, store, split, way, place), key=lambda entry: entry["bound"])
             gap = entry["bound"] - entry["empirical"]
             coder, _ = shortest(message.symbols, message.codebook)
-            bits = 8 * len(encode(message))
+            bits = 8 * len(data)
             rows.append((quantizer, count, coder, bits, entry["alpha"], entry["empirical"], gap, entry["bound"]))
             if best is None or entry["bound"] < best[0]:
                 best = entry["bound"], message, way
@@ -87,7 +88,7 @@ def optimize_run(
     message, way, table = optimize(model, store, split, experiment, folder / "ways", quantizers, levels)
     searched = time.monotonic() - began
     way = way.model_copy(update={"name": folder.name})
-    data = seal(message, store, split, way, folder / "ways" / f"{way.compression.quantizer}-{way.compression.levels}")
+    data = seal(encode(message), store, split, way, folder / "ways" / f"{way.compression.quantizer}-{way.compression.levels}")
     scores = evaluate(data, store, split, way, folder)
     write_text(folder / "trade-off.csv", table.to_csv(index=False))
     write_text(folder / "params.yaml", yaml.safe_dump(way.parameters(), sort_keys=False))

@@ -14,6 +14,7 @@ from sublora.data import TokenStore, draw_split, prepare, store_path
 from sublora.errors import SubloraError
 from sublora.finetune.verify import again as classifier_again
 from sublora.models import model_weights
+from sublora.models.pretrained import causal_weights
 
 LARGEST_MODEL = 10**9
 UNSCORED = ("environment", "certificate_sha256")
@@ -25,8 +26,8 @@ def verify(path: Path, corpora: Path) -> list[str]:
 
     Everything is computed anew from the message, the params and the corpus. Counts and texts must be equal, measured values and
     bounds within `TOLERANCE`. corpora: folder of prepared corpora. The embedded corpus is made there if it is missing; any
-    other must have been prepared before, because a stranger's certificate shall not choose which files are read here. Nor does
-    it choose how much memory is taken: models of more than `LARGEST_MODEL` weights are refused.
+    other, or one of another tokenizer, must have been prepared before: a stranger's certificate shall not choose which files are
+    read. Nor does it choose how much memory is taken: models of more than `LARGEST_MODEL` weights are refused.
     Raises SubloraError when the certificate cannot be read, or its corpus cannot be had here.
     """
     certificate = load_certificate(path)
@@ -39,7 +40,7 @@ def verify(path: Path, corpora: Path) -> list[str]:
     message = message_of(certificate)
     if experiment.task:
         return wrong + _compared(certificate, lambda: classifier_again(path, certificate, message, experiment))
-    if model_weights(experiment.model, certificate["corpus"]["vocab_size"]) > LARGEST_MODEL:
+    if _weights(path, experiment, certificate["corpus"]["vocab_size"]) > LARGEST_MODEL:
         raise SubloraError(f"{path}: params.model: more than {LARGEST_MODEL:,} weights; verify it on a machine made for that")
     store = _corpus(path, experiment.corpus, corpora)
     if store.sha256 != certificate["corpus"]["sha256"]:
@@ -64,11 +65,23 @@ def _compared(certificate: Mapping[str, Any], compute: Callable[[], dict[str, An
     return list(_differences(stated, again, ""))
 
 
+def _weights(path: Path, experiment: Experiment, vocab_size: int) -> int:
+    if experiment.pretrained is None:
+        return model_weights(experiment.model, vocab_size)
+    if experiment.pretrained.architecture is None:
+        raise SubloraError(f"{path}: params.pretrained.architecture: missing, so no one knows what the message's weights are for")
+    try:
+        return causal_weights(experiment.pretrained.architecture)
+    except SubloraError as error:
+        raise SubloraError(f"{path}: params.{error}") from None
+
+
 def _corpus(path: Path, corpus: Corpus, corpora: Path) -> TokenStore:
-    if corpus.source != "python-stdlib" and not store_path(corpus, corpora).exists():
+    ours = corpus.source == "python-stdlib" and corpus.tokenizer in ("bytes", "gpt2")
+    if not ours and not store_path(corpus, corpora).exists():
         raise SubloraError(
-            f"{path}: its corpus ({corpus.source}, path {corpus.path}) is not prepared in {corpora}; if you trust the "
-            "certificate's choice of data, prepare it with `sublora data`"
+            f"{path}: its corpus ({corpus.source}, path {corpus.path}, tokenizer {corpus.tokenizer}) is not prepared in "
+            f"{corpora}; if you trust the certificate's choice of data, prepare it with `sublora data`"
         )
     return prepare(corpus, corpora)
 

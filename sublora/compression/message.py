@@ -98,8 +98,8 @@ def _kind(subspace: config.Subspace) -> int:
     return IN_A_SUBSPACE.get(subspace.parametrization, kind) | PROJECTORS.index(subspace.projector) << 3
 
 
-def decode(data: bytes, largest_dimension: int) -> Message:
-    """The message that `data` is; `largest_dimension` bounds d, and with it time and memory, before anything is decoded.
+def decode(data: bytes, most: int) -> Message:
+    """The message that `data` is; `most` bounds d, and with it time and memory, before anything is decoded.
 
     Raises MessageError, saying what is wrong, for anything that `encode` cannot have made.
     """
@@ -108,8 +108,8 @@ def decode(data: bytes, largest_dimension: int) -> Message:
         raise MessageError(f"unknown message format {found:#04x}; this version of sublora reads {FORMAT:#04x}")
     values = _parametrization(reader.byte())
     parametrization, dimension, values["seed"] = values["parametrization"], reader.varint(), reader.varint()
-    if not 1 <= dimension <= largest_dimension:
-        raise MessageError(f"the message has {dimension:,} coordinates; the model has at most {largest_dimension:,}")
+    if not 1 <= dimension <= most:
+        raise MessageError(f"the message has {dimension:,} coordinates; the model has at most {most:,}")
     values["dimension"] = dimension if values.pop("subspace") else None
     if parametrization in ("sublora", "lora"):
         values["rank"], values["lora_alpha"] = reader.varint(), float(reader.varint())
@@ -145,13 +145,17 @@ def _parametrization(byte: int) -> dict[str, str | bool]:
     return {"parametrization": name, "projector": PROJECTORS[projector], "subspace": subspace}
 
 
+def largest_dimension(model: config.Model, vocab_size: int) -> int:
+    """No parametrization trains more weights than this: LoRA of a rank up to the width has at most twice the model's."""
+    return 2 * model_weights(model, vocab_size)
+
+
 def rebuild(data: bytes, model: config.Model, vocab_size: int) -> tuple[Subspace, Message]:
     """The model that `data` is, from these bytes and public facts alone; in evaluation mode, its weights written out.
 
     Raises MessageError when the bytes are not a message for this architecture.
     """
-    # No parametrization trains more weights than this: LoRA of a rank up to the width has at most twice the model's.
-    message = decode(data, largest_dimension=2 * model_weights(model, vocab_size))
+    message = decode(data, largest_dimension(model, vocab_size))
     if max(message.subspace.rank, message.subspace.blocks) > model.width:
         raise MessageError(f"the message has a LoRA rank or a number of blocks beyond any use at width {model.width}")
     try:

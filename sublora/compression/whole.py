@@ -84,6 +84,15 @@ def decode_whole(data: bytes, shapes: Sequence[tuple[str, torch.Size]]) -> tuple
     return tensors, alpha
 
 
+def whole_with_alpha(data: bytes, alpha: float) -> bytes:
+    """The same model with another smoothing weight of the grid. Raises MessageError if `data` is no whole model's message."""
+    reader = Reader(data)
+    if reader.byte() != FORMAT:
+        raise MessageError("not the message of a whole model")
+    settings = reader.byte()
+    return data[: reader.position - 1] + bytes([settings & 31 | ALPHA_GRID.index(alpha) << 5]) + data[reader.position :]
+
+
 def quantize_whole(model: nn.Module, bits: int, alpha: float, rows: bool = False) -> bytes:
     """`encode_whole` of all parameters of a model; tied ones are there once."""
     return encode_whole(dict(model.named_parameters()), bits, alpha, rows)

@@ -58,15 +58,17 @@ def corpus_identity(corpus: Corpus) -> dict[str, Any]:
     Files count by path, size and time of last change; the standard library by the interpreter's version and its folder.
     """
     identity = {"source": corpus.source, "tokenizer": corpus.tokenizer, "max_documents": corpus.max_documents}
+    if corpus.tokenizer not in ("bytes", "gpt2") and Path(corpus.tokenizer).exists():
+        identity["tokenizer files"] = files_fingerprint(Path(corpus.tokenizer))
     if corpus.source == "python-stdlib":
         return identity | {"python": sys.version, "folder": str(_stdlib())}
     if corpus.source == "text":
-        return identity | {"files": _fingerprint(_folder(corpus))}
+        return identity | {"files": files_fingerprint(_folder(corpus))}
     if corpus.source == "file":
-        return identity | {"field": corpus.field, "files": _fingerprint(_path(corpus))}
+        return identity | {"field": corpus.field, "files": files_fingerprint(_path(corpus))}
     name = _hub_name(corpus)
     local = Path(name)
-    files = _fingerprint(local) if local.exists() else None
+    files = files_fingerprint(local) if local.exists() else None
     return identity | {"name": name, "subset": corpus.subset, "field": corpus.field, "files": files}
 
 
@@ -157,7 +159,7 @@ def _files(folder: Path) -> list[Path]:
     return sorted(files, key=lambda path: path.relative_to(folder).as_posix())
 
 
-def _fingerprint(path: Path) -> str:
+def files_fingerprint(path: Path) -> str:
     """SHA-256 over the resolved path, and every file's relative path, size in bytes and time of last change."""
     path = path.resolve()
     digest = hashlib.sha256(str(path).encode("utf-8", "surrogateescape"))

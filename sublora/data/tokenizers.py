@@ -1,12 +1,15 @@
-"""Text to token ids and back: bytes, or GPT-2's byte-pair encoding."""
+"""Text to token ids and back: bytes, GPT-2's byte-pair encoding, or the tokenizer of a model trained elsewhere."""
 
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import tiktoken
+import tokenizers
 
+from sublora.data.llama2c import load_llama2c_tokenizer
 from sublora.errors import SubloraError
 
 
@@ -46,15 +49,18 @@ class Tokenizer:
 
 
 def get_tokenizer(name: str) -> Tokenizer:
-    """The tokenizer `bytes` (V = 257: 256 bytes and end-of-text) or `gpt2` (V = 50257, through tiktoken).
+    """The tokenizer `bytes` (V = 257: 256 bytes and end-of-text), `gpt2` (V = 50257, through tiktoken), a llama2.c one (a path that
+    ends in .bin), or any other that `transformers` loads, by folder or hub name.
 
-    Raises SubloraError for another name, and when tiktoken can neither find nor download the two files of `gpt2`.
+    Raises SubloraError when there is none of that name, or its files can neither be found nor downloaded.
     """
     if name == "bytes":
         return Tokenizer("bytes", 257, 256, _utf8_ids, bytes)
     if name == "gpt2":
         return _gpt2()
-    raise SubloraError(f"corpus.tokenizer: unknown tokenizer {name!r}; choose bytes or gpt2")
+    if name.endswith(".bin"):
+        return _fast(Path(name).name, *load_llama2c_tokenizer(name))
+    return _transformers(name)
 
 
 def _utf8_ids(text: str) -> np.ndarray:
@@ -72,3 +78,39 @@ def _gpt2() -> Tokenizer:
         ) from None
     to_ids = functools.partial(encoding.encode_to_numpy, disallowed_special=())
     return Tokenizer("gpt2", encoding.n_vocab, encoding.eot_token, to_ids, encoding.decode_bytes)
+
+
+def _transformers(name: str) -> Tokenizer:
+    from transformers import AutoTokenizer  # here, because importing it takes seconds
+
+    try:
+        loaded = AutoTokenizer.from_pretrained(name, use_fast=True, trust_remote_code=False)
+    except Exception as error:  # transformers passes on whatever its downloader, its parsers or the file system raise
+        raise SubloraError(
+            f"corpus.tokenizer: transformers cannot load {name!r} ({type(error).__name__}): no such folder, or no network and not "
+            "in the hub's cache; choose bytes or gpt2, or give a folder or a name on the hub"
+        ) from None
+    eot = loaded.eos_token_id if loaded.eos_token_id is not None else loaded.bos_token_id
+    if eot is None or not loaded.is_fast:
+        raise SubloraError(f"corpus.tokenizer: {name!r} has no end-of-text token, or no fast form; give another tokenizer")
+    # The folder's name is no part of what the tokens are; the ids themselves are in the store's SHA-256.
+    return _fast(Path(name).name, loaded.backend_tokenizer, eot)
+
+
+def _fast(name: str, backend: tokenizers.Tokenizer, eot: int) -> Tokenizer:
+    """All text is ordinary text to it: what looks like a special token is read letter by letter."""
+    backend.encode_special_tokens = True
+    backend.no_truncation()
+    backend.no_padding()
+
+    def to_ids(text: str) -> np.ndarray:
+        ids = np.array(backend.encode(text, add_special_tokens=False).ids, dtype=np.int64)
+        if (ids == eot).any():
+            raise SubloraError(f"tokenizer {name}: a text has the end-of-text token {eot} inside; take another tokenizer")
+        return ids
+
+    def to_bytes(ids: list[int]) -> bytes:
+        return backend.decode(ids, skip_special_tokens=True).encode()
+
+    largest = max(backend.get_vocab(with_added_tokens=True).values())
+    return Tokenizer(name, largest + 1, eot, to_ids, to_bytes)

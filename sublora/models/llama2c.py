@@ -1,4 +1,4 @@
-"""Small Llamas trained elsewhere: checkpoints and tokenizers in the binary format of llama2.c (karpathy, MIT)."""
+"""Small Llamas trained elsewhere: checkpoints in the binary format of llama2.c (karpathy, MIT)."""
 
 import struct
 from pathlib import Path
@@ -11,7 +11,7 @@ from sublora.errors import SubloraError
 
 HEADER = 7  # int32: dim, hidden dim, layers, heads, kv heads, vocabulary, context
 LARGEST = 10**9  # weights; a header that asks for more is refused
-BEGIN, BYTES = 1, 3  # ids of the begin-of-text token and of the first single byte
+BEGIN = 1  # id of the begin-of-text token
 
 
 def load_llama2c(path: str | Path) -> nn.Module:
@@ -89,50 +89,6 @@ def load_llama2c(path: str | Path) -> nn.Module:
 def _halves(weight: torch.Tensor, heads: int) -> torch.Tensor:
     """Rows of each head from pairs (0, 1), (2, 3), … to the first of all pairs, then the second."""
     return weight.unflatten(0, (heads, -1, 2)).transpose(1, 2).reshape(weight.shape)
-
-
-class Llama2cTokenizer:
-    """A llama2.c tokenizer file: for each token a score and its bytes. Text is merged greedily, the best score first."""
-
-    def __init__(self, path: str | Path):
-        """Raises SubloraError naming the file when it is not one."""
-        data, self.tokens, self.scores = _contents(Path(path)), [], []
-        position = 4
-        while position < len(data):
-            if position + 8 > len(data):
-                raise SubloraError(f"{path}: not a llama2.c tokenizer: it ends within a token")
-            score, length = struct.unpack("<fi", data[position : position + 8])
-            position += 8 + length
-            if length < 0 or position > len(data):
-                raise SubloraError(f"{path}: not a llama2.c tokenizer: a token has {length} bytes")
-            self.tokens.append(data[position - length : position])
-            self.scores.append(score)
-        if len(self.tokens) < BYTES + 256:
-            raise SubloraError(f"{path}: not a llama2.c tokenizer: {len(self.tokens)} tokens are fewer than all bytes need")
-        self.ids = {token: i for i, token in reversed(list(enumerate(self.tokens)))}
-
-    @property
-    def vocab_size(self) -> int:
-        return len(self.tokens)
-
-    def encode(self, text: str) -> list[int]:
-        """Ids of a text, without the begin-of-text token; as in training, a space goes before it."""
-        ids = []
-        for character in " " + text:
-            data = character.encode()
-            ids += [self.ids[data]] if data in self.ids else [byte + BYTES for byte in data]
-        while True:
-            pairs = [self.ids.get(self.tokens[a] + self.tokens[b], -1) for a, b in zip(ids, ids[1:], strict=False)]
-            known = [i for i, token in enumerate(pairs) if token >= 0]
-            if not known:
-                return ids
-            best = max(known, key=lambda i: self.scores[pairs[i]])
-            ids[best : best + 2] = [pairs[best]]
-
-    def decode(self, ids: list[int]) -> str:
-        """The text of some ids; the space before it is dropped."""
-        pieces = (bytes([i - BYTES]) if BYTES <= i < BYTES + 256 else self.tokens[i] for i in ids if i > 2)
-        return b"".join(pieces).decode(errors="replace").removeprefix(" ")
 
 
 def _contents(path: Path) -> bytes:

@@ -1,6 +1,7 @@
 """The compression page: rate, distortion and bound of every combination (`make compression`), and what projectors cost."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -11,6 +12,8 @@ from matplotlib.figure import Figure
 
 from sublora.errors import SubloraError
 from sublora.reporting.figures import _axes, _in_style, _legend_above, _nothing
+from sublora.reporting.reading import SHOWN_K, in_percent, metric_name, rounded_up, statements
+from sublora.reporting.runs import Run
 from sublora.reporting.tables import DASH, _dressed
 
 COLUMNS = ("quantizer", "levels", "coder", "entropy_bits", "payload_bits", "codebook_bits", "bits_per_coordinate", "distortion")
@@ -141,3 +144,24 @@ def projectors_table(frame: pd.DataFrame) -> GT:
         scale = 1000 if column.endswith("seconds") else 1
         shown[name] = [DASH if pd.isna(value) else f"{scale * value:,.1f}" for value in frame[column]]
     return _dressed(GT(shown, groupname_col="Group", id="projectors").cols_align("right").cols_align("left", ["Projector"]))
+
+
+def whole_table(runs: Sequence[Run]) -> GT:
+    """Models trained elsewhere: training value, both bounds over tokens and the uniform guess, of bits and of top-k errors."""
+    rows = []
+    for run in runs:
+        certificate = run.certificate
+        bounds = [bound for bound in statements(certificate) if bound["assumption"] == "martingale"]
+        for of in ("bpd", *(f"top{k}_error" for k in SHOWN_K)):
+            found = {bound["inequality"]: bound for bound in bounds if bound["metric"] == of}
+            if "freedman" not in found or "azuma" not in found:
+                continue
+            scale, first = (100 if in_percent(of) else 1), found["freedman"]
+            values = {"Freedman": first["bound"], "Azuma": found["azuma"]["bound"]}
+            group = f"{run.name}: {certificate['message_bits'] // 8:,} bytes, {first['units']:,} training tokens"
+            shown = {name: f"{rounded_up(scale * value):.2f}" for name, value in values.items()}
+            name = metric_name(certificate, of) + (" (percent)" if in_percent(of) else "")
+            plain = {"Training": f"{scale * first['empirical']:.2f}", "Uniform guess": f"{scale * first['vacuous_at']:.2f}"}
+            rows.append({"Group": group, "Metric": name, **shown, **plain})
+    frame = pd.DataFrame(rows, columns=["Group", "Metric", "Training", "Freedman", "Azuma", "Uniform guess"])
+    return _dressed(GT(frame, groupname_col="Group", id="whole").cols_align("right").cols_align("left", ["Metric"]))

@@ -13,7 +13,7 @@ from sublora.errors import SubloraError
 from sublora.reporting.published import METHODS
 
 RUN_FILES = ("certificate.json", "params.yaml", "metrics.csv")  # a folder with any of these is a run, if unfinished
-GROUPS = ("table1", "figure1", "glue", "paper")  # folders of kept certificates in results/
+GROUPS = ("table1", "figure1", "glue", "pretrained", "paper")  # folders of kept certificates in results/
 METRICS_COLUMNS = ("step", "phase", "train_loss", "validation_loss")
 
 
@@ -43,7 +43,8 @@ def load_runs(*folders: str | os.PathLike) -> tuple[list[Run], list[str]]:
             continue
         metrics = None
         try:
-            metrics = load_metrics(path / "metrics.csv")
+            if not certificate["params"].get("pretrained"):  # which nobody has trained here
+                metrics = load_metrics(path / "metrics.csv")
         except SubloraError as error:
             skipped.append(str(error))
         runs.append(Run(path.name, path, certificate, metrics))

@@ -1,0 +1,47 @@
+"""The file of any language model of an experiment: a trained subspace (`message`), or a model trained elsewhere (`whole`)."""
+
+from typing import NamedTuple
+
+import numpy as np
+from torch import nn
+
+from sublora.compression.fields import MessageError
+from sublora.compression.message import decode, encode, largest_dimension, published_bits, rebuild
+from sublora.compression.whole import rebuild_whole, whole_with_alpha
+from sublora.config import Experiment
+from sublora.errors import SubloraError
+from sublora.models.pretrained import blank_causal
+
+
+class ModelFile(NamedTuple):
+    """What a file decodes to. model: token ids (batch, time) to logits (batch, time, V), in evaluation mode; alpha: its smoothing
+    weight; published_bits: its size as the publications count it, an estimate for comparison."""
+
+    model: nn.Module
+    alpha: float
+    published_bits: float
+
+
+def decode_model(data: bytes, experiment: Experiment, vocab_size: int) -> ModelFile:
+    """The model that `data` is, from these bytes and the public facts of the experiment alone.
+
+    For a model trained elsewhere the published size is the file's C + 2·log2 C (Lotfi et al. 2024b).
+    Raises MessageError when the bytes are no model of this architecture; SubloraError when there is no such architecture.
+    """
+    if experiment.pretrained is None:
+        subspace, message = rebuild(data, experiment.model, vocab_size)
+        return ModelFile(subspace.materialized(), message.alpha, published_bits(message))
+    model = blank_causal(experiment.pretrained.architecture, vocab_size, experiment.model.block)
+    alpha = rebuild_whole(data, model)
+    try:
+        model.check_causal()
+    except SubloraError as error:
+        raise MessageError(str(error)) from None
+    return ModelFile(model, alpha, 8 * len(data) + 2 * float(np.log2(8 * len(data))))
+
+
+def with_alpha(data: bytes, alpha: float, experiment: Experiment, vocab_size: int) -> bytes:
+    """The same model with another smoothing weight of the grid: another hypothesis, of the same length. Raises MessageError."""
+    if experiment.pretrained:
+        return whole_with_alpha(data, alpha)
+    return encode(decode(data, largest_dimension(experiment.model, vocab_size)).with_alpha(alpha))

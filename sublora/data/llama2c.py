@@ -1,0 +1,49 @@
+"""The tokenizers of small Llamas trained elsewhere, in the binary format of llama2.c (karpathy, MIT)."""
+
+import struct
+from pathlib import Path
+
+from tokenizers import Tokenizer, decoders, models, normalizers
+
+from sublora.errors import SubloraError
+
+BEGIN, BYTES = 1, 3  # ids of the token that begins a text and of the first single byte
+PIECES = BYTES + 256  # id of the first piece of text
+
+
+def load_llama2c_tokenizer(path: str | Path) -> tuple[Tokenizer, int]:
+    """(byte-pair tokenizer, id of the token that begins a text, and so ends the one before).
+
+    A file has for each token a score and its text; pairs are merged greedily, those first whose union has the best score. As in
+    training, a space goes before a text. Raises SubloraError naming the file when it is not one.
+    """
+    path, pieces, scores = Path(path), [], []
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise SubloraError(f"{path}: cannot read it ({error.strerror}); give a llama2.c tokenizer") from None
+    position = 4
+    while position < len(data):
+        if position + 8 > len(data):
+            raise SubloraError(f"{path}: not a llama2.c tokenizer: it ends within a token")
+        score, length = struct.unpack("<fi", data[position : position + 8])
+        position += 8 + length
+        if length < 0 or position > len(data):
+            raise SubloraError(f"{path}: not a llama2.c tokenizer: a token has {length} bytes")
+        try:
+            pieces.append(data[position - length : position].decode())
+        except UnicodeDecodeError:
+            raise SubloraError(f"{path}: not a llama2.c tokenizer: token {len(pieces)} is not UTF-8") from None
+        scores.append(score)
+    if len(pieces) < PIECES:
+        raise SubloraError(f"{path}: not a llama2.c tokenizer: {len(pieces)} tokens are fewer than all bytes need")
+    vocabulary = {piece: i for i, piece in reversed(list(enumerate(pieces)))}
+    if len(vocabulary) < len(pieces):
+        raise SubloraError(f"{path}: not a llama2.c tokenizer: a token is there twice")
+    best_first = sorted(range(PIECES, len(pieces)), key=lambda i: -scores[i])
+    splits = ((pieces[i][:at], pieces[i][at:]) for i in best_first for at in range(1, len(pieces[i])))
+    merges = [(left, right) for left, right in splits if left in vocabulary and right in vocabulary]
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges, byte_fallback=True, unk_token=pieces[0]))
+    tokenizer.normalizer = normalizers.Prepend(" ")
+    tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)])
+    return tokenizer, BEGIN

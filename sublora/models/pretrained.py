@@ -1,0 +1,134 @@
+"""Models trained elsewhere: any causal language model of `transformers`, or a checkpoint of llama2.c."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from sublora.errors import SubloraError
+from sublora.models.llama2c import load_llama2c
+
+MOST_LAYERS = 1000
+"""A configuration that asks for more is refused before anything is built."""
+UNSAID = ("architectures", "auto_map", "dtype", "torch_dtype", "transformers_version", "use_cache", "quantization_config")
+"""Keys of a configuration that change nothing about the function that the weights compute in float32."""
+CAUSAL = 1e-4
+"""How much a logit may change when a later token does: rounding."""
+
+
+class Causal(nn.Module):
+    """A model of `transformers` as a map from token ids (batch, time) to logits (batch, time, V).
+
+    V is that of the tokenizer: some models have rows for more tokens, only so that sizes are round. block_size: tokens of the
+    longest window it shall read.
+    """
+
+    def __init__(self, base: nn.Module, vocab_size: int, block_size: int):
+        """Raises SubloraError when the model has fewer tokens, or reads shorter windows."""
+        super().__init__()
+        self.base, self.vocab_size, self.block_size = base.eval(), vocab_size, block_size
+        tokens, longest = base.config.vocab_size, getattr(base.config, "max_position_embeddings", block_size)
+        if tokens < vocab_size:
+            raise SubloraError(f"corpus.tokenizer: it has {vocab_size:,} tokens, the model {tokens:,}; take the model's own")
+        if longest < block_size:
+            raise SubloraError(f"model.block: {block_size:,} tokens, but the pretrained model reads {longest:,} at most")
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        return self.base(input_ids=tokens, use_cache=False).logits[..., : self.vocab_size]
+
+    @torch.no_grad()
+    def check_causal(self) -> None:
+        """Raises SubloraError for a model that looks at the tokens it is to predict, as encoders do."""
+        time, random = min(self.block_size, 64), torch.Generator().manual_seed(0)
+        tokens, others = torch.randint(self.vocab_size, (2, 1, time), generator=random)
+        logits = self(tokens)
+        for known in {1, time // 2, time - 1} - {0}:
+            changed = self(torch.cat([tokens[:, :known], others[:, known:]], dim=1))
+            if not torch.allclose(changed[:, :known], logits[:, :known], rtol=0, atol=CAUSAL):
+                raise SubloraError("pretrained: predictions depend on tokens after them, so this is no causal language model")
+
+
+def load_causal(source: str, vocab_size: int, block_size: int) -> Causal:
+    """The model in a folder, on the hub, or in a llama2.c file (.bin), in float32. No code of the model's own is run.
+
+    Raises SubloraError for one that cannot be loaded, is not causal or of other sizes (`Causal`), or learnt more than parameters.
+    """
+    if source.endswith(".bin"):
+        base = load_llama2c(source)
+    else:
+        from transformers import AutoModelForCausalLM  # here, because importing it takes seconds
+
+        try:
+            options = {"dtype": torch.float32, "trust_remote_code": False, "use_safetensors": True}
+            base = AutoModelForCausalLM.from_pretrained(source, **options)
+        except Exception as error:  # transformers passes on whatever its downloader, its parsers or the file system raise
+            why = " ".join(str(error).split())[:150]
+            raise SubloraError(f"pretrained.source: cannot load {source!r} ({type(error).__name__}: {why})") from None
+    model = Causal(base, vocab_size, block_size)
+    model.check_causal()
+    parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    fresh = blank_causal(architecture(model), vocab_size, block_size).state_dict()
+    for name, tensor in model.state_dict().items():
+        if name not in parameters and not torch.equal(tensor, fresh.get(name, torch.empty(0))):
+            raise SubloraError(f"pretrained.source: {source!r} has learnt {name}, which is no parameter; it cannot be coded")
+    return model
+
+
+def architecture(model: Causal) -> dict[str, Any]:
+    """The configuration as plain data: with the parameters, all that the model is."""
+    return _declared(model.base.config.model_type, json.loads(json.dumps(model.base.config.to_diff_dict())))
+
+
+def blank_causal(architecture: Mapping[str, Any], vocab_size: int, block_size: int) -> Causal:
+    """A model of this architecture in float32, its parameters yet to be written. Raises SubloraError as `causal_weights`."""
+    from transformers import AutoModelForCausalLM
+
+    try:
+        return Causal(AutoModelForCausalLM.from_config(_config(architecture), dtype=torch.float32), vocab_size, block_size)
+    except SubloraError:
+        raise
+    except Exception as error:  # whatever a model's constructor makes of sizes that do not fit
+        raise _impossible(error) from None
+
+
+def causal_weights(architecture: Mapping[str, Any]) -> int:
+    """How many parameters a model of this architecture has; no memory is taken for them.
+
+    Raises SubloraError for a configuration that is none, or of more than `MOST_LAYERS` layers.
+    """
+    from transformers import AutoModelForCausalLM
+
+    config = _config(architecture)
+    try:
+        with torch.device("meta"):
+            return sum(weights.numel() for weights in AutoModelForCausalLM.from_config(config).parameters())
+    except Exception as error:
+        raise _impossible(error) from None
+
+
+def _config(architecture: Mapping[str, Any]) -> Any:
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.for_model(**_declared(architecture["model_type"], architecture))
+        layers = int(config.num_hidden_layers)
+    except Exception as error:  # unknown types, keys that are missing or of another type
+        raise _impossible(error) from None
+    if not 1 <= layers <= MOST_LAYERS:
+        raise SubloraError(f"pretrained.architecture: {layers:,} layers; at most {MOST_LAYERS:,} are built")
+    return config
+
+
+def _declared(model_type: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Those values that a configuration of this type declares: no names of kernels, code or files that others may have added."""
+    from transformers import AutoConfig
+
+    known = set(AutoConfig.for_model(model_type).to_dict()) - set(UNSAID)
+    return {key: value for key, value in values.items() if key in known and not key.startswith("_")}
+
+
+def _impossible(error: Exception) -> SubloraError:
+    why = " ".join(str(error).split())[:150]
+    return SubloraError(f"pretrained.architecture: no configuration of a causal model ({type(error).__name__}: {why})")
