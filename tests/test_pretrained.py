@@ -20,6 +20,7 @@ from transformers import (
 )
 
 from sublora import pipeline
+from sublora.bounds.certificate import write_certificate
 from sublora.bounds.format import load_certificate, message_of
 from sublora.bounds.verify import verify
 from sublora.compression import MessageError, decode_model, with_alpha
@@ -212,6 +213,14 @@ def test_models_that_do_not_fit_are_named(elsewhere, tmp_path):
         with pytest.raises(SubloraError, match=says) as caught:
             load_causal(str(elsewhere / name), vocabulary, block)
         assert "\n" not in str(caught.value)
+
+
+def test_a_model_too_large_for_a_certificate_is_said_to_be(certified, tmp_path, monkeypatch):
+    certificate = load_certificate(certified[0])
+    monkeypatch.setattr("sublora.bounds.certificate.LARGEST_CERTIFICATE", 1000)
+    with pytest.raises(SubloraError, match="take fewer bits"):
+        write_certificate(tmp_path / "certificate.json", certificate, {})
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_smoothing_weight_is_three_bits(certified):

@@ -83,7 +83,7 @@ def test_a_huge_or_binary_or_missing_file_is_refused(tmp_path):
     with huge.open("wb") as file:
         file.truncate(LARGEST_CERTIFICATE + 1)
     binary.write_bytes(b"\xff\xfe\x00")
-    for path, named in ((huge, "larger than 64 MiB"), (binary, "cannot read"), (tmp_path / "none.json", "no certificate")):
+    for path, named in ((huge, "larger than 96 MiB"), (binary, "cannot read"), (tmp_path / "none.json", "no certificate")):
         with pytest.raises(SubloraError, match=named):
             load_certificate(path)
 

@@ -19,7 +19,7 @@ import torch
 import sublora
 from sublora.atomic import write_text
 from sublora.bounds.evaluation import Evaluation, evaluate_pilot, evaluated_units, unit_count
-from sublora.bounds.format import FORMAT
+from sublora.bounds.format import FORMAT, LARGEST_CERTIFICATE
 from sublora.bounds.statements import (
     ASSUMPTIONS,
     INEQUALITIES,
@@ -34,6 +34,7 @@ from sublora.bounds.statements import (
 from sublora.compression import decode_model, with_alpha
 from sublora.config import ALPHA_GRID, TOP_K, Experiment
 from sublora.data import Split, TokenStore
+from sublora.errors import SubloraError
 from sublora.models import initial_weights_sha256
 
 HEADLINES = {"document": ("unseen", "betting"), "sequence": ("iid", "betting"), "token": ("martingale", "freedman")}
@@ -133,7 +134,7 @@ def write_certificate(path: str | os.PathLike, certificate: Mapping[str, Any], s
     """Add the environment and a digest, and write the file atomically. Returns what was written.
 
     seconds: wall time of each stage. The digest (`certificate_sha256`) is of the canonical JSON of everything else: it shows an
-    altered number even where `verify` has nothing to compute it from.
+    altered number even where `verify` has nothing to compute it from. Raises SubloraError for a message too large for a certificate.
     """
     whole = {
         **certificate,
@@ -149,7 +150,11 @@ def write_certificate(path: str | os.PathLike, certificate: Mapping[str, Any], s
         },
     }
     whole["certificate_sha256"] = digest(whole)
-    write_text(path, json.dumps(whole, indent=1, allow_nan=False) + "\n")
+    text = json.dumps(whole, indent=1, allow_nan=False) + "\n"
+    if len(text) > LARGEST_CERTIFICATE:
+        size = f"{len(text) >> 20} MiB, and no one reads more than {LARGEST_CERTIFICATE >> 20}"
+        raise SubloraError(f"{path}: the certificate would have {size}; take fewer bits, or a smaller model")
+    write_text(path, text)
     return whole
 
 

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError,
 from sublora.errors import SubloraError
 
 FORMAT = "sublora-certificate/1"
-LARGEST_CERTIFICATE = 256 * 2**20  # bytes; of a trained subspace it is small enough to mail, of GPT-2 it has 60 million
+LARGEST_CERTIFICATE = 96 * 2**20  # bytes; enough for GPT-2 small at 5 bits a weight; a trained subspace's has a few thousandths
 
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(gt=0, lt=1)]
