@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: quick test report table1 figure1 glue pretrained headline verify coverage compression fuzz environment clean
+.PHONY: quick test report table1 figure1 glue structured pretrained headline verify coverage compression fuzz environment clean
 
 # From nothing to a certificate and the report that shows it.
 quick: environment
@@ -33,6 +33,12 @@ glue: TASKS := sst2-small cola-small
 glue: environment
 	$(BIN)/sublora run $(TASKS:%=params/glue/%.yaml)
 	for name in $(TASKS); do $(call keep,glue,$$name); done
+
+# Layers that are products of small ones, certified over tokens.
+structured: LAYERS := monarch kronecker
+structured: environment
+	$(BIN)/sublora run $(LAYERS:%=params/structured/%.yaml)
+	for name in $(LAYERS); do $(call keep,structured,$$name); done
 
 # A model that someone else trained; its params file says where it and its corpus are looked for.
 pretrained: environment

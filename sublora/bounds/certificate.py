@@ -134,7 +134,8 @@ def write_certificate(path: str | os.PathLike, certificate: Mapping[str, Any], s
     """Add the environment and a digest, and write the file atomically. Returns what was written.
 
     seconds: wall time of each stage. The digest (`certificate_sha256`) is of the canonical JSON of everything else: it shows an
-    altered number even where `verify` has nothing to compute it from. Raises SubloraError for a message too large for a certificate.
+    altered number even where `verify` has nothing to compute it from.
+    Raises SubloraError when the message is too large for a certificate.
     """
     whole = {
         **certificate,

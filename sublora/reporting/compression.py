@@ -146,8 +146,8 @@ def projectors_table(frame: pd.DataFrame) -> GT:
     return _dressed(GT(shown, groupname_col="Group", id="projectors").cols_align("right").cols_align("left", ["Projector"]))
 
 
-def whole_table(runs: Sequence[Run]) -> GT:
-    """Models trained elsewhere: training value, both bounds over tokens and the uniform guess, of bits and of top-k errors."""
+def tokens_table(runs: Sequence[Run], name: str) -> GT:
+    """Training value, both bounds over tokens and the uniform guess, of bits and of top-k errors; one group a run."""
     rows = []
     for run in runs:
         certificate = run.certificate
@@ -164,4 +164,4 @@ def whole_table(runs: Sequence[Run]) -> GT:
             plain = {"Training": f"{scale * first['empirical']:.2f}", "Uniform guess": f"{scale * first['vacuous_at']:.2f}"}
             rows.append({"Group": group, "Metric": name, **shown, **plain})
     frame = pd.DataFrame(rows, columns=["Group", "Metric", "Training", "Freedman", "Azuma", "Uniform guess"])
-    return _dressed(GT(frame, groupname_col="Group", id="whole").cols_align("right").cols_align("left", ["Metric"]))
+    return _dressed(GT(frame, groupname_col="Group", id=name).cols_align("right").cols_align("left", ["Metric"]))

@@ -13,7 +13,7 @@ from sublora.errors import SubloraError
 from sublora.reporting.published import METHODS
 
 RUN_FILES = ("certificate.json", "params.yaml", "metrics.csv")  # a folder with any of these is a run, if unfinished
-GROUPS = ("table1", "figure1", "glue", "pretrained", "paper")  # folders of kept certificates in results/
+GROUPS = ("table1", "figure1", "glue", "structured", "pretrained", "paper")  # folders of kept certificates in results/
 METRICS_COLUMNS = ("step", "phase", "train_loss", "validation_loss")
 
 
