@@ -7,7 +7,7 @@ import pytest
 from certificates import certificate, classifier_certificate, metrics
 
 from sublora.bounds.format import load_certificate
-from sublora.reporting import drawing, paper, reading, tradeoff
+from sublora.reporting import compression, drawing, paper, reading, tradeoff
 from sublora.reporting.published import METHODS, points, published, published_value
 from sublora.reporting.runs import Run
 
@@ -46,6 +46,18 @@ def test_the_measured_order_is_by_hoeffding_and_says_what_is_vacuous():
     assert re.search("^Measured.*Subspace only .*SubLoRA .*Original model", lines[1]) and "other" not in " ".join(lines)
     assert [line for line in lines if line.endswith("vacuous.")] == [lines[4]]
     assert lines[4].startswith("Original model: 720,000 bits")
+
+
+def test_bounds_over_tokens_stand_side_by_side():
+    path = HOME / "results" / "pretrained" / "stories260K" / "certificate.json"
+    values = load_certificate(path)
+    bounds = {(b["metric"], b["inequality"]): b for b in reading.statements(values)}
+    html = compression.tokens_table([Run("stories", path.parent, values, None), run("documents-only")], "whole").as_raw_html()
+    assert '<div id="whole"' in html and "documents-only" not in html
+    bits, error = ((bounds[of, "freedman"], bounds[of, "azuma"]) for of in ("bpd", "top100_error"))
+    for bound in bits:
+        assert f">{reading.rounded_up(bound['bound']):.2f}</td>" in html
+    assert f">{reading.rounded_up(100 * error[0]['bound']):.2f}</td>" in html and ">9.00</td>" in html
 
 
 def test_of_several_glue_runs_the_best_is_shown():

@@ -101,6 +101,7 @@ def test_every_page_is_there_and_well_formed(rendered, pages):
     for name, text in pages.items():
         skeleton = Skeleton(text)
         assert len(skeleton.ids) == len(set(skeleton.ids)), f"{name}: an id is used twice"
+        assert not [identity for identity in skeleton.ids if " " in identity], name
         assert not re.search(r"⟦|⟧|:::|#\||\{#|Traceback|\$\$", skeleton.text), name
 
 

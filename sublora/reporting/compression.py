@@ -160,8 +160,8 @@ def tokens_table(runs: Sequence[Run], name: str) -> GT:
             values = {"Freedman": first["bound"], "Azuma": found["azuma"]["bound"]}
             group = f"{run.name}: {certificate['message_bits'] // 8:,} bytes, {first['units']:,} training tokens"
             shown = {name: f"{rounded_up(scale * value):.2f}" for name, value in values.items()}
-            name = metric_name(certificate, of) + (" (percent)" if in_percent(of) else "")
+            metric = metric_name(certificate, of) + (" (percent)" if in_percent(of) else "")
             plain = {"Training": f"{scale * first['empirical']:.2f}", "Uniform guess": f"{scale * first['vacuous_at']:.2f}"}
-            rows.append({"Group": group, "Metric": name, **shown, **plain})
+            rows.append({"Group": group, "Metric": metric, **shown, **plain})
     frame = pd.DataFrame(rows, columns=["Group", "Metric", "Training", "Freedman", "Azuma", "Uniform guess"])
     return _dressed(GT(frame, groupname_col="Group", id=name).cols_align("right").cols_align("left", ["Metric"]))
