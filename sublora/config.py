@@ -236,7 +236,7 @@ class Pretrained(Group):
     """A causal language model trained elsewhere, every weight of which is rounded and coded: in place of model's sizes, subspace,
     training and compression. Of the ways listed here the message names the one that pilot units choose."""
 
-    source: str  # any AutoModelForCausalLM by folder or hub name, or a llama2.c checkpoint (.bin)
+    source: str  # a dense AutoModelForCausalLM by folder or hub name, or a llama2.c checkpoint (.bin)
     bits: tuple[Annotated[int, Field(ge=2, le=8)], ...] = (3, 4, 5)  # of a weight, to choose from
     scales: tuple[Literal["tensor", "row"], ...] = ("tensor", "row")  # one scale for a matrix or for each row, to choose from
     architecture: dict[str, Any] | None = None  # its configuration; null: what `source` says, and a certificate then states

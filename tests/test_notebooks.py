@@ -42,5 +42,5 @@ def test_defaults_are_a_valid_experiment_of_the_settings_that_a_params_file_has(
     values = {line.targets[0].id: ast.literal_eval(line.value) for line in ast.parse(tagged.source).body}
     assert values.pop("runs") == "../runs"
     experiment = Experiment.from_parameters(values, path.name)
-    assert experiment.name == ("demo-glue" if path.stem == "glue" else "demo")
+    assert experiment.name == {"glue": "demo-glue", "pretrained": "demo-pretrained"}.get(path.stem, "demo")
     assert values.keys() <= Experiment.model_fields.keys()

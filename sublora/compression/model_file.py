@@ -10,7 +10,10 @@ from sublora.compression.message import decode, encode, largest_dimension, publi
 from sublora.compression.whole import rebuild_whole, whole_with_alpha
 from sublora.config import Experiment
 from sublora.errors import SubloraError
-from sublora.models.pretrained import blank_causal
+from sublora.models.pretrained import blank_causal, causal_weights
+
+WEIGHTS_OF_A_BYTE = 64
+"""More than any real message has: a short one shall not ask for much memory."""
 
 
 class ModelFile(NamedTuple):
@@ -31,6 +34,8 @@ def decode_model(data: bytes, experiment: Experiment, vocab_size: int) -> ModelF
     if experiment.pretrained is None:
         subspace, message = rebuild(data, experiment.model, vocab_size)
         return ModelFile(subspace.materialized(), message.alpha, published_bits(message))
+    if causal_weights(experiment.pretrained.architecture) > WEIGHTS_OF_A_BYTE * len(data):
+        raise MessageError(f"the message has {len(data):,} bytes, too few for this architecture")
     model = blank_causal(experiment.pretrained.architecture, vocab_size, experiment.model.block)
     alpha = rebuild_whole(data, model)
     try:

@@ -1,4 +1,4 @@
-"""Models trained elsewhere: any causal language model of `transformers`, or a checkpoint of llama2.c."""
+"""Models trained elsewhere: the dense causal language models of `transformers`, or a checkpoint of llama2.c."""
 
 import json
 from collections.abc import Mapping
@@ -10,6 +10,15 @@ from torch import nn
 from sublora.errors import SubloraError
 from sublora.models.llama2c import load_llama2c
 
+FAMILIES = tuple(
+    """
+    apertus arcee biogpt bloom cohere cohere2 exaone4 falcon gemma gemma2 gemma3_text glm glm4 gpt2 gpt_bigcode gpt_neo
+    gpt_neox gpt_neox_japanese gptj granite helium llama mamba ministral mistral mpt nemotron olmo olmo2 olmo3 opt persimmon
+    phi phi3 qwen2 qwen3 seed_oss smollm3 stablelm starcoder2 xglm
+    """.split()
+)
+"""Types of configuration that are built: decoders that take time and memory as their sizes say, without experts, whose choice by
+rounded numbers would make one message two models. A stranger's certificate names its type, so the list is closed."""
 MOST_LAYERS = 1000
 """A configuration that asks for more is refused before anything is built."""
 UNSAID = ("architectures", "auto_map", "dtype", "torch_dtype", "transformers_version", "use_cache", "quantization_config")
@@ -67,12 +76,12 @@ def load_causal(source: str, vocab_size: int, block_size: int) -> Causal:
             why = " ".join(str(error).split())[:150]
             raise SubloraError(f"pretrained.source: cannot load {source!r} ({type(error).__name__}: {why})") from None
     model = Causal(base, vocab_size, block_size)
-    model.check_causal()
     parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
     fresh = blank_causal(architecture(model), vocab_size, block_size).state_dict()
     for name, tensor in model.state_dict().items():
         if name not in parameters and not torch.equal(tensor, fresh.get(name, torch.empty(0))):
             raise SubloraError(f"pretrained.source: {source!r} has learnt {name}, which is no parameter; it cannot be coded")
+    model.check_causal()
     return model
 
 
@@ -94,16 +103,17 @@ def blank_causal(architecture: Mapping[str, Any], vocab_size: int, block_size: i
 
 
 def causal_weights(architecture: Mapping[str, Any]) -> int:
-    """How many parameters a model of this architecture has; no memory is taken for them.
+    """How many parameters, and entries of tables like masks, a model of this architecture has; no memory is taken for them.
 
-    Raises SubloraError for a configuration that is none, or of more than `MOST_LAYERS` layers.
+    Raises SubloraError for a configuration that is none, of a type outside `FAMILIES`, or of more than `MOST_LAYERS` layers.
     """
     from transformers import AutoModelForCausalLM
 
     config = _config(architecture)
     try:
         with torch.device("meta"):
-            return sum(weights.numel() for weights in AutoModelForCausalLM.from_config(config).parameters())
+            model = AutoModelForCausalLM.from_config(config)
+            return sum(tensor.numel() for tensors in (model.parameters(), model.buffers()) for tensor in tensors)
     except Exception as error:
         raise _impossible(error) from None
 
@@ -111,6 +121,8 @@ def causal_weights(architecture: Mapping[str, Any]) -> int:
 def _config(architecture: Mapping[str, Any]) -> Any:
     from transformers import AutoConfig
 
+    if (kind := architecture.get("model_type")) not in FAMILIES:
+        raise SubloraError(f"pretrained.architecture: type {kind!r:.40} is none of {', '.join(FAMILIES)}")
     try:
         config = AutoConfig.for_model(**_declared(architecture["model_type"], architecture))
         layers = int(config.num_hidden_layers)
