@@ -104,7 +104,7 @@ def data(
     path: Annotated[Path | None, typer.Option(help="text: a folder; file: .jsonl, .csv, .tsv or .parquet.")] = None,
     field: Annotated[str, typer.Option(help="Column or key that holds the text.")] = "text",
     subset: Annotated[str | None, typer.Option(help="Hugging Face: name of the configuration.")] = None,
-    tokenizer: Annotated[str, typer.Option(help="bytes, gpt2, ./folder or owner/name of a tokenizer, or a llama2.c one (.bin).")] = "bytes",
+    tokenizer: Annotated[str, typer.Option(help="bytes, gpt2, a tokenizer's ./folder or hub name, or a .bin file.")] = "bytes",
     max_documents: Annotated[int | None, typer.Option(help="Keep a fixed uniform sample of the documents.")] = None,
     runs: Runs = Path("runs"),
 ) -> None:
