@@ -5,8 +5,11 @@ import json
 import shutil
 
 import pytest
+import tiny
 import torch
-from tiny import NOTEBOOKS, settings, write_params, write_texts
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny import NOTEBOOKS, write_params, write_texts
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from tokenizers.decoders import ByteLevel
 from transformers import (
@@ -61,7 +64,7 @@ def elsewhere(tmp_path_factory):
 
 
 def experiment_values(folder, model="gpt2", **changes):
-    return settings(
+    return tiny.settings(
         folder / "texts",
         name=model,
         notebooks=["pretrained"],
@@ -166,6 +169,27 @@ def test_a_strangers_architecture_is_refused_in_one_line(certified, tmp_path, ch
     with pytest.raises(SubloraError, match=says) as caught:
         verify(other, corpora)
     assert "\n" not in str(caught.value)
+
+
+NUMBERS = (0, 1, -1, 3, 7, 33, 1000, 10**9, 2**63, 0.5, -1.5, 1e308)
+VALUES = (*NUMBERS, None, True, "", "gelu", "relu", [], [[1, 2]], {}, {"rope_type": "yarn"})
+
+
+@settings(max_examples=150, deadline=None)
+@given(data=st.data())
+def test_any_change_to_an_architecture_is_refused_or_computed(elsewhere, data):
+    model = load_causal(str(elsewhere / data.draw(st.sampled_from(["gpt2", "llama"]))), 280, 16)
+    values = architecture(model)
+    for key in data.draw(st.lists(st.sampled_from(sorted(values)), min_size=1, max_size=3)):
+        values[key] = data.draw(st.sampled_from(VALUES))
+    experiment = experiment_values(elsewhere)
+    experiment["pretrained"]["architecture"] = values
+    try:
+        decoded = decode_model(quantize_whole(model, 4, 0.1), Experiment.from_parameters(experiment), 280)
+    except SubloraError as error:
+        assert "\n" not in str(error)
+    else:
+        assert decoded.model(torch.zeros(2, 16, dtype=torch.long)).shape == (2, 16, 280)
 
 
 def test_a_strangers_configuration_names_no_code_and_no_kernels(certified):

@@ -19,8 +19,8 @@ FAMILIES = tuple(
 )
 """Types of configuration that are built: decoders that take time and memory as their sizes say, without experts, whose choice by
 rounded numbers would make one message two models. A stranger's certificate names its type, so the list is closed."""
-MOST_LAYERS = 1000
-"""A configuration that asks for more is refused before anything is built."""
+MOST = 1000
+"""Layers and heads; a configuration that asks for more is refused before anything is built."""
 UNSAID = ("architectures", "auto_map", "dtype", "torch_dtype", "transformers_version", "use_cache", "quantization_config")
 """Keys of a configuration that change nothing about the function that the weights compute in float32."""
 CAUSAL = 1e-4
@@ -49,13 +49,17 @@ class Causal(nn.Module):
 
     @torch.no_grad()
     def check_causal(self) -> None:
-        """Raises SubloraError for a model that looks at the tokens it is to predict, as encoders do."""
-        time, random = min(self.block_size, 64), torch.Generator().manual_seed(0)
+        """Raises SubloraError for a model that looks at the tokens it is to predict, as encoders do, or that cannot be computed."""
+        time, random = min(self.block_size, 1024), torch.Generator().manual_seed(0)
         tokens, others = torch.randint(self.vocab_size, (2, 1, time), generator=random)
-        logits = self(tokens)
-        for known in {1, time // 2, time - 1} - {0}:
-            changed = self(torch.cat([tokens[:, :known], others[:, known:]], dim=1))
-            if not torch.allclose(changed[:, :known], logits[:, :known], rtol=0, atol=CAUSAL):
+        knowns = [known for known in (1, time // 2, time - 1) if known]
+        rows = torch.cat([tokens, *(torch.cat([tokens[:, :known], others[:, known:]], dim=1) for known in knowns)])
+        try:
+            logits = self(rows)
+        except Exception as error:  # whatever its layers make of sizes that do not fit together
+            raise _impossible(error) from None
+        for known, changed in zip(knowns, logits[1:], strict=True):
+            if not torch.allclose(changed[:known], logits[0, :known], rtol=0, atol=CAUSAL):
                 raise SubloraError("pretrained: predictions depend on tokens after them, so this is no causal language model")
 
 
@@ -105,7 +109,7 @@ def blank_causal(architecture: Mapping[str, Any], vocab_size: int, block_size: i
 def causal_weights(architecture: Mapping[str, Any]) -> int:
     """How many parameters, and entries of tables like masks, a model of this architecture has; no memory is taken for them.
 
-    Raises SubloraError for a configuration that is none, of a type outside `FAMILIES`, or of more than `MOST_LAYERS` layers.
+    Raises SubloraError for a configuration that is none, of a type outside `FAMILIES`, or of more than `MOST` layers or heads.
     """
     from transformers import AutoModelForCausalLM
 
@@ -125,11 +129,12 @@ def _config(architecture: Mapping[str, Any]) -> Any:
         raise SubloraError(f"pretrained.architecture: type {kind!r:.40} is none of {', '.join(FAMILIES)}")
     try:
         config = AutoConfig.for_model(**_declared(architecture["model_type"], architecture))
-        layers = int(config.num_hidden_layers)
+        counts = {"layers": int(config.num_hidden_layers), "heads": int(getattr(config, "num_attention_heads", 1))}
     except Exception as error:  # unknown types, keys that are missing or of another type
         raise _impossible(error) from None
-    if not 1 <= layers <= MOST_LAYERS:
-        raise SubloraError(f"pretrained.architecture: {layers:,} layers; at most {MOST_LAYERS:,} are built")
+    for what, count in counts.items():
+        if not 1 <= count <= MOST:
+            raise SubloraError(f"pretrained.architecture: {count:,} {what}; 1 to {MOST:,} are built")
     return config
 
 
