@@ -288,6 +288,8 @@ class Experiment(Group):
             raise ValueError("notebook glue needs the group task, with the name of a GLUE task and, for a local file, its path")
         if "pretrained" in self.notebooks and self.pretrained is None:
             raise ValueError("notebook pretrained needs the group pretrained, with the source of a model")
+        if self.pretrained and self.notebooks != ("pretrained",):
+            raise ValueError("group pretrained needs notebooks: [pretrained], and no other")
         if self.task and self.pretrained:
             raise ValueError("task and pretrained exclude each other: a classifier's base model is task.model")
         if self.task and self.subspace.parametrization not in FOR_TASKS:

@@ -27,6 +27,7 @@ from transformers import (
 from sublora import pipeline
 from sublora.bounds.certificate import write_certificate
 from sublora.bounds.format import load_certificate, message_of
+from sublora.bounds.optimize import optimize_run
 from sublora.bounds.verify import verify
 from sublora.compression import MessageError, decode_model, with_alpha
 from sublora.compression.whole import quantize_whole
@@ -114,6 +115,11 @@ def test_it_speaks(certified):
     model, tokenizer = load_model(certified[0])
     text = sample_text(model, tokenizer, "one", 40, smoothing=0.0, seed=1)
     assert text.startswith("one") and len(tokenizer.encode(text)) > 16, "more than fits a window"
+
+
+def test_optimize_says_what_it_does_not_do(elsewhere, tmp_path):
+    with pytest.raises(SubloraError, match="list more pretrained.bits"):
+        optimize_run(Experiment.from_parameters(experiment_values(elsewhere)), tmp_path, ["kmeans"], [5])
 
 
 def test_a_finished_run_is_kept_until_the_source_changes(elsewhere, tmp_path, capsys):
@@ -305,6 +311,7 @@ def test_a_tokenizer_of_transformers_reads_everything_as_text(elsewhere, tmp_pat
     ("changes", "says"),
     [
         ({"pretrained": None}, "notebook pretrained needs the group pretrained"),
+        ({"notebooks": ["pretrain", "bounds"]}, "group pretrained needs notebooks"),
         ({"pretrained": {"source": "x", "bits": [9]}}, "key 'pretrained.bits.0'"),
         ({"pretrained": {"source": "x", "bits": []}}, "bits must be a list of one or more choices"),
         ({"pretrained": {"source": "x", "scale": ["row"]}}, "did you mean 'pretrained.scales'"),

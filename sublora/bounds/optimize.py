@@ -79,6 +79,8 @@ def optimize_run(
     began = time.monotonic()
     if experiment.task:
         raise SubloraError(f"{experiment.name}: optimize tries language models, not a task's classifier; change its params by hand")
+    if experiment.pretrained:
+        raise SubloraError(f"{experiment.name}: optimize tries trained subspaces; list more pretrained.bits, and run it")
     store = prepare(experiment.corpus, runs / "corpora")
     split = draw_split(len(store), experiment.corpus)
     model = build(experiment.model, experiment.subspace, store.vocab_size)
