@@ -235,18 +235,27 @@ def test_models_that_see_what_they_predict_are_refused(elsewhere, certified):
         load_causal(str(elsewhere / "bert"), 280, 16)
     with pytest.raises(SubloraError, match="no causal language model"):
         load_causal(str(elsewhere / "seeing"), 280, 16)
-    seeing = load_both_ways(elsewhere / "seeing")
+    seeing = Causal(Gemma3ForCausalLM.from_pretrained(elsewhere / "seeing"), 280, 16)
     values = load_certificate(certified[0])["params"]
     values["pretrained"]["architecture"] = architecture(seeing)
     data = quantize_whole(seeing, 8, 0.1)
-    with pytest.raises(MessageError, match="no causal language model"):
+    with pytest.raises(SubloraError, match="no causal language model"):
         decode_model(data, Experiment.from_parameters(values), 280)
     values["pretrained"]["architecture"] |= {"use_bidirectional_attention": False}
     assert decode_model(data, Experiment.from_parameters(values), 280).alpha == 0.1
 
 
-def load_both_ways(folder):
-    return Causal(Gemma3ForCausalLM.from_pretrained(folder), 280, 16)
+KINDS = {"seeing": Gemma3ForCausalLM, "bert": BertLMHeadModel, "llama": LlamaForCausalLM}
+
+
+@pytest.mark.parametrize(("folder", "kind"), KINDS.items(), ids=str)
+def test_looking_ahead_is_noticed_by_trying(elsewhere, folder, kind):
+    model = Causal(kind.from_pretrained(elsewhere / folder), 280, 16)
+    if folder == "llama":
+        model.check_causal()
+    else:
+        with pytest.raises(SubloraError, match="no causal language model"):
+            model.check_causal()
 
 
 def test_a_short_message_of_a_large_model_is_refused(certified):

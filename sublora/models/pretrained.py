@@ -13,7 +13,7 @@ from sublora.models.llama2c import load_llama2c
 FAMILIES = tuple(
     """
     apertus arcee biogpt bloom cohere cohere2 exaone4 falcon gemma gemma2 gemma3_text glm glm4 gpt2 gpt_bigcode gpt_neo
-    gpt_neox gpt_neox_japanese gptj granite helium llama mamba ministral mistral mpt nemotron olmo olmo2 olmo3 opt persimmon
+    gpt_neox gpt_neox_japanese gptj granite helium llama mamba ministral mistral nemotron olmo olmo2 olmo3 opt persimmon
     phi phi3 qwen2 qwen3 seed_oss smollm3 stablelm starcoder2 xglm
     """.split()
 )
@@ -23,8 +23,10 @@ MOST = 1000
 """Layers and heads; a configuration that asks for more is refused before anything is built."""
 UNSAID = ("architectures", "auto_map", "dtype", "torch_dtype", "transformers_version", "use_cache", "quantization_config")
 """Keys of a configuration that change nothing about the function that the weights compute in float32."""
-CAUSAL = 1e-4
-"""How much a logit may change when a later token does: rounding."""
+CAUSAL = 1e-3
+"""How much a probability may change when a later token does: rounding of large logits."""
+
+NOT_CAUSAL = "pretrained: predictions depend on tokens after them, so this is no causal language model"
 
 
 class Causal(nn.Module):
@@ -55,12 +57,12 @@ class Causal(nn.Module):
         knowns = [known for known in (1, time // 2, time - 1) if known]
         rows = torch.cat([tokens, *(torch.cat([tokens[:, :known], others[:, known:]], dim=1) for known in knowns)])
         try:
-            logits = self(rows)
+            probabilities = self(rows).softmax(-1)
         except Exception as error:  # whatever its layers make of sizes that do not fit together
             raise _impossible(error) from None
-        for known, changed in zip(knowns, logits[1:], strict=True):
-            if not torch.allclose(changed[:known], logits[0, :known], rtol=0, atol=CAUSAL):
-                raise SubloraError("pretrained: predictions depend on tokens after them, so this is no causal language model")
+        for known, changed in zip(knowns, probabilities[1:], strict=True):
+            if not torch.allclose(changed[:known], probabilities[0, :known], rtol=0, atol=CAUSAL):
+                raise SubloraError(NOT_CAUSAL)
 
 
 def load_causal(source: str, vocab_size: int, block_size: int) -> Causal:
@@ -127,6 +129,8 @@ def _config(architecture: Mapping[str, Any]) -> Any:
 
     if (kind := architecture.get("model_type")) not in FAMILIES:
         raise SubloraError(f"pretrained.architecture: type {kind!r:.40} is none of {', '.join(FAMILIES)}")
+    if architecture.get("use_bidirectional_attention"):  # Gemma's models can be encoders
+        raise SubloraError(NOT_CAUSAL)
     try:
         config = AutoConfig.for_model(**_declared(architecture["model_type"], architecture))
         counts = {"layers": int(config.num_hidden_layers), "heads": int(getattr(config, "num_attention_heads", 1))}
