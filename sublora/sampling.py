@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from sublora.bounds.format import load_certificate, message_of
-from sublora.compression import MessageError, Quantized, decode_model
+from sublora.compression import MessageError, Quantized, decode_model, refuse_large_model
 from sublora.config import Experiment
 from sublora.data import Tokenizer, get_tokenizer
 from sublora.errors import SubloraError
@@ -26,7 +26,10 @@ def load_model(path: Path) -> tuple[torch.nn.Module, Tokenizer]:
     if path.suffix == ".json":
         certificate = load_certificate(path)
         experiment = Experiment.from_parameters(certificate["params"], f"{path}: params")
+        if experiment.task:
+            raise SubloraError(f"{path}: certifies a classifier, which writes no text; give a language model's")
         tokenizer = get_tokenizer(experiment.corpus.tokenizer)
+        refuse_large_model(f"{path}: params", experiment, tokenizer.vocab_size)
         try:
             return decode_model(message_of(certificate), experiment, tokenizer.vocab_size).model, tokenizer
         except MessageError as error:

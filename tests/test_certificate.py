@@ -18,6 +18,7 @@ from sublora.config import ALPHA_GRID, Experiment
 from sublora.data import draw_split, prepare
 from sublora.errors import SubloraError
 from sublora.models import build
+from sublora.sampling import load_model
 from sublora.training import pretrain
 
 
@@ -174,7 +175,10 @@ def test_a_stranger_s_certificate_chooses_neither_files_nor_memory(made, tmp_pat
     with pytest.raises(SubloraError, match="is not prepared in"):
         verify(path, tmp_path / "corpora")
     altered = copy.deepcopy(certificate)
-    altered["params"]["model"]["layers"] = 10**9
-    (tmp_path / "certificate.json").write_text(json.dumps(altered))
-    with pytest.raises(SubloraError, match="more than 1,000,000,000 weights"):
-        verify(tmp_path / "certificate.json", tmp_path / "corpora")
+    for layers, width in ((10**9, 16), (10**6, 2), (2, 10**5)):  # the second has few weights, and a million layers of them
+        altered["params"]["model"] |= {"layers": layers, "width": width, "heads": 1}
+        (tmp_path / "certificate.json").write_text(json.dumps(altered))
+        with pytest.raises(SubloraError, match="more than 1,000,000,000 weights or 1,000 layers"):
+            verify(tmp_path / "certificate.json", tmp_path / "corpora")
+        with pytest.raises(SubloraError, match="more than 1,000,000,000 weights or 1,000 layers"):
+            load_model(tmp_path / "certificate.json")

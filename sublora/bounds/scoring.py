@@ -28,7 +28,8 @@ from sublora.errors import SubloraError
 from sublora.progress import progress_bar
 
 LOGITS = {"cpu": 2**24, "cuda": 2**29}
-"""The most logits that a forward pass returns, unless one window has more: 64 MiB on a CPU (more is slower), 2 GiB on a GPU."""
+"""The most logits, or numbers of a wider layer, that a forward pass makes at once, unless one window has more: 64 MiB on a CPU
+(more is slower), 2 GiB on a GPU."""
 PIECE = {"cpu": 2**20, "cuda": 2**26}
 """Logits looked at together: on a CPU so many as stay in its cache."""
 SECONDS_BETWEEN_SAVES = 30
@@ -148,7 +149,7 @@ def score(
     """Run `model` (token ids (batch, time) to logits (batch, time, V)) over `windows` in float32.
 
     offsets, places: of the units, as in `Scores`. batch_tokens: the most tokens in a forward pass, padding included (fewer where
-    the vocabulary is large: `LOGITS`); it changes speed and memory, not the scores. label: what the progress bar says.
+    the vocabulary or a layer is large: `LOGITS`); it changes speed and memory, not the scores. label: what the progress bar says.
     expectations: also what the model expects of each token. keep: a file that holds the finished scores, or, while they are made,
     those so far: interrupted scoring goes on from there, and finished scores are read. identity: which model this is, for `keep`.
     Started as several processes (`accelerate launch`), each scores its share of the windows and all get the whole.
@@ -180,7 +181,8 @@ def score(
     total = int((windows.size - windows.skip)[order].sum())
     done = int((windows.size - windows.skip)[order[:at]].sum())
     quiet = not state.is_main_process
-    most = min(batch_tokens, _by_device(LOGITS, device) // store.vocab_size)
+    widest = max(max(weights.shape, default=1) for weights in model.parameters())  # mostly the vocabulary
+    most = min(batch_tokens, _by_device(LOGITS, device) // widest)
     saved = time.monotonic()
     with torch.inference_mode(), progress_bar(
         total=total, initial=done, desc=f"score {label}", unit="token", unit_scale=True, disable=quiet

@@ -8,15 +8,12 @@ from typing import Any
 from sublora.bounds.certificate import TOLERANCE, contents, digest
 from sublora.bounds.evaluation import evaluate
 from sublora.bounds.format import load_certificate, message_of
-from sublora.compression import MessageError
+from sublora.compression import MessageError, refuse_large_model
 from sublora.config import Corpus, Experiment
 from sublora.data import TokenStore, draw_split, prepare, store_path
 from sublora.errors import SubloraError
 from sublora.finetune.verify import again as classifier_again
-from sublora.models import model_weights
-from sublora.models.pretrained import causal_weights
 
-LARGEST_MODEL = 10**9
 UNSCORED = ("environment", "certificate_sha256")
 """Keys that no one can compute again: how long it took, on what."""
 
@@ -27,7 +24,7 @@ def verify(path: Path, corpora: Path) -> list[str]:
     Everything is computed anew from the message, the params and the corpus. Counts and texts must be equal, measured values and
     bounds within `TOLERANCE`. corpora: folder of prepared corpora. The embedded corpus is made there if it is missing; any
     other, or one of another tokenizer, must have been prepared before: a stranger's certificate shall not choose which files are
-    read. Nor does it choose how much memory is taken: models of more than `LARGEST_MODEL` weights are refused.
+    read. Nor does it choose how much memory is taken (`refuse_large_model`).
     Raises SubloraError when the certificate cannot be read, or its corpus cannot be had here.
     """
     certificate = load_certificate(path)
@@ -40,8 +37,7 @@ def verify(path: Path, corpora: Path) -> list[str]:
     message = message_of(certificate)
     if experiment.task:
         return wrong + _compared(certificate, lambda: classifier_again(path, certificate, message, experiment))
-    if _weights(path, experiment, certificate["corpus"]["vocab_size"]) > LARGEST_MODEL:
-        raise SubloraError(f"{path}: params.model: more than {LARGEST_MODEL:,} weights; verify it on a machine made for that")
+    refuse_large_model(f"{path}: params", experiment, certificate["corpus"]["vocab_size"])
     store = _corpus(path, experiment.corpus, corpora)
     if store.sha256 != certificate["corpus"]["sha256"]:
         made = certificate["environment"].get("python")
@@ -63,17 +59,6 @@ def _compared(certificate: Mapping[str, Any], compute: Callable[[], dict[str, An
         return [f"message: {error}"]
     stated = {key: value for key, value in certificate.items() if key not in UNSCORED}
     return list(_differences(stated, again, ""))
-
-
-def _weights(path: Path, experiment: Experiment, vocab_size: int) -> int:
-    if experiment.pretrained is None:
-        return model_weights(experiment.model, vocab_size)
-    if experiment.pretrained.architecture is None:
-        raise SubloraError(f"{path}: params.pretrained.architecture: missing, so no one knows what the message's weights are for")
-    try:
-        return causal_weights(experiment.pretrained.architecture)
-    except SubloraError as error:
-        raise SubloraError(f"{path}: params.{error}") from None
 
 
 def _corpus(path: Path, corpus: Corpus, corpora: Path) -> TokenStore:

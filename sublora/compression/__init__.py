@@ -4,7 +4,7 @@ from sublora.compression.aware import Quantized
 from sublora.compression.coder import decode_symbols, encode_symbols, entropy_bits, shortest
 from sublora.compression.compress import compress
 from sublora.compression.message import Message, MessageError, decode, encode, published_bits, rebuild
-from sublora.compression.model_file import ModelFile, decode_model, with_alpha
+from sublora.compression.model_file import ModelFile, decode_model, refuse_large_model, with_alpha
 from sublora.compression.quantizers import QUANTIZERS, nearest, quantize
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "published_bits",
     "quantize",
     "rebuild",
+    "refuse_large_model",
     "shortest",
     "with_alpha",
 ]

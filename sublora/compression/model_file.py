@@ -10,8 +10,11 @@ from sublora.compression.message import decode, encode, largest_dimension, publi
 from sublora.compression.whole import rebuild_whole, whole_with_alpha
 from sublora.config import Experiment
 from sublora.errors import SubloraError
+from sublora.models import model_weights
 from sublora.models.pretrained import blank_causal, causal_weights
 
+LARGEST_MODEL = 10**9  # weights
+MOST_LAYERS = 1000
 WEIGHTS_OF_A_BYTE = 64
 """More than any real message has: a short one shall not ask for much memory."""
 
@@ -43,6 +46,21 @@ def decode_model(data: bytes, experiment: Experiment, vocab_size: int) -> ModelF
     except SubloraError as error:
         raise MessageError(str(error)) from None
     return ModelFile(model, alpha, 8 * len(data) + 2 * float(np.log2(8 * len(data))))
+
+
+def refuse_large_model(origin: str, experiment: Experiment, vocab_size: int) -> None:
+    """Raises SubloraError for a model of more than `LARGEST_MODEL` weights or `MOST_LAYERS` layers, before anything is built.
+
+    A stranger's certificate shall not choose how much time and memory it takes. origin: what the line begins with.
+    """
+    try:
+        pretrained, model = experiment.pretrained, experiment.model
+        weights = causal_weights(pretrained.architecture) if pretrained else model_weights(model, vocab_size)
+    except SubloraError as error:
+        raise SubloraError(f"{origin}.{error}") from None
+    if weights > LARGEST_MODEL or (not pretrained and model.layers > MOST_LAYERS):
+        counts = f"{LARGEST_MODEL:,} weights or {MOST_LAYERS:,} layers"
+        raise SubloraError(f"{origin}.model: more than {counts}; decode it on a machine made for that")
 
 
 def with_alpha(data: bytes, alpha: float, experiment: Experiment, vocab_size: int) -> bytes:

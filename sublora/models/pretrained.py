@@ -96,7 +96,7 @@ def architecture(model: Causal) -> dict[str, Any]:
     return _declared(model.base.config.model_type, json.loads(json.dumps(model.base.config.to_diff_dict())))
 
 
-def blank_causal(architecture: Mapping[str, Any], vocab_size: int, block_size: int) -> Causal:
+def blank_causal(architecture: Mapping[str, Any] | None, vocab_size: int, block_size: int) -> Causal:
     """A model of this architecture in float32, its parameters yet to be written. Raises SubloraError as `causal_weights`."""
     from transformers import AutoModelForCausalLM
 
@@ -108,7 +108,7 @@ def blank_causal(architecture: Mapping[str, Any], vocab_size: int, block_size: i
         raise _impossible(error) from None
 
 
-def causal_weights(architecture: Mapping[str, Any]) -> int:
+def causal_weights(architecture: Mapping[str, Any] | None) -> int:
     """How many parameters, and entries of tables like masks, a model of this architecture has; no memory is taken for them.
 
     Raises SubloraError for a configuration that is none, of a type outside `FAMILIES`, or of more than `MOST` layers or heads.
@@ -124,9 +124,11 @@ def causal_weights(architecture: Mapping[str, Any]) -> int:
         raise _impossible(error) from None
 
 
-def _config(architecture: Mapping[str, Any]) -> Any:
+def _config(architecture: Mapping[str, Any] | None) -> Any:
     from transformers import AutoConfig
 
+    if architecture is None:
+        raise SubloraError("pretrained.architecture: missing, so no one knows what the message's weights are for")
     if (kind := architecture.get("model_type")) not in FAMILIES:
         raise SubloraError(f"pretrained.architecture: type {kind!r:.40} is none of {', '.join(FAMILIES)}")
     if architecture.get("use_bidirectional_attention"):  # Gemma's models can be encoders
