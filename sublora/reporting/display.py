@@ -1,71 +1,58 @@
-"""Certificates as HTML, for Jupyter and for the report's pages. Self-contained: nothing is loaded from anywhere.
+"""Certificates as Markdown, for Jupyter and for the report's pages."""
 
-Whatever comes from a certificate or a file name is escaped: certificates may come from strangers.
-"""
-
-from collections.abc import Iterable, Mapping, Sequence
-from html import escape
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sublora.reporting import sentences
+from sublora.reporting.markdown import Markdown, Table, bullets, escape
 from sublora.reporting.runs import Run
 from sublora.reporting.tables import bounds_table, errors_table
 
 
 class Certificate(dict):
-    """A certificate (a plain dictionary) that shows itself in Jupyter as `certificate_html`."""
+    """A certificate (a plain dictionary) that shows itself in Jupyter as `certificate`."""
 
-    def _repr_html_(self) -> str:
-        return certificate_html(self)
+    def _repr_markdown_(self) -> str:
+        return certificate(self)
 
 
-def certificate_html(certificate: Mapping[str, Any]) -> str:
+def certificate(values: Mapping[str, Any]) -> Markdown:
     """How a certificate shows itself in Jupyter: the guarantee in a sentence, tables of bounds, small print."""
-    errors = errors_table(certificate)
-    tables = [bounds_table(certificate)] + ([] if errors is None else [errors])
-    return (
-        f"<div><p><strong>{escape(certificate['experiment'])}</strong></p>{guarantee_html(certificate)}"
-        + "".join(table.as_raw_html() for table in tables)
-        + f"<p><small>{escape(sentences.small_print(certificate))}</small></p></div>"
-    )
+    errors = errors_table(values)
+    tables = [bounds_table(values)] + ([] if errors is None else [errors])
+    parts = [f"**{escape(values['experiment'])}**", guarantee(values), *map(str, tables), small_print(values)]
+    return Markdown("\n\n".join(parts))
 
 
-def guarantee_html(certificate: Mapping[str, Any]) -> str:
-    """The headline sentence, and the iid one below it where it is another."""
-    first, second = sentences.guarantee(certificate), sentences.guarantee_iid(certificate)
-    html = f'<p class="guarantee" style="font-size:1.2em;line-height:1.45"><strong>{escape(first)}</strong></p>'
-    return html if second in (None, first) else f"{html}<p>{escape(second)}</p>"
+def guarantee(values: Mapping[str, Any]) -> Markdown:
+    """The headline sentence, and the sentence about fresh documents below it where it is another."""
+    first, second = sentences.guarantee(values), sentences.guarantee_iid(values)
+    text = f"> **{escape(first)}**"
+    return Markdown(text if second in (None, first) else f"{text}\n\n{escape(second)}")
 
 
-def small_print_html(certificate: Mapping[str, Any]) -> str:
-    """How the statements are to be read together."""
-    return f"<p><small>{escape(sentences.small_print(certificate))}</small></p>"
+def small_print(values: Mapping[str, Any]) -> Markdown:
+    """How to read the statements together."""
+    return escape(sentences.small_print(values))
 
 
-def meanings_html(certificate: Mapping[str, Any]) -> str:
+def meanings(values: Mapping[str, Any]) -> Markdown:
     """A list of the headline's numbers with their meanings."""
-    rows = (f"<dt>{escape(name)}</dt><dd>{escape(meaning)}</dd>" for name, meaning in sentences.meanings(certificate))
-    return f'<dl class="meanings">{"".join(rows)}</dl>'
+    rows = sentences.meanings(values)
+    return Markdown("".join(f"- **{escape(name)}.** {escape(meaning)}\n" for name, meaning in rows))
 
 
-def skipped_html(skipped: Sequence[str]) -> str:
+def skipped(lines: Sequence[str]) -> Markdown:
     """What was left out of the page, one line each."""
-    if not skipped:
-        return "<p>Nothing was left out: every certificate in the folder could be read.</p>"
-    return list_html(skipped)
+    return bullets(lines) or escape("Nothing was left out: every certificate in the folder could be read.")
 
 
-def list_html(lines: Iterable[str]) -> str:
-    """Lines of text as a list."""
-    return f"<ul>{''.join(f'<li>{escape(line)}</li>' for line in lines)}</ul>"
-
-
-def errors_html(certificate: Mapping[str, Any]) -> str:
+def errors(values: Mapping[str, Any]) -> Table | Markdown:
     """The table of bounds on top-k errors, or that the certificate has none."""
-    table = errors_table(certificate)
-    return "<p>This certificate bounds no top-k error.</p>" if table is None else table.as_raw_html()
+    table = errors_table(values)
+    return escape("This certificate bounds no top-k error.") if table is None else table
 
 
-def costs_html(runs: Sequence[Run]) -> str:
+def costs(runs: Sequence[Run]) -> Markdown:
     """What each run cost, from its certificate: minutes by stage, and the device."""
-    return list_html(sentences.cost(run.certificate["experiment"], run.certificate) for run in runs)
+    return bullets(sentences.cost(run.certificate["experiment"], run.certificate) for run in runs)
