@@ -1,11 +1,15 @@
-# Every target sets up all it needs in .venv, on a machine that has only Python (3.11 or newer), pip and make.
+# Every target installs what it needs into .venv. The machine needs Python (3.11, 3.12 or 3.13), pip and make.
+#
+# TORCH_INDEX: the package index that PyTorch's "Get Started" page shows for CPU or for a CUDA version. Without it, pip takes
+# torch's default build, which brings 3 GB of CUDA on Linux.
 PYTHON ?= python3
+TORCH_INDEX ?=
 BIN := .venv/bin
 
-.PHONY: quick test report table1 figure1 glue structured pretrained headline verify coverage compression fuzz environment clean
+.PHONY: quick test report results table1 figure1 glue structured pretrained headline verify coverage compression fuzz environment clean
 
 # From nothing to a certificate and the report that shows it.
-quick: environment
+quick: environment .venv/renderer
 	$(BIN)/sublora run params/quick.yaml
 	$(BIN)/sublora report
 
@@ -13,43 +17,57 @@ quick: environment
 test: environment
 	$(BIN)/ruff check .
 	$(BIN)/python -m pytest -n 2 --dist loadfile tests
-	rm -rf runs/demo
-	$(BIN)/python -m pytest --nbval-lax notebooks/pretrain.ipynb notebooks/bounds.ipynb notebooks/explore.ipynb notebooks/compression.ipynb
+	rm -rf runs/demo runs/demo-glue runs/demo-pretrained
+	$(BIN)/python -m pytest --nbval-lax notebooks/pretrain.ipynb notebooks/bounds.ipynb notebooks/explore.ipynb \
+		notebooks/compression.ipynb notebooks/glue.ipynb notebooks/pretrained.ipynb
 
-# The publication's Table 1 and Figure 1 at a size that two cores train, each under half an hour; an interrupted run goes on. The
-# certificates and training logs are kept in results/.
+# Everything that results/ keeps of runs: certificates, training logs and executed notebooks. An interrupted run continues.
+results: headline table1 figure1 glue structured pretrained
+
+# The paper's Table 1 and Figure 1 at a size that two cores train, each in under half an hour.
 table1: METHODS := sublora lora subspace full
 table1: environment
 	$(BIN)/sublora run $(METHODS:%=params/table1/%.yaml)
-	for name in $(METHODS); do $(call keep,table1,$$name); done
+	for name in $(METHODS); do $(call keep,table1/$$name,table1-$$name); done
 
 figure1: SIZES := $(notdir $(basename $(wildcard params/figure1/*.yaml)))
 figure1: environment
 	$(BIN)/sublora run $(SIZES:%=params/figure1/%.yaml)
-	for name in $(SIZES); do $(call keep,figure1,$$name); done
+	for name in $(SIZES); do $(call keep,figure1/$$name,figure1-$$name); done
 
-# The small classifiers; their params files say where GLUE's files are looked for.
-glue: TASKS := sst2-small cola-small
+# The small classifiers: of functions always, of GLUE's sentences where the files are.
 glue: environment
-	$(BIN)/sublora run $(TASKS:%=params/glue/%.yaml)
-	for name in $(TASKS); do $(call keep,glue,$$name); done
+	$(BIN)/sublora run params/glue/functions-small.yaml
+	$(call keep,glue/functions-small,glue-functions-small)
+	$(call where_data,sst2-small,$(SST2),SST-2 of GLUE: train.tsv packed with xz and dev.tsv)
+	$(call where_data,cola-small,$(COLA),CoLA of the public release cola_public: its raw files)
+
+SST2 := data/sst2/train.tsv.xz data/sst2/dev.tsv
+COLA := data/cola/in_domain_train.tsv data/cola/in_domain_dev.tsv
+there = ls $(1) > /dev/null 2>&1
+where_data = @if $(call there,$(2)); then $(BIN)/sublora run params/glue/$(1).yaml && $(call keep,glue/$(1),glue-$(1)); \
+	else echo "$(1) is left out: it needs $(2) ($(3))"; fi
 
 # Layers that are products of small ones, certified over tokens.
 structured: LAYERS := monarch kronecker
 structured: environment
 	$(BIN)/sublora run $(LAYERS:%=params/structured/%.yaml)
-	for name in $(LAYERS); do $(call keep,structured,$$name); done
+	for name in $(LAYERS); do $(call keep,structured/$$name,structured-$$name); done
 
-# A model that someone else trained; its params file says where it and its corpus are looked for.
-pretrained: environment
+# A public pretrained model, where its files and the corpus are.
+STORIES := $(addprefix data/,stories260K/stories260K.bin stories260K/tok512.bin arxiv-abstracts/sample_25k.jsonl.xz)
+STORIES_FROM := karpathy/tinyllamas, stories260K; arXiv abstracts, CC0: JSON lines with the key abstract, packed with xz
+pretrained:
+	@$(call there,$(STORIES)) || { echo "make pretrained needs $(STORIES) ($(STORIES_FROM))"; exit 1; }
+	@$(MAKE) --no-print-directory environment
 	$(BIN)/sublora run params/pretrained/stories260K.yaml
-	mkdir -p results/pretrained/stories260K && cp runs/pretrained-stories260K/certificate.json results/pretrained/stories260K/
+	$(call keep,pretrained/stories260K,pretrained-stories260K)
 	$(BIN)/sublora verify results/pretrained/stories260K/certificate.json
 
-# What the report opens with where there are no runs, and the README's figure.
+# The runs that the report opens with if there are no others, and the README's figure.
 headline: environment
 	$(BIN)/sublora run params/quick.yaml params/quick-tokens.yaml
-	for name in quick quick-tokens; do mkdir -p results/$$name && cp runs/$$name/certificate.json runs/$$name/metrics.csv results/$$name/ || exit 1; done
+	for name in quick quick-tokens; do $(call keep,$$name,$$name); done
 	$(BIN)/python -c "$$README_FIGURE"
 
 define README_FIGURE
@@ -59,12 +77,16 @@ bounds_overview(load_certificate("results/quick/certificate.json")).savefig("rep
 endef
 export README_FIGURE
 
-keep = mkdir -p results/$(1)/$(2) && cp runs/$(1)-$(2)/certificate.json runs/$(1)-$(2)/metrics.csv results/$(1)/$(2)/ || exit 1
+# Copies a finished run (2) to its place in results/ (1). A pretrained model has no training log.
+keep = mkdir -p results/$(1) && cp runs/$(2)/certificate.json runs/$(2)/*.ipynb results/$(1)/ \
+	&& if [ -f runs/$(2)/metrics.csv ]; then cp runs/$(2)/metrics.csv results/$(1)/; fi || exit 1
 
-# Every certificate in results/: the model decoded and scored again, every bound computed again. (Those of models trained elsewhere
-# need their corpus prepared, which `make pretrained` does, and verifies them.)
+# Every certificate in results/: decode and score the model again, recompute every bound. Certificates of public data sets need these
+# under data/ (`make glue` and `make pretrained` say which), and that of stories260K its prepared corpus, so they are left out here.
 verify: environment
-	$(BIN)/sublora verify results/*/certificate.json $(filter-out results/pretrained/%,$(wildcard results/*/*/certificate.json))
+	$(BIN)/sublora verify results/*/certificate.json $(filter-out $(NEED_DATA),$(wildcard results/*/*/certificate.json))
+
+NEED_DATA := results/pretrained/% results/glue/sst2-small/% results/glue/cola-small/%
 
 # How often each bound is violated where the truth is known, for the report: a minute or two.
 coverage: environment
@@ -78,15 +100,24 @@ compression: environment
 fuzz: environment
 	$(BIN)/python fuzz/fuzz_message.py
 
-report: environment
+report: environment .venv/renderer
 	$(BIN)/sublora report
 
 environment: .venv/installed
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
+	$(if $(TORCH_INDEX),$(BIN)/python -m pip install -q -c constraints.txt --index-url $(TORCH_INDEX) torch)
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev]'
 	touch $@
+
+# Quarto renders the report, if it is there or can be installed. Its package downloads a program, so pip tries once. Otherwise pandoc
+# renders the report.
+.venv/renderer: .venv/installed
+	@command -v quarto > /dev/null || $(BIN)/python -m pip install -q --retries 0 -c constraints.txt quarto-cli > .venv/quarto.log 2>&1 || true
+	@if command -v quarto > /dev/null || [ -x $(BIN)/quarto ]; then echo "The report is rendered with Quarto."; \
+	else echo "The report is rendered with pandoc: Quarto could not be installed (.venv/quarto.log says why)."; fi
+	@touch $@
 
 clean:
 	rm -rf .venv report/_site

@@ -4,7 +4,7 @@ import os
 
 __version__ = "0.1.0"
 
-# OpenMP's threads spin for milliseconds while they wait, which makes torch ten times slower as soon as another process wants the
-# same cores; sleeping at once costs a quarter of the speed alone. A short spin (some 20 microseconds) loses neither (measured on
-# 2 cores: 40 thousand training tokens a second, as with long spins). GNU's OpenMP reads this when torch is loaded.
-os.environ.setdefault("GOMP_SPINCOUNT", "20000")
+# OpenMP's threads spin while they wait. Long spins make torch many times slower as soon as another process uses the same cores; no
+# spin at all makes each step a little slower on an idle machine. benchmarks/threads.py measures both. GNU's OpenMP reads this when
+# torch is loaded.
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")

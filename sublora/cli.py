@@ -1,4 +1,7 @@
-"""The command line. Every command is one call of the package; errors are one line, and a non-zero exit."""
+"""Train small language models, compress them, and certify how well they predict text they have not seen."""
+
+# Every command is one call of the package. Errors are one line and a non-zero exit.
+
 
 import os
 import sys
@@ -13,26 +16,31 @@ from sublora.errors import SubloraError
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__.splitlines()[0])
 
 HOME = Path(__file__).resolve().parent.parent
-Runs = Annotated[Path, typer.Option(help="Folder of runs; prepared corpora are in its folder `corpora`.")]
+Runs = Annotated[Path, typer.Option(help="Folder for runs. Its subfolder `corpora` holds prepared corpora.")]
 
 
 @app.command()
 def run(
-    params: Annotated[list[Path], typer.Argument(help="Params files, one experiment each.")],
+    params: Annotated[list[Path], typer.Argument(help="Params files. Each describes one experiment.")],
     runs: Runs = Path("runs"),
-    notebooks: Annotated[Path | None, typer.Option(help="Folder of notebooks [default: ./notebooks, else the package's]")] = None,
-    force: Annotated[bool, typer.Option(help="Run finished steps again, from the beginning.")] = False,
+    notebooks: Annotated[Path | None, typer.Option(help="Folder of notebooks. [default: ./notebooks, else the package's]")] = None,
+    force: Annotated[bool, typer.Option(help="Run everything again, finished steps included.")] = False,
 ) -> None:
-    """Execute experiments with papermill into RUNS/<name>/; finished steps are kept."""
+    """Run experiments: papermill executes their notebooks into RUNS/<name>/. Finished steps are kept."""
     from sublora import pipeline
+    from sublora.bounds.format import load_certificate
+    from sublora.reporting import terminal
 
     for file in params:
         try:
             folder = pipeline.run(file, runs, notebooks or beside_or_home("notebooks"), force)
         except KeyboardInterrupt:
-            print("\nsublora: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+            print("\nsublora: interrupted; the same command continues from the last checkpoint", file=sys.stderr)
             raise typer.Exit(130) from None
+        path = folder / "certificate.json"
         print(f"finished: {folder}")
+        if path.is_file():  # a run of training alone makes none
+            print(terminal.summary(load_certificate(path), path))
 
 
 @app.command()
@@ -40,8 +48,10 @@ def verify(
     certificates: Annotated[list[Path], typer.Argument(help="certificate.json files.")],
     runs: Runs = Path("runs"),
 ) -> None:
-    """Decode the embedded model, score it again, recompute every bound; exit 0 only if all agree."""
+    """Check certificates: decode the model, score it again, recompute every bound. Exit 0 only if all agree."""
+    from sublora.bounds.format import load_certificate
     from sublora.bounds.verify import verify
+    from sublora.reporting import terminal
 
     failed = False
     for path in certificates:
@@ -53,19 +63,32 @@ def verify(
         for line in wrong:
             print(line, file=sys.stderr)
         print(f"{path}: " + ("NOT verified" if wrong else "verified: the model and every bound agree"))
+        if not wrong:
+            print(terminal.summary(load_certificate(path), path))
     if failed:
         raise typer.Exit(1)
 
 
 @app.command()
+def show(
+    certificates: Annotated[list[Path], typer.Argument(help="certificate.json files.")],
+) -> None:
+    """Print what certificates state. This checks nothing: `sublora verify` does."""
+    from sublora.bounds.format import load_certificate
+    from sublora.reporting import terminal
+
+    print("\n\n".join(terminal.details(load_certificate(path), path) for path in certificates))
+
+
+@app.command()
 def optimize(
-    params: Annotated[Path, typer.Argument(help="The params file of a run; training goes on first if it is not finished.")],
-    quantizers: Annotated[str, typer.Option(help="Which to try, separated by commas.")] = "uniform,kmeans,normal_float,ecsq",
-    levels: Annotated[str, typer.Option(help="How many levels to try, separated by commas.")] = "2,3,4,5,7,9,11,15",
-    finetune: Annotated[bool, typer.Option(help="Let the model adapt to each, for the params' finetune_steps.")] = True,
+    params: Annotated[Path, typer.Argument(help="The params file of a run. An unfinished run is trained first.")],
+    quantizers: Annotated[str, typer.Option(help="Quantizers to try, separated by commas.")] = "uniform,kmeans,normal_float,ecsq",
+    levels: Annotated[str, typer.Option(help="Numbers of levels to try, separated by commas.")] = "2,3,4,5,7,9,11,15",
+    finetune: Annotated[bool, typer.Option(help="Adapt the model to each quantizer for finetune_steps.")] = True,
     runs: Runs = Path("runs"),
 ) -> None:
-    """Try quantizers and levels on one trained model, and certify the one with the smallest bound as RUNS/<name>-optimized/."""
+    """Try quantizers and levels on one trained model. Certify the one with the smallest bound as RUNS/<name>-optimized/."""
     from sublora.atomic import replaced_atomically
     from sublora.bounds.optimize import optimize_run
     from sublora.config import Experiment
@@ -89,9 +112,9 @@ def optimize(
 @app.command()
 def report(
     runs: Runs = Path("runs"),
-    project: Annotated[Path | None, typer.Option(help="Folder of the pages [default: ./report, else the package's]")] = None,
+    project: Annotated[Path | None, typer.Option(help="Folder of the pages. [default: ./report, else the package's]")] = None,
 ) -> None:
-    """Render the report's pages to report/_site/index.html, with Quarto where it is installed."""
+    """Render the report to report/_site/index.html, with Quarto if it is installed, else with pandoc."""
     from sublora.reporting.render import render_report
 
     index, way = render_report(project or beside_or_home("report"), runs)
@@ -100,15 +123,17 @@ def report(
 
 @app.command()
 def data(
-    source: Annotated[str, typer.Argument(help="python-stdlib, text, file, openwebtext, or a Hugging Face data set's name.")],
-    path: Annotated[Path | None, typer.Option(help="text: a folder; file: .jsonl, .csv, .tsv or .parquet.")] = None,
-    field: Annotated[str, typer.Option(help="Column or key that holds the text.")] = "text",
-    subset: Annotated[str | None, typer.Option(help="Hugging Face: name of the configuration.")] = None,
-    tokenizer: Annotated[str, typer.Option(help="bytes, gpt2, a tokenizer's ./folder or hub name, or a .bin file.")] = "bytes",
-    max_documents: Annotated[int | None, typer.Option(help="Keep a fixed uniform sample of the documents.")] = None,
+    source: Annotated[str, typer.Argument(help="python-stdlib, text, file, openwebtext, or the name of a Hugging Face data set.")],
+    path: Annotated[Path | None, typer.Option(help="text: a folder. file: a .jsonl, .csv, .tsv or .parquet file.")] = None,
+    field: Annotated[str, typer.Option(help="Column or key of the text.")] = "text",
+    subset: Annotated[str | None, typer.Option(help="Hugging Face: the configuration.")] = None,
+    tokenizer: Annotated[
+        str, typer.Option(help="bytes, gpt2, a tokenizer's ./folder or hub name, or a llama2.c .bin file.")
+    ] = "bytes",
+    max_documents: Annotated[int | None, typer.Option(help="Keep a random sample of this many documents.")] = None,
     runs: Runs = Path("runs"),
 ) -> None:
-    """Prepare a corpus: documents to tokens on disk, where experiments with the same settings find it."""
+    """Prepare a corpus: turn documents into tokens on disk. Experiments with the same corpus settings use it."""
     from sublora.config import Experiment
     from sublora.data import prepare
 
@@ -120,46 +145,46 @@ def data(
 
 @app.command()
 def sample(
-    checkpoint: Annotated[Path, typer.Argument(help="A certificate.json, or a .safetensors checkpoint of a run.")],
-    prompt: Annotated[str, typer.Option(help="How the text begins.")] = "",
-    tokens: Annotated[int, typer.Option(min=1, help="How many tokens to generate.")] = 200,
-    smoothing: Annotated[float, typer.Option(help="Weight of the uniform distribution, from 0 to below 1.")] = 0.0,
-    seed: Annotated[int, typer.Option(help="Seed of the draw.")] = 0,
+    checkpoint: Annotated[Path, typer.Argument(help="A certificate.json, or a run's .safetensors checkpoint.")],
+    prompt: Annotated[str, typer.Option(help="The beginning of the text.")] = "",
+    tokens: Annotated[int, typer.Option(min=1, help="Number of tokens to generate.")] = 200,
+    smoothing: Annotated[float, typer.Option(help="Weight of the uniform distribution, at least 0 and below 1.")] = 0.0,
+    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
 ) -> None:
-    """Generate text, with or without smoothing."""
+    """Generate text from a certificate or a checkpoint, with or without smoothing."""
     from sublora.sampling import load_model, sample_text
 
     model, tokenizer = load_model(checkpoint)
     text = sample_text(model, tokenizer, prompt, tokens, smoothing, seed)
-    if sys.stdout.isatty():  # a model of bytes may well say what would turn the terminal's colours
+    if sys.stdout.isatty():  # a byte model may write control characters
         text = "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in text)
     print(text)
 
 
 def beside_or_home(name: str) -> Path:
-    """`./name` where there is one, else the one beside the package (an editable installation)."""
+    """`./name` if it exists, else the folder beside the package (an editable installation)."""
     return Path(name) if Path(name).is_dir() else HOME / name
 
 
 def main() -> None:
-    """Entry point: what the user can put right is one line on standard error and exit status 1."""
+    """Entry point. Errors that a user can correct are one line on standard error and exit status 1."""
     warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
     try:
         try:
             app()
         finally:
-            sys.stdout.flush()  # a full disk is noticed here, not when the interpreter has ended
+            sys.stdout.flush()  # so that a full disk is noticed here and not after the interpreter has ended
     except SubloraError as error:
         why = str(error)
     except BrokenPipeError:  # `sublora sample ... | head`
         why = None
     except OSError as error:
         why = f"{error.filename or 'standard output'}: {error.strerror or error}; free space or choose another place"
-    # Printed when the error and its frames are gone: a progress bar that they held has ended its line by now.
+    # The error and its frames are gone here, so a progress bar that they held has ended its line.
     if why is not None:
         print(f"sublora: {why}", file=sys.stderr)
     try:
         sys.stdout.flush()
     except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what could not be written is not tried again at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # otherwise Python would try to write again at exit
     sys.exit(1)

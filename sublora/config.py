@@ -195,8 +195,8 @@ FOR_TASKS = ("sublora", "lora")
 class Task(Group):
     """A GLUE task and the classifier that is fine-tuned on it. What is no search is public, or in the message."""
 
-    name: str = "sst2"  # cola | sst2 | mrpc | qqp | mnli | qnli | rte | wnli
-    path: str | None = None  # the local training file, relative to the current folder; null: from the hub
+    name: str = "sst2"  # functions (needs no file) | cola | sst2 | mrpc | qqp | mnli | qnli | rte | wnli
+    path: str | None = None  # the local training file; null: from the hub (functions: from the installed packages)
     validation: str | None = None  # the local validation file; null: beside the training file
     train: Annotated[float, Field(gt=0, le=1)] = 1.0  # share of the training file to train on, drawn at random; 1: all, iid only
     split_seed: Annotated[int, Field(ge=0)] = 0

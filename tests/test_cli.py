@@ -12,6 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from certificates import certificate, write_run
 from tiny import NOTEBOOKS, complaint, complaint_after_bars, settings, write_params, write_texts
 
 from sublora import pipeline
@@ -370,3 +371,13 @@ def test_a_report_of_no_runs(sublora, tmp_path):
 
 def test_a_report_whose_pages_are_not_there(sublora, tmp_path):
     assert "not the report's folder" in complaint(sublora("report", "--project", tmp_path, "--runs", tmp_path))
+
+
+def test_show_prints_a_certificate_without_checking_it(sublora, tmp_path):
+    values = certificate()
+    path = write_run(tmp_path, values)
+    status, out, err = sublora("show", path)
+    assert (status, err) == (0, "")
+    assert out.startswith("quick\n") and "4.96 bits per byte" in out and "281 bytes" in out and "top-100 error" in out
+    status, out, err = sublora("show", tmp_path / "none.json")
+    assert (status, out) == (1, "") and err.count("\n") == 1 and "none.json" in err

@@ -5,7 +5,6 @@ import bz2
 import csv
 import gzip
 import inspect
-import itertools
 import json
 import lzma
 import sys
@@ -24,7 +23,6 @@ from sublora.data import documents
 from sublora.data.corpora import corpus_identity, corpus_name, python_functions
 from sublora.errors import SubloraError
 
-DATA = Path(__file__).parents[1] / ".." / "shared" / "data"
 TEXTS = ["first", "second, with a comma", 'a "quote" and\ttab', "ünïcödé 🙂", "two\nlines"]
 
 
@@ -197,17 +195,6 @@ def test_unreadable_file(tmp_path, monkeypatch):
         assert error_of(corpus).startswith(f"{tmp_path / 'a.jsonl'}: cannot read (Permission denied)")
 
 
-def test_wikitext_is_one_document(tmp_path):
-    file = DATA / "wikitext-103-head" / "valid.txt.xz"
-    if not file.is_file():
-        pytest.skip("needs the head of WikiText-103")
-    (tmp_path / "valid.txt").write_bytes(lzma.open(file).read())
-    (tmp_path / "valid.txt.xz").write_bytes(file.read_bytes())
-    unpacked, packed = documents(Corpus(source="text", path=str(tmp_path)))
-    assert unpacked == packed == lzma.open(file, "rt", encoding="utf-8", newline="").read()
-    assert " = Homarus gammarus = " in unpacked
-
-
 # --- file
 
 COMPRESS = {"": bytes, ".xz": lzma.compress, ".gz": gzip.compress, ".bz2": bz2.compress}
@@ -306,18 +293,6 @@ def test_a_file_streams(tmp_path):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 2e6
-
-
-def test_arxiv_abstracts():
-    path = DATA / "arxiv-abstracts" / "sample_25k.jsonl.xz"
-    if not path.is_file():
-        pytest.skip("needs the sample of arXiv abstracts")
-    stream = documents(file_corpus(path, "abstract"))
-    head = list(itertools.islice(stream, 200))
-    stream.close()
-    assert head[0].startswith("The extraction of a physical law")
-    assert all(len(text.split()) >= 150 for text in head)
-    assert "set corpus.field to one of: id, created, primary, title, abstract" in error_of(file_corpus(path))
 
 
 def test_identity_follows_the_files(tmp_path):

@@ -1,4 +1,4 @@
-"""GLUE's files: every task's own row format, real CoLA and SST-2 where they are, and what is wrong with a file."""
+"""GLUE's files: every task's own row format, and what is wrong with a file. The functions of two installed packages."""
 
 import gzip
 import json
@@ -6,13 +6,10 @@ import lzma
 
 import numpy as np
 import pytest
-from tiny import HOME
 
 from sublora.config import Experiment
 from sublora.errors import SubloraError
 from sublora.finetune.tasks import TASKS, data_identity, load_task, read_examples, task_format
-
-DATA = HOME.parent / "shared" / "data"
 
 
 def task(name, path=None, **settings):
@@ -57,7 +54,7 @@ def test_official_row_formats(tmp_path, name):
 
 
 def test_every_task_has_a_format_that_is_tested():
-    assert set(TASKS) == set(OFFICIAL) | {"cola"}
+    assert set(TASKS) == set(OFFICIAL) | {"cola", "functions"}
 
 
 def test_cola_has_no_header_and_may_have_one(tmp_path):
@@ -185,13 +182,6 @@ def test_a_change_of_a_file_is_seen(tmp_path):
     assert data_identity(task("sst2", path)) != before
 
 
-def real(*parts):
-    path = DATA.joinpath(*parts)
-    if not path.exists():
-        pytest.skip(f"{path} is not here")
-    return path
-
-
 def test_a_file_that_is_not_there_is_named_with_its_key(tmp_path):
     missing = tmp_path / "train.tsv"
     with pytest.raises(SubloraError, match=r"train\.tsv: no such file; set task\.path to sst2's training file"):
@@ -202,16 +192,57 @@ def test_a_file_that_is_not_there_is_named_with_its_key(tmp_path):
         data_identity(other)
 
 
-def test_real_cola():
-    training, validation = load_task(task("cola", real("cola", "in_domain_train.tsv")))
-    assert (len(training), training.labels.sum(), training.dropped) == (8_551, 6_023, 0)
-    assert training.texts[0] == ("Our friends won't buy this analysis, let alone the next one we propose.",)
-    assert [len(examples) for examples in validation.values()] == [527]
-    assert len(read_examples(real("cola", "out_of_domain_dev.tsv"), "cola")) == 516
+# --- functions
 
 
-def test_real_sst2():
-    training, validation = load_task(task("sst2", real("glue-sst2", "train.tsv.xz")))
-    assert (len(training), training.labels.sum(), training.dropped) == (67_349, 37_569, 0)
-    assert training.texts[0] == ("hide new secretions from the parental units",)
-    assert [len(examples) for examples in validation.values()] == [872]
+@pytest.fixture
+def packages(tmp_path, monkeypatch):
+    """Two small packages, of which the second has more functions; both have `same`."""
+    folders = (tmp_path / "networkx", tmp_path / "sympy")
+    for folder, n in zip(folders, (10, 25), strict=True):
+        (folder / "sub").mkdir(parents=True)
+        text = "".join(f"def {folder.name}{i}(): pass\n" for i in range(n))
+        (folder / "a.py").write_text(text + "def same(): pass\n", "utf-8")
+        (folder / "sub" / "b.py").write_text(f"def {folder.name}0(): pass\n", "utf-8")  # there already
+    monkeypatch.setattr("sublora.finetune.functions.package_folders", lambda: folders)
+    return folders
+
+
+def test_functions_are_distinct_balanced_and_of_their_package(packages):
+    training, validation = load_task(task("functions"))
+    held_out = validation["validation"]
+    assert (len(training), len(held_out)) == (16, 4)
+    texts, labels = training.texts + held_out.texts, [*training.labels, *held_out.labels]
+    assert len(set(texts)) == 20 and labels.count(0) == labels.count(1) == 10
+    for (text,), label in zip(texts, labels, strict=True):
+        assert text.startswith(f"def {packages[label].name}") and text.endswith("(): pass\n")
+
+
+def test_the_same_sources_give_the_same_functions(packages):
+    first, again = load_task(task("functions")), load_task(task("functions"))
+    assert first[0].sha256 == again[0].sha256
+    assert first[1]["validation"].sha256 == again[1]["validation"].sha256
+
+
+def test_identity_of_the_packages_is_of_their_sources_alone(packages):
+    before = data_identity(task("functions"))
+    assert set(before["packages"]) == {"networkx", "sympy"} and before["packages"]["sympy"]["version"]
+    (packages[1] / "a.pyc").write_bytes(b"compiled")
+    (packages[1] / "a.py").touch()
+    assert data_identity(task("functions")) == before
+    (packages[1] / "sub" / "b.py").write_text("def other(): pass\n", "utf-8")
+    assert data_identity(task("functions")) != before
+
+
+@pytest.mark.parametrize("key", ["path", "validation"])
+def test_functions_have_no_file(packages, key):
+    settings = task("functions").model_copy(update={key: "train.tsv"})
+    for refuse in (load_task, data_identity):
+        with pytest.raises(SubloraError, match=f"task.{key}: functions reads the installed packages .*leave it null"):
+            refuse(settings)
+
+
+def test_a_package_that_is_missing_is_named(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(SubloraError, match="source of networkx, which is not installed; pip install networkx"):
+        load_task(task("functions"))

@@ -1,4 +1,4 @@
-"""A GLUE task from its file to a verified certificate, on models made on the spot; on real CoLA and SST-2 where they are."""
+"""A GLUE task from its file to a verified certificate, on models made on the spot; and functions of packages."""
 
 import json
 import math
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import binom
-from tiny import HOME, NOTEBOOKS, write_params
+from tiny import NOTEBOOKS, write_params
 
 from sublora.bounds.certificate import digest, write_certificate
 from sublora.bounds.verify import verify
@@ -19,7 +19,6 @@ from sublora.finetune.certificate import contents, draw_training, evaluate, refe
 from sublora.finetune.message import FORMAT, decode, encode
 from sublora.finetune.training import EpochSampler, LinearDecay, build, examples_batch, finetune
 
-REAL = HOME.parent / "shared" / "data"
 GOOD, BAD = ["lovely", "fine", "bright", "warm"], ["dull", "awful", "stale", "cold"]
 
 
@@ -317,20 +316,6 @@ def write_params_without_file(folder):
     return path
 
 
-@pytest.mark.parametrize(
-    ("task", "file", "m"), [("cola", "cola/in_domain_train.tsv", 8551), ("sst2", "glue-sst2/train.tsv.xz", 67349)]
-)
-def test_real_data(task, file, m, tmp_path):
-    """A run of seconds on the real file: few buckets and steps, but every example is evaluated, and the bounds are as ordered."""
-    if not (REAL / file).is_file():
-        pytest.skip(f"no {file} beside the repository")
-    values = settings(REAL / file, name=task, buckets=500, epochs=1, batch=512, learning_rate=0.05)
-    certificate = certified(values, tmp_path)[2]
-    assert certificate["corpus"]["documents"] == of(certificate, "iid", "kl")["evaluated"] == m
-    truth = certificate["held_out"][0]["value"]
-    assert truth < of(certificate, "iid", "kl")["bound"] <= of(certificate, "iid", "hoeffding")["bound"]
-
-
 def test_unseen_bounds_hold_for_the_others_of_the_pool(tmp_path):
     """A classifier that memorizes nothing (one bit of choice) on five splits: the unseen error stays below each unseen bound."""
     path = write_sst2(tmp_path / "data", 300)
@@ -342,3 +327,32 @@ def test_unseen_bounds_hold_for_the_others_of_the_pool(tmp_path):
         pool = (certificate["bounds"][0]["empirical"] * 150 + truth * 150) / 300
         for bound in certificate["bounds"]:
             assert {"unseen": truth, "pool": pool, "iid": 0.0}[bound["assumption"]] < bound["bound"]
+
+
+def write_packages(folder):
+    """Two folders of Python files: functions that say which they are from, a few that both have, and more in the second."""
+    random = np.random.default_rng(0)
+    folders = (folder / "networkx", folder / "sympy")
+    for package, n, word in zip(folders, (900, 1100), ("graph", "symbol"), strict=True):
+        package.mkdir(parents=True)
+        names = [[*random.choice(["add", "find", "walk"], 3).tolist(), word] for _ in range(n)]
+        functions = [f"def f{i}(x):\n    return {'(x) + '.join(words)}(x)\n" for i, words in enumerate(names)]
+        both = [f"def same{i}(x):\n    return x\n" for i in range(20)]
+        (package / "code.py").write_text("\n".join([*functions, *both]), "utf-8")
+    return folders
+
+
+def test_functions_of_packages_make_a_certificate(tmp_path, monkeypatch):
+    folders = write_packages(tmp_path)
+    monkeypatch.setattr("sublora.finetune.functions.package_folders", lambda: folders)
+    values = settings("x", name="functions", train=0.7, epochs=12)
+    values["task"]["path"] = None
+    certificate = certified(values, tmp_path)[2]
+    assert certificate["public"]["classes"] == ["networkx", "sympy"]
+    assert (certificate["corpus"]["pool"], certificate["corpus"]["documents"]) == (1440, 1008)
+    assert [h["split"] for h in certificate["held_out"]] == ["validation", "unseen"]
+    assert of(certificate, "unseen", "betting")["nonvacuous"]
+    assert verify(tmp_path / "certificate.json", Path("unused")) == []
+    (folders[0] / "code.py").write_text("def other(): pass\n" * 2 + "def third(): pass\n", "utf-8")
+    with pytest.raises(SubloraError, match="speaks of examples with sha256"):
+        verify(tmp_path / "certificate.json", Path("unused"))

@@ -5,7 +5,8 @@ import re
 
 import nbformat
 import pytest
-from tiny import NOTEBOOKS
+import yaml
+from tiny import HOME, NOTEBOOKS
 
 from sublora.config import Experiment
 
@@ -37,11 +38,45 @@ def test_compared_outputs_are_printed_and_hold_no_measured_number(path):
             assert not re.search(r"\d\.\d|e-\d|/home|0x", output.text), cell.id
 
 
-def test_defaults_are_a_valid_experiment_of_the_settings_that_a_params_file_has(path):
+def defaults(path):
+    """What the cell tagged `parameters` assigns."""
     (tagged,) = [cell for cell in code(path) if "parameters" in cell.metadata.get("tags", [])]
-    values = {line.targets[0].id: ast.literal_eval(line.value) for line in ast.parse(tagged.source).body}
-    assert values.pop("runs") == "../runs"
+    return {line.targets[0].id: ast.literal_eval(line.value) for line in ast.parse(tagged.source).body}
+
+
+def experiment_of(values, path):
     alone = {"notebooks": [path.stem]} if path.stem in ("glue", "pretrained") else {}
-    experiment = Experiment.from_parameters({**values, **alone}, path.name)
+    return Experiment.from_parameters({**values, **alone}, path.name)
+
+
+def test_the_first_cell_after_the_parameters_enters_the_study(path):
+    first, second, *_ = code(path)
+    assert "parameters" in first.metadata["tags"]
+    assert "\nenter_study();" in second.source
+
+
+def test_defaults_are_a_valid_experiment_of_the_settings_that_a_params_file_has(path):
+    values = defaults(path)
+    assert values.pop("runs") == "runs"
+    experiment = experiment_of(values, path)
     assert experiment.name == {"glue": "demo-glue", "pretrained": "demo-pretrained"}.get(path.stem, "demo")
     assert values.keys() <= Experiment.model_fields.keys()
+
+
+def test_defaults_need_no_file(path):
+    experiment = experiment_of({key: value for key, value in defaults(path).items() if key != "runs"}, path)
+    assert (experiment.corpus.source, experiment.corpus.path) == ("python-stdlib", None)
+    assert experiment.task is None or (experiment.task.name, experiment.task.path) == ("functions", None)
+
+
+def test_papermill_with_a_params_file_means_what_the_command_means(path):
+    """A group that the file leaves out has the notebook's default with papermill, and the package's with `sublora run`."""
+    values = defaults(path)
+    del values["runs"]
+    for file in sorted((HOME / "params").rglob("*.yaml")):
+        stated = yaml.safe_load(file.read_text("utf-8"))
+        experiment = Experiment.from_file(file)
+        if path.stem in experiment.notebooks:
+            for group in values.keys() - stated.keys():
+                given = Experiment.from_parameters({**stated, group: values[group]})
+                assert getattr(given, group) == getattr(experiment, group), f"{file}: state the group {group}"

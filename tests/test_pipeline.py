@@ -92,8 +92,9 @@ def test_executed_notebooks_are_whole_and_keep_only_the_last_state_of_a_bar(fini
 
 
 def test_a_run_says_names_printed_lines_and_bars_and_nothing_else(finished):
-    first, *_, last = finished.out.splitlines()
+    first, *_, last, _, _, _, _, where, _ = finished.out.splitlines()
     assert first == "pretrain: running, into runs/tiny/pretrain.ipynb" and last == "finished: runs/tiny"
+    assert where.split() == ["certificate", "runs/tiny/certificate.json"]
     assert "300 documents by a uniformly random permutation" in finished.out
     bars = ("text", "pretrain", "quantize", "score pilot documents", "score training documents", "score held-out documents")
     lines = finished.err.replace("\r", "\n").splitlines()
@@ -110,13 +111,25 @@ def test_the_certificate_speaks_of_this_experiment(here):
     assert metrics.groupby("phase")["step"].apply(list).to_dict() == {"pretrain": [10, 20], "quantize": [10]}
 
 
+def test_papermill_alone_with_the_params_file_makes_the_same_certificate(here, tmp_path):
+    shutil.copytree("texts", tmp_path / "texts")
+    for name in ("pretrain", "bounds"):
+        command = [sys.executable, "-m", "papermill", NOTEBOOKS / f"{name}.ipynb", f"{name}.ipynb", "-f", here.params]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+    ours, theirs = (load_certificate(folder / "runs/tiny/certificate.json") for folder in (tmp_path, here.home))
+    for certificate in (ours, theirs):
+        del certificate["environment"], certificate["certificate_sha256"]
+    assert ours == theirs
+
+
 # --- verify
 
 
 def test_the_certificate_verifies(here, sublora):
     status, out, err = sublora("verify", "runs/tiny/certificate.json")
     assert status == 0, err
-    assert out == "runs/tiny/certificate.json: verified: the model and every bound agree\n"
+    assert out.startswith("runs/tiny/certificate.json: verified: the model and every bound agree\n  bound ")
 
 
 def raise_number(certificate, *keys):
@@ -170,7 +183,7 @@ def test_verify_names_an_altered_message(here, sublora, tmp_path, position):
 def test_verify_goes_on_to_the_next_certificate(here, sublora, tmp_path):
     status, out, err = sublora("verify", tmp_path / "none.json", "runs/tiny/certificate.json")
     assert status == 1
-    assert out.splitlines() == [
+    assert out.splitlines()[:2] == [
         f"{tmp_path}/none.json: NOT verified",
         "runs/tiny/certificate.json: verified: the model and every bound agree",
     ]
@@ -365,7 +378,7 @@ def test_ctrl_c_says_that_the_run_can_go_on(tmp_path):
         os.kill(process.pid, signal.SIGINT)
         err = process.stderr.read()
     assert process.returncode == 130
-    assert err.strip() == "sublora: interrupted; the same command goes on from the last checkpoint"
+    assert err.strip() == "sublora: interrupted; the same command continues from the last checkpoint"
     assert {path.name for path in (tmp_path / "runs" / "tiny").iterdir()} == {"params.yaml", "steps.json", "begun"}
 
 

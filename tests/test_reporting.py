@@ -3,17 +3,19 @@
 import copy
 import json
 import math
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-from certificates import certificate, metrics, write_run
+from certificates import VOCABULARY, certificate, metrics, write_run
 
 from sublora.bounds.format import LARGEST_CERTIFICATE, load_certificate
 from sublora.errors import SubloraError
-from sublora.reporting import display, figures, reading, runs, sentences, tables
+from sublora.reporting import display, figures, markdown, reading, runs, sentences, tables, terminal
 
 
 @pytest.fixture
@@ -157,13 +159,13 @@ def test_bounds_are_rounded_up(value, up):
 def test_the_guarantee_in_words(quick):
     value = math.ceil(100 * reading.headline(quick)["bound"]) / 100
     assert sentences.guarantee(quick) == (
-        "With 95% confidence over the random split, this model, stored in 281 bytes (2,248 bits), predicts the 13,845"
-        f" Python functions that it was not trained on at {value:.2f} bits per byte or better on average; guessing"
-        " uniformly costs 8.01."
+        "With 95% confidence over the random split, the model, stored in 281 bytes (2,248 bits), predicts the 13,845"
+        f" Python functions that it was not trained on at {value:.2f} bits per byte or better on average. Guessing"
+        " uniformly costs 8.01 bits per byte."
     )
     iid = sentences.guarantee_iid(quick)
-    assert iid.startswith("If Python functions are independent draws from one source (an assumption")
-    assert "separately" in sentences.small_print(quick)
+    assert iid.startswith("Assume that Python functions are independent draws from one source, as the paper does")
+    assert "by itself" in sentences.small_print(quick)
 
 
 def test_other_corpora_have_documents_and_tokens(quick):
@@ -172,11 +174,11 @@ def test_other_corpora_have_documents_and_tokens(quick):
     assert "With 99% confidence" in sentence and "13,845 documents" in sentence and "bits per token" in sentence
 
 
-def test_a_vacuous_certificate_promises_nothing(quick):
+def test_a_vacuous_certificate_guarantees_nothing(quick):
     place = quick["bounds"].index(reading.headline(quick))
     vacuous = change(quick, "bounds", place, "bound", to=8.5)
     vacuous = change(vacuous, "bounds", place, "nonvacuous", to=False)
-    assert sentences.guarantee(vacuous).startswith("This certificate promises nothing here")
+    assert sentences.guarantee(vacuous).startswith("This certificate guarantees nothing about the 13,845")
     assert "predicts" not in sentences.guarantee(vacuous)
 
 
@@ -205,12 +207,12 @@ def test_verdicts(quick):
 
 
 def test_tables_show_the_certificates_numbers(quick):
-    html = tables.bounds_table(quick).as_raw_html()
+    text = str(tables.bounds_table(quick))
     for bound in reading.statements(quick):
         if bound["metric"] == "bpd":
-            assert f">{reading.rounded_up(bound['bound']):.2f}<" in html
+            assert f"| **{reading.written(bound)}**" in text
     assert tables.errors_table({**quick, "bounds": bits_only(quick)}) is None
-    assert "bounds no top-k error" in display.errors_html({**quick, "bounds": bits_only(quick)})
+    assert "bounds no top-k error" in display.errors({**quick, "bounds": bits_only(quick)})
 
 
 def bits_only(values):
@@ -221,20 +223,59 @@ def test_tables_of_runs(tmp_path, quick):
     write_run(tmp_path, quick)
     write_run(tmp_path, change(certificate("other", 700), "environment", "seconds", to={"train": 7.0, "pilot": 5.0}))
     found, _ = runs.load_runs(tmp_path)
-    assert "700" in tables.sizes_table(found).as_raw_html()
-    paper = tables.paper_table(found).as_raw_html()
+    assert "700" in str(tables.sizes_table(found))
+    paper = str(tables.paper_table(found))
     assert "not certified" in paper and f"{round(quick['paper_accounting']['bits']):,}" in paper
-    environment = tables.environment_table(found).as_raw_html()
-    assert "Pilot (s)" in environment and ">211<" in environment and ">274<" in environment
+    environment = str(tables.environment_table(found))
+    assert "Pilot (s)" in environment and " 211 |" in environment and " 274 |" in environment
     assert sentences.cost("quick", quick) == "quick: 4.6 minutes on cpu (train 3.5, score 1.1)"
 
 
 def test_a_certificate_shows_itself_and_escapes_what_it_holds(quick):
-    html = display.certificate_html({**quick, "experiment": "<script>alert(1)</script>"})
-    assert "<script" not in html and "&lt;script&gt;" in html
-    assert "13,845 Python functions" in html and "<table" in html
-    assert "src=" not in html and "href=" not in html
-    assert "<b>" not in display.skipped_html(["<b>"]) and "Nothing was left out" in display.skipped_html([])
+    text = display.Certificate({**quick, "experiment": "<script>alert(1)</script>"})._repr_markdown_()
+    assert "<script" not in text and "&lt;script&gt;" in text
+    assert "13,845 Python functions" in text and "\n| Speaks of" in text
+    assert "src=" not in text and "](" not in text
+    assert "<b>" not in display.skipped(["<b>"]) and "Nothing was left out" in display.skipped([])
+
+
+def test_markdown_shows_exactly_the_characters_it_was_given():
+    assert markdown.escape("a*b_c|d`e[f](g)<h>\x1b[0m\n$x$") == (
+        r"a\*b\_c\|d\`e\[f\](g)&lt;h&gt;" + "\ufffd" + r"\[0m" + "\ufffd" + r"\$x\$"
+    )
+    assert markdown.escape(markdown.Markdown("*a*")) == "*a*"
+    table = markdown.Table([{"Run": "a", "n": 1}, {"Run": "a", "n": 2}, {"Run": "b|", "n": 3}], groups=("Run",))
+    assert str(table).splitlines() == ["| Run | n |", "| ------- | --: |", "| **a** | 1 |", "|  | 2 |", r"| **b\|** | 3 |"]
+
+
+def test_a_bound_that_no_loss_can_exceed_is_called_vacuous_everywhere(quick):
+    bound = reading.headline(quick)
+    largest = math.log2(VOCABULARY) - math.log2(bound["alpha"])
+    assert reading.largest_loss(bound) == pytest.approx(largest)
+    below, above = ({**bound, "bound": value, "nonvacuous": False} for value in (largest - 0.02, largest))
+    assert reading.written(below) == reading.number(largest - 0.02) and reading.written(above) == "vacuous"
+    assert reading.written({**bound, "metric": "top1_error", "bound": 1.05}) == "vacuous"
+    place = quick["bounds"].index(bound)
+    values = change(change(quick, "bounds", place, "bound", to=2 * largest), "bounds", place, "nonvacuous", to=False)
+    found = [runs.Run("quick", Path("quick"), values, metrics())]
+    shown = [str(make(found)) for make in (tables.sizes_table, tables.tightness_table)]
+    shown += [str(tables.bounds_table(values)), sentences.guarantee(values), terminal.details(values, Path("c.json"))]
+    shown += [" ".join(text.get_text() for text in figures.bounds_overview(values).axes[0].texts)]
+    for text in shown:
+        assert re.search("vacuous", text, re.IGNORECASE) and f"{2 * largest:.2f}" not in text
+    assert figures.bounds_overview(values).axes[0].get_xlim()[1] < 2 * largest
+
+
+def test_the_terminal_shows_the_headline_and_no_control_characters(quick):
+    text = terminal.summary(quick, Path("runs/quick/certificate.json"))
+    names = [line.split()[0] for line in text.splitlines()]
+    assert names == ["bound", "guess", "held", "message", "certificate", "next"]
+    bound = reading.headline(quick)
+    assert f"{reading.written(bound)} bits per byte" in text and "8.01" in text and "281 bytes" in text
+    hostile = change(quick, "experiment", to="\x1b[2Jverified\r")
+    assert "\x1b" not in terminal.details(hostile, Path("c.json")) and "\r" not in terminal.details(hostile, Path("c.json"))
+    empty = change(quick, "bounds", quick["bounds"].index(bound), "nonvacuous", to=False)
+    assert "VACUOUS" in terminal.summary(empty, Path("c.json")) and "smaller message" in terminal.summary(empty, Path("c.json"))
 
 
 def test_the_main_figure_draws_what_the_table_says(quick):
@@ -242,7 +283,7 @@ def test_the_main_figure_draws_what_the_table_says(quick):
     labels = [label.get_text() for label in ax.get_yticklabels()]
     assert labels[:2] == ["unseen, betting", "unseen, hoeffding"]
     shown = {text.get_text() for text in ax.texts}
-    assert shown == {f"{reading.rounded_up(b['bound']):.2f}" for b in reading.statements(quick) if b["metric"] == "bpd"}
+    assert shown == {reading.written(b) for b in reading.statements(quick) if b["metric"] == "bpd"}
     diamonds = [line for line in ax.lines if line.get_marker() == "D"]
     assert {labels[int(line.get_ydata()[0])].split(",")[0] for line in diamonds} == {"unseen", "iid"}
 
@@ -273,7 +314,7 @@ def test_histograms_mark_levels_mean_and_bound():
     losses = generator.normal(4, 1, size=500)
     ax = figures.document_losses_histogram(losses, bound=4.501, uniform=8.0, unit="bits per byte").axes[0]
     names = [line.get_label() for line in ax.lines]
-    assert names == [f"mean, {losses.mean():.2f}", "bound on the mean, 4.51", "uniform guess, 8.00"]
+    assert names == [f"mean, {reading.number(losses.mean())}", "bound on the mean, 4.51", "uniform guess, 8.00"]
     assert "bits per byte" in ax.get_xlabel()
 
 
@@ -289,7 +330,9 @@ def test_figures_leave_pyplot_as_it_was(tmp_path, quick):
 
 def test_reporting_knows_nothing_of_torch():
     code = (
-        "import sys; from sublora.reporting import display, figures, render, runs, sentences, tables;"
+        "import sys; from sublora.reporting import terminal; from sublora.bounds.format import load_certificate;"
+        "assert not {'torch', 'pandas'} & sys.modules.keys();"
+        "from sublora.reporting import display, figures, render, runs, sentences, tables;"
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -2,23 +2,20 @@
 
 import hashlib
 import json
-import lzma
 import multiprocessing
 import platform
 import shutil
 import sys
 import warnings
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from sublora.config import Corpus
-from sublora.data import TokenStore, build_store, documents, draw_split, get_tokenizer, prepare, store, write_store
+from sublora.data import TokenStore, build_store, draw_split, get_tokenizer, prepare, store, write_store
 from sublora.errors import SubloraError
 
-DATA = Path(__file__).parents[1] / ".." / "shared" / "data"
 TEXTS = ["one", "", "two ünï", "three\n", "one"]
 KEPT = ["one", "two ünï", "three\n", "one"]
 
@@ -120,26 +117,6 @@ def test_sha256_depends_on_all_that_defines_the_documents(tmp_path):
     assert len({s.sha256 for s in stores}) == len(stores)
     same = write_store(tmp_path / "6", arrays, **settings | {"name": "b"}, information={"python": "x"})
     assert same.sha256 == stores[0].sha256
-
-
-def test_gpt2_store(tmp_path, corpus, monkeypatch):
-    cache = DATA / "tiktoken-cache"
-    if not cache.is_dir():
-        pytest.skip("needs the cached files of tiktoken's gpt2 encoding")
-    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(cache))
-    written = build_store(corpus.model_copy(update={"tokenizer": "gpt2"}), tmp_path / "store")
-    assert texts(written) == KEPT
-    assert (written.vocab_size, written.eot, written.tokens.dtype) == (50257, 50256, np.uint16)
-
-
-def test_arxiv_head(tmp_path):
-    file = DATA / "arxiv-abstracts" / "sample_25k.jsonl.xz"
-    if not file.is_file():
-        pytest.skip("needs the sample of arXiv abstracts")
-    with lzma.open(file, "rt", encoding="utf-8") as stream:
-        (tmp_path / "head.jsonl").write_text("".join(islice(stream, 500)), "utf-8")
-    arxiv = Corpus(source="file", path=str(tmp_path / "head.jsonl"), field="abstract")
-    assert texts(build_store(arxiv, tmp_path / "store")) == list(documents(arxiv))
 
 
 # --- the embedded corpus

@@ -1,11 +1,13 @@
 """Whole models as messages: what is coded comes back, nothing else is accepted, and a model trained elsewhere survives 8 bits."""
 
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny import HOME
 
 from sublora import config
 from sublora.compression.fields import MessageError, varint
@@ -16,7 +18,7 @@ from sublora.errors import SubloraError
 from sublora.models import GPT
 from sublora.models.llama2c import load_llama2c
 
-STORIES = HOME.parent / "shared" / "data" / "stories260K"
+DATA = os.environ.get("SUBLORA_TEST_DATA")
 STORY = (
     "Once upon a time, there was a little girl named Lily. She loved to play outside in the park. One day, she saw a big red ball. "
     "She wanted to play with it, but it was too high. Lily asked her mom for help. Her mom said yes and they went to the park "
@@ -97,10 +99,12 @@ def test_tied_weights_are_there_once():
 
 @pytest.fixture(scope="module")
 def stories():
-    if not STORIES.is_dir():
-        pytest.skip(f"{STORIES} is not there")
-    checkpoint = next(path for path in STORIES.iterdir() if path.suffix == ".bin" and "tok" not in path.name)
-    return load_llama2c(checkpoint), get_tokenizer(str(STORIES / "tok512.bin")), checkpoint
+    """karpathy/tinyllamas stories260K: the real model and its tokenizer, in the folder `stories260K` of SUBLORA_TEST_DATA."""
+    if DATA is None:
+        pytest.skip("SUBLORA_TEST_DATA is not set: no stories260K")
+    folder = Path(DATA) / "stories260K"
+    checkpoint = folder / "stories260K.bin"
+    return load_llama2c(checkpoint), get_tokenizer(str(folder / "tok512.bin")), checkpoint
 
 
 @torch.no_grad()

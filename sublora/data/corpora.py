@@ -81,13 +81,21 @@ def _stdlib() -> Path:
 
 def _python_stdlib(corpus: Corpus) -> Iterator[str]:
     """Every distinct function of the running interpreter's standard library, in the order of file names and lines."""
-    root = _stdlib()
+    return distinct_functions(_stdlib(), "python-stdlib")
+
+
+def python_files(folder: Path) -> list[str]:
+    """The names, relative to a folder and sorted, of its Python files: neither what is installed below it nor what is compiled."""
     others = {"site-packages", "dist-packages", "__pycache__"}
-    names = (path.relative_to(root) for path in root.rglob("*.py"))
-    names = sorted(name.as_posix() for name in names if not others & set(name.parts))
+    names = (path.relative_to(folder) for path in folder.rglob("*.py"))
+    return sorted(name.as_posix() for name in names if not others & set(name.parts))
+
+
+def distinct_functions(folder: Path, name: str) -> Iterator[str]:
+    """Every distinct function of a folder's Python files, in the order of file names and lines. name: what the bar says."""
     seen = set()
-    for name in progress_bar(names, desc="python-stdlib", unit="file"):
-        for text in python_functions(_read_bytes(root / name)):
+    for file in progress_bar(python_files(folder), desc=name, unit="file"):
+        for text in python_functions(_read_bytes(folder / file)):
             digest = hashlib.sha256(text.encode("utf-8")).digest()
             if digest not in seen:
                 seen.add(digest)

@@ -1,4 +1,7 @@
-"""GLUE's tasks (Wang et al. 2018, arXiv:1804.07461): labelled sentences from local files in GLUE's row formats, or from the hub."""
+"""Tasks: GLUE's (Wang et al. 2018, arXiv:1804.07461), from local files in its row formats or from the hub, and `functions`.
+
+GLUE's examples are labelled sentences. Those of `functions` are functions of two installed packages: no file and no network.
+"""
 
 import bz2
 import csv
@@ -18,12 +21,16 @@ import pandas as pd
 
 from sublora import config
 from sublora.data.corpora import corpus_identity
+from sublora.data.split import permutation
 from sublora.errors import SubloraError
+from sublora.finetune.functions import PACKAGES, labelled_functions, packages_identity
 
 HUB = "nyu-mll/glue"
 ENTAILED = ("entailment", "not_entailment")
 SEPARATORS = {".tsv": "\t", ".txt": "\t", ".csv": ","}
 OPENERS = {".xz": lzma.open, ".gz": gzip.open, ".bz2": bz2.open}
+FUNCTIONS = "functions"
+FUNCTIONS_VALIDATION = 0.2  # share of the functions that validates
 HELD_OUT_NAMES = ("dev", "validation", "dev_matched", "validation_matched", "dev_mismatched", "validation_mismatched")
 
 
@@ -56,6 +63,7 @@ TASKS = {
     "qnli": Format((("question",), ("sentence",)), classes=ENTAILED),
     "rte": Format(_PAIR, classes=ENTAILED),
     "wnli": Format(_PAIR),
+    FUNCTIONS: Format((("function",),), classes=PACKAGES),
 }
 
 
@@ -89,17 +97,20 @@ def task_format(name: str) -> Format:
         raise SubloraError("task.name: stsb is regression (a score from 0 to 5): it has no 0-1 error to bound; choose another task")
     if name not in TASKS:
         near = difflib.get_close_matches(name, TASKS, n=1, cutoff=0.0)[0]
-        raise SubloraError(f"task.name: there is no GLUE task {name!r}; did you mean {near!r}? There are {', '.join(TASKS)}")
+        raise SubloraError(f"task.name: there is no task {name!r}; did you mean {near!r}? There are {', '.join(TASKS)}")
     return TASKS[name]
 
 
 def load_task(task: config.Task) -> tuple[Examples, dict[str, Examples]]:
     """(training examples, {name: validation examples}) of a task: from `task.path`, or from the hub where it is null.
 
+    `functions` reads the installed packages; a fixed share of its examples is for validation.
     Validation files lie beside the training file, `train` in its name being `dev` or `validation` (mnli: `_matched`,
     `_mismatched`), unless `task.validation` names one. Raises SubloraError naming what to put where.
     """
     form = task_format(task.name)
+    if task.name == FUNCTIONS:
+        return _functions(task)
     if task.path is None:
         return _from_hub(task.name, "train", form), {name: _from_hub(task.name, name, form) for name in form.validation}
     path = Path(task.path).expanduser()
@@ -111,11 +122,15 @@ def load_task(task: config.Task) -> tuple[Examples, dict[str, Examples]]:
 
 
 def data_identity(task: config.Task) -> dict[str, Any]:
-    """What the examples depend on, as plain data: files count by path, size and time of last change.
+    """What the examples depend on, as plain data: files count by path, size and time of last change,
+    installed packages by version and content.
 
     Raises SubloraError naming the key of a file that is not there.
     """
     task_format(task.name)
+    if task.name == FUNCTIONS:
+        _refuse_files(task)
+        return {"task": task.name, "packages": packages_identity()}
     if task.path is None:
         return {"task": task.name, "hub": HUB}
     for key, path in (("path", task.path), ("validation", task.validation)):
@@ -203,6 +218,20 @@ def _column(table: pd.DataFrame, names: tuple[str, ...], path: Path, what: str) 
 
 def _stem(path: Path) -> str:
     return path.name.split(".")[0]
+
+
+def _functions(task: config.Task) -> tuple[Examples, dict[str, Examples]]:
+    _refuse_files(task)
+    texts, labels = labelled_functions()
+    examples = Examples([(text,) for text in texts], labels)
+    held_out, training = np.split(permutation(len(examples), 2), [round(FUNCTIONS_VALIDATION * len(examples))])
+    return examples.subset(training), {"validation": examples.subset(held_out)}
+
+
+def _refuse_files(task: config.Task) -> None:
+    for key in ("path", "validation"):
+        if getattr(task, key) is not None:
+            raise SubloraError(f"task.{key}: functions reads the installed packages {' and '.join(PACKAGES)}; leave it null")
 
 
 def _from_hub(name: str, split: str, form: Format) -> Examples:

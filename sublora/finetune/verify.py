@@ -16,9 +16,11 @@ def again(path: Path, certificate: dict[str, Any], message: bytes, experiment: E
     """
     pool, validation = load_task(experiment.task)
     if pool.sha256 != certificate["corpus"]["sha256"]:
+        file = f"use the file it was made from (task.path {experiment.task.path})"
+        cure = file if experiment.task.path else "install the versions of the packages that it was made with"
+        stated = certificate["corpus"]["sha256"]
         raise SubloraError(
-            f"{path}: the certificate speaks of examples with sha256 {certificate['corpus']['sha256']:.12}, here it is "
-            f"{pool.sha256:.12}; use the file it was made from (task.path {experiment.task.path})"
+            f"{path}: the certificate speaks of examples with sha256 {stated:.12}, here it is {pool.sha256:.12}; {cure}"
         )
     evaluation = evaluate(message, pool, validation, experiment, local_only=True)
     return contents(message, pool, validation, experiment, evaluation)

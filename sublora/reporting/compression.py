@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pandas as pd
 import seaborn as sns
-from great_tables import GT
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from sublora.errors import SubloraError
 from sublora.reporting.figures import _axes, _in_style, _legend_above, _nothing
-from sublora.reporting.reading import SHOWN_K, in_percent, metric_name, rounded_up, statements
+from sublora.reporting.markdown import Table, link
+from sublora.reporting.reading import SHOWN_K, in_percent, metric_name, number, statements, written
 from sublora.reporting.runs import Run
-from sublora.reporting.tables import DASH, _dressed
+from sublora.reporting.tables import DASH
 
 COLUMNS = ("quantizer", "levels", "coder", "entropy_bits", "payload_bits", "codebook_bits", "bits_per_coordinate", "distortion")
 PROMISED = ("message_bits", "alpha", "empirical", "bound")
@@ -98,7 +98,7 @@ def promise_figure(frame: pd.DataFrame, uniform: float | None = None, ax: Axes |
     ):
         _line(ax, rows, "message_bits", "bound", colour, quantizer)
     if uniform is not None:
-        ax.axhline(uniform, color="black", linestyle="--", linewidth=1.2, label=f"uniform guess, {uniform:.2f}")
+        ax.axhline(uniform, color="black", linestyle="--", linewidth=1.2, label=f"uniform guess, {number(uniform)}")
     ax.set_xlabel("size of the message (bits)")
     ax.set_ylabel("promised bound (bits per token)")
     _legend_above(ax)
@@ -113,7 +113,7 @@ def _line(ax: Axes, rows: pd.DataFrame, x: str, y: str, colour: tuple[float, ...
         ax.annotate(f"{place[0]}", place[1:], xytext=(4, 3), textcoords="offset points", fontsize=8)
 
 
-def combinations_table(frame: pd.DataFrame, count: int = 12) -> GT:
+def combinations_table(frame: pd.DataFrame, count: int = 12) -> Table:
     """The combinations with the smallest promised bounds."""
     best = shortest_coder(frame).sort_values("bound").head(count)
     shown = pd.DataFrame({"Quantizer": best["quantizer"].str.replace("_", " "), "Levels": best["levels"], "Coder": best["coder"]})
@@ -121,47 +121,53 @@ def combinations_table(frame: pd.DataFrame, count: int = 12) -> GT:
     shown["Payload (bits)"] = [f"{value:,.0f}" for value in best["payload_bits"]]
     shown["Message (bits)"] = [f"{value:,.0f}" for value in best["message_bits"]]
     shown["Error (variances)"] = [f"{value:.3f}" for value in best["distortion"]]
-    shown["Bound (bits)"] = [f"{value:.2f}" for value in best["bound"]]
-    return _dressed(GT(shown, id="combinations").cols_align("right").cols_align("left", ["Quantizer", "Coder"]))
+    shown["Bound (bits)"] = [number(value) for value in best["bound"]]
+    return Table.of(shown, left=("Quantizer", "Coder"))
 
 
-def saving_table(frame: pd.DataFrame) -> GT:
+def saving_table(frame: pd.DataFrame) -> Table:
     """Size and validation loss of a run's message, and of uniform levels and static counts put on its coordinates afterwards."""
     shown = pd.DataFrame({"Way": frame["way"]})
     shown["Levels"] = [f"{levels:,}" if levels else DASH for levels in frame["levels"]]
     shown["Message (bits)"] = [f"{bits:,}" for bits in frame["message_bits"]]
-    shown["Validation loss"] = [f"{loss:.3f}" for loss in frame["validation_loss"]]
-    return _dressed(GT(shown, id="saving").cols_align("right").cols_align("left", ["Way"]))
+    shown["Validation loss"] = [number(loss, 3) for loss in frame["validation_loss"]]
+    return Table.of(shown, left=("Way",))
 
 
-def projectors_table(frame: pd.DataFrame) -> GT:
+def projectors_table(frame: pd.DataFrame) -> Table:
     """Memory and time of every projector, at two sizes; a dash where it was refused or not run."""
-    shown = pd.DataFrame({"Group": [f"{weights:,} weights, {d:,} coordinates" for weights, d in
+    shown = pd.DataFrame({"Size": [f"{weights:,} weights, {d:,} coordinates" for weights, d in
                                     zip(frame["weights"], frame["coordinates"], strict=True)]})  # fmt: skip
     shown["Projector"] = frame["projector"]
     names = {"build_seconds": "Build (ms)", "matvec_seconds": "P w (ms)", "backward_seconds": "Backward (ms)", "megabytes": "MB"}
     for column, name in names.items():
         scale = 1000 if column.endswith("seconds") else 1
         shown[name] = [DASH if pd.isna(value) else f"{scale * value:,.1f}" for value in frame[column]]
-    return _dressed(GT(shown, groupname_col="Group", id="projectors").cols_align("right").cols_align("left", ["Projector"]))
+    return Table.of(shown, left=("Projector",), groups=("Size",))
 
 
-def tokens_table(runs: Sequence[Run], name: str) -> GT:
-    """Training value, both bounds over tokens and the uniform guess, of bits and of top-k errors; one group a run."""
+def tokens_table(runs: Sequence[Run]) -> Table:
+    """Training value, both bounds over tokens and the uniform guess, of bits and of top-k errors; several rows a run."""
     rows = []
     for run in runs:
         certificate = run.certificate
         bounds = [bound for bound in statements(certificate) if bound["assumption"] == "martingale"]
-        for of in ("bpd", *(f"top{k}_error" for k in SHOWN_K)):
-            found = {bound["inequality"]: bound for bound in bounds if bound["metric"] == of}
+        for metric in ("bpd", *(f"top{k}_error" for k in SHOWN_K)):
+            found = {bound["inequality"]: bound for bound in bounds if bound["metric"] == metric}
             if "freedman" not in found or "azuma" not in found:
                 continue
-            scale, first = (100 if in_percent(of) else 1), found["freedman"]
-            values = {"Freedman": first["bound"], "Azuma": found["azuma"]["bound"]}
-            group = f"{run.name}: {certificate['message_bits'] // 8:,} bytes, {first['units']:,} training tokens"
-            shown = {name: f"{rounded_up(scale * value):.2f}" for name, value in values.items()}
-            metric = metric_name(certificate, of) + (" (percent)" if in_percent(of) else "")
-            plain = {"Training": f"{scale * first['empirical']:.2f}", "Uniform guess": f"{scale * first['vacuous_at']:.2f}"}
-            rows.append({"Group": group, "Metric": metric, **shown, **plain})
-    frame = pd.DataFrame(rows, columns=["Group", "Metric", "Training", "Freedman", "Azuma", "Uniform guess"])
-    return _dressed(GT(frame, groupname_col="Group", id=name).cols_align("right").cols_align("left", ["Metric"]))
+            first = found["freedman"]
+            rows.append(
+                {
+                    "Run": link(run.name, run.page),
+                    "Message (bytes)": f"{certificate['message_bits'] // 8:,}",
+                    "Training tokens": f"{first['units']:,}",
+                    "Metric": metric_name(certificate, metric) + (" (%)" if in_percent(metric) else ""),
+                    "Training": written(first, "empirical"),
+                    "Freedman": written(first),
+                    "Azuma": written(found["azuma"]),
+                    "Uniform guess": written(first, "vacuous_at"),
+                }
+            )
+    columns = ("Run", "Message (bytes)", "Training tokens", "Metric", "Training", "Freedman", "Azuma", "Uniform guess")
+    return Table(rows, ("Metric",), ("Run",), columns)

@@ -4,13 +4,13 @@ import os
 from pathlib import Path
 
 import pandas as pd
-from great_tables import GT
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from sublora.errors import SubloraError
 from sublora.reporting.figures import BLUE, ORANGE, _axes, _in_style, _legend_above, _nothing
-from sublora.reporting.tables import DASH, _dressed
+from sublora.reporting.markdown import Table
+from sublora.reporting.tables import DASH
 
 COLUMNS = (
     "level", "assumption", "inequality", "world", "units", "evaluated", "hypotheses", "message_bits", "delta", "trials",
@@ -46,9 +46,9 @@ def coverage_for_pages() -> tuple[pd.DataFrame, list[str]]:
         return pd.DataFrame(columns=list(COLUMNS)), [str(error)]
 
 
-def coverage_table(frame: pd.DataFrame) -> GT:
+def coverage_table(frame: pd.DataFrame) -> Table:
     """One row for each inequality and world: violations of the right bound and of its broken twin, and how wide the gap is."""
-    shown = pd.DataFrame({"Group": frame["world"], "Inequality": _names(frame)})
+    shown = pd.DataFrame({"World": frame["world"], "Inequality": _names(frame)})
     shown["Units"] = [
         f"{row.units:,}" if row.units == row.evaluated else f"{row.evaluated:,} of {row.units:,}" for row in frame.itertuples()
     ]
@@ -57,8 +57,7 @@ def coverage_table(frame: pd.DataFrame) -> GT:
     shown["Broken twin"] = frame["twin"]
     shown["Twin violated"] = [_share(value) for value in frame["twin_violations"]]
     shown["Gap ratio"] = [DASH if pd.isna(value) else f"{value:.2f}" for value in frame["gap_ratio"]]
-    table = GT(shown, groupname_col="Group", id="coverage").cols_align("right").cols_align("left", ["Inequality", "Broken twin"])
-    return _dressed(table)
+    return Table.of(shown, left=("Inequality", "Broken twin"), groups=("World",))
 
 
 @_in_style

@@ -4,13 +4,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sublora.reporting import sentences
-from sublora.reporting.markdown import Markdown, Table, bullets, escape
+from sublora.reporting.markdown import Markdown, Table, bullets, escape, link
 from sublora.reporting.runs import Run
 from sublora.reporting.tables import bounds_table, errors_table
 
 
 class Certificate(dict):
     """A certificate (a plain dictionary) that shows itself in Jupyter as `certificate`."""
+
+    def __repr__(self) -> str:  # a dictionary's own would put the whole file into every executed notebook
+        return f"<certificate of {self['experiment']}: {len(self['bounds'])} bounds>"
 
     def _repr_markdown_(self) -> str:
         return certificate(self)
@@ -29,6 +32,14 @@ def guarantee(values: Mapping[str, Any]) -> Markdown:
     first, second = sentences.guarantee(values), sentences.guarantee_iid(values)
     text = f"> **{escape(first)}**"
     return Markdown(text if second in (None, first) else f"{text}\n\n{escape(second)}")
+
+
+def evidence(run: Run) -> Markdown:
+    """Where the headline's numbers come from: the executed notebook, the certificate's digest, and the command that checks it."""
+    digest = str(run.certificate.get("certificate_sha256", ""))[:12]
+    made = link("the executed notebook", run.page) if run.page else escape("a notebook that was not kept")
+    where = Markdown(f"`{run.path.name}/certificate.json`")
+    return Markdown(f"Run {escape(run.label)}: made by {made}. `sublora verify` checks {where} (digest {escape(digest)}).")
 
 
 def small_print(values: Mapping[str, Any]) -> Markdown:

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
 from sublora.reporting.figures import BLUE, GREEN, GREY, ORANGE, WIDTH, _in_style
-from sublora.reporting.reading import headline, metric_name, rounded_up, units_name
+from sublora.reporting.reading import headline, in_percent, metric_name, units_name, written
 
 
 @_in_style
@@ -22,7 +22,7 @@ def method_drawing(certificate: Mapping[str, Any]) -> Figure:
     dimension, levels = params.get("subspace", {}).get("dimension"), params.get("compression", {}).get("levels")
     numbers = f"{dimension:,} numbers w" if dimension else "numbers w"
     unit, many = metric_name(certificate, bound["metric"]), units_name(certificate, bound["level"])[1]
-    scale, sign = (1, f" {unit}") if bound["metric"] == "bpd" else (100, "%")
+    sign = "%" if in_percent(bound["metric"]) else f" {unit}"
     figure, ax = plt.subplots(figsize=(WIDTH, 6.6), layout="constrained")
     plt.close(figure)
     left, right, middle = 0.25, 0.75, 0.5
@@ -31,9 +31,9 @@ def method_drawing(certificate: Mapping[str, Any]) -> Figure:
     _box(ax, 0.56, 7.3, f"each number becomes\none of {levels or 'a few'} levels", BLUE, 0.82)
     _box(ax, 0.56, 5.5, f"the message: a file of {certificate['message_bits'] // 8:,} bytes", ORANGE, 0.82)
     _box(ax, 0.43, 3.7, "decoded: a model θ₀ + P w", BLUE, 0.8)
-    _box(ax, left, 1.7, f"its training value\n{scale * bound['empirical']:.2f}{sign}", BLUE)
+    _box(ax, left, 1.7, f"its training value\n{written(bound, 'empirical')}{sign}", BLUE)
     _box(ax, right, 1.7, f"the price of\n{certificate['message_bits']:,} bits", ORANGE)
-    _box(ax, middle, 0.0, f"proved: at most {rounded_up(scale * bound['bound']):.2f}{sign}", GREEN, 0.94)
+    _box(ax, middle, 0.0, "vacuous" if written(bound) == "vacuous" else f"proven: at most {written(bound)}{sign}", GREEN, 0.94)
     for start, end in (
         ((right, 8.4), (right, 7.95)),
         ((middle, 6.65), (middle, 5.95)),

@@ -24,11 +24,13 @@ from sublora.reporting.reading import (
     headline,
     held_out_value,
     in_percent,
+    largest_loss,
     level_prefix,
     main_metric,
     metric_name,
-    rounded_up,
+    number,
     statements,
+    written,
 )
 from sublora.reporting.runs import Run
 
@@ -81,11 +83,11 @@ def _legend_above(ax: Axes) -> None:
 def bounds_overview(certificate: Mapping[str, Any], ax: Axes | None = None, every: bool = False) -> Figure:
     """The main figure: bounds in bits (of a classifier: in percent), between what was measured and the guess.
 
-    By the tightest inequality and by the publication's, under each assumption; `every`: by all inequalities.
+    It shows the tightest inequality and the paper's under each assumption; `every`: all inequalities.
 
-    To see: each line runs from the value on training documents (tick) up to the bound (dot, with its number); dots left
-    of the dashed line are better than guessing. The diamond is the held-out value, only on lines whose bounded quantity
-    it estimates: it must lie left of the dot.
+    Each line runs from the value on training documents (tick) to the bound (dot, with its number). Dots left of the dashed line
+    are better than guessing. A bound that no loss can exceed ends at the right edge and says `vacuous`. The diamond is the held-out
+    value; it stands only on lines whose bounded quantity it estimates, and belongs left of the dot.
     """
     metric = main_metric(certificate)
     scale = 100 if in_percent(metric) else 1
@@ -93,15 +95,17 @@ def bounds_overview(certificate: Mapping[str, Any], ax: Axes | None = None, ever
     rows = [bound for bound in rows if every or bound["inequality"] in MAIN_INEQUALITIES[bound["level"]]]
     unit, many = metric_name(certificate, metric), "examples" if rows[0]["level"] == "example" else "documents"
     ax = _axes(ax, 1.7 + 0.38 * len(rows))
+    possible = [value for bound in rows for value in (bound["bound"], bound["vacuous_at"]) if value < largest_loss(bound)]
+    highest = scale * max(possible, default=rows[0]["vacuous_at"])
     for y, bound in enumerate(rows):
-        measured, proved = scale * bound["empirical"], scale * bound["bound"]
+        measured, proved = scale * bound["empirical"], min(scale * bound["bound"], highest)
         colour = ASSUMPTION_COLOURS[bound["assumption"]]
         first = y == 0
         ax.plot([measured, proved], [y, y], color=colour, linewidth=2.5, solid_capstyle="butt")
         ax.plot(measured, y, "|", color=colour, markersize=18, markeredgewidth=2,
                 label=f"value on training {many}" if first else None)  # fmt: skip
         ax.plot(proved, y, "o", color=colour, markersize=8, label="bound" if first else None)
-        ax.annotate(f"{rounded_up(proved):.2f}", (proved, y), xytext=(8, 0), textcoords="offset points",
+        ax.annotate(written(bound), (proved, y), xytext=(8, 0), textcoords="offset points",
                     va="center", fontsize=10, zorder=5,
                     bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5})  # fmt: skip
         truth = held_out_value(certificate, bound)
@@ -110,11 +114,10 @@ def bounds_overview(certificate: Mapping[str, Any], ax: Axes | None = None, ever
             ax.plot(scale * truth, y, "D", color="white", markeredgecolor="black", markersize=6,
                     label=None if named else "held-out value")  # fmt: skip
     guess = scale * rows[0]["vacuous_at"]
-    label = f"{guess_name(rows[0]).removeprefix('the ')}, {guess:.2f}"
+    label = f"{guess_name(rows[0]).removeprefix('the ')}, {number(guess)}"
     ax.axvline(guess, color="black", linestyle="--", linewidth=1.2, label=label)
     ax.set_yticks(range(len(rows)), [_row_name(bound) for bound in rows])
     ax.set_ylim(len(rows) - 0.4, -0.6)
-    highest = scale * max(max(bound["bound"], bound["vacuous_at"]) for bound in rows)
     ax.set_xlim(0, 1.2 * highest)
     ax.set_xlabel(f"{unit}{' in percent' if scale == 100 else ''} (lower is better)")
     ax.grid(axis="y", visible=False)
@@ -146,7 +149,7 @@ def loss_curve(metrics: pd.DataFrame | None, ax: Axes | None = None, uniform: fl
                 label=f"{phase}, validation")  # fmt: skip
         start = steps.max()
     if uniform is not None:
-        ax.axhline(uniform, color="black", linestyle="--", linewidth=1.2, label=f"uniform guess, {uniform:.2f}")
+        ax.axhline(uniform, color="black", linestyle="--", linewidth=1.2, label=f"uniform guess, {number(uniform)}")
     ax.set_xlabel("step")
     ax.set_ylabel("loss (bits per token)")
     _legend_above(ax)
@@ -183,7 +186,7 @@ def bound_against_alpha(certificate: Mapping[str, Any], ax: Axes | None = None, 
             ax.plot([place[b["alpha"]] for b in line], [b["bound"] for b in line], marker=marker, color=colour,
                     markeredgecolor="white", linewidth=1.5, label=f"bound by {inequality}")  # fmt: skip
     guess = stacked[0]["vacuous_at"]
-    ax.axhline(guess, color="black", linestyle="--", linewidth=1.2, label=f"uniform guess, {guess:.2f}")
+    ax.axhline(guess, color="black", linestyle="--", linewidth=1.2, label=f"uniform guess, {number(guess)}")
     chosen = chosen_alpha(certificate)
     labels = [f"{alpha:g}" + ("\n★" if alpha == chosen else "") for alpha in alphas]
     ax.set_xticks(range(len(alphas)), labels, fontsize=9)
@@ -205,9 +208,10 @@ def bounds_if(table: pd.DataFrame, unit: str = "bits per token", ax: Axes | None
     for y, row in enumerate(table.itertuples()):
         ax.barh(y, row.gap, 0.6, left=row.empirical, color=BLUE if row.bound < guess else GREY)
         place, side = (row.bound, "left") if row.bound < 1.7 * guess else (1.7 * guess, "right")
-        ax.text(place, y, f" {rounded_up(row.bound):.2f} ", va="center", ha=side, fontsize=10)
-    ax.axvline(table["empirical"].iloc[0], color="black", linewidth=1.2, label=f"training value, {table['empirical'].iloc[0]:.2f}")
-    ax.axvline(guess, color="black", linestyle="--", linewidth=1.2, label=f"uniform guess, {guess:.2f}")
+        ax.text(place, y, f" {number(row.bound)} ", va="center", ha=side, fontsize=10)
+    training = table["empirical"].iloc[0]
+    ax.axvline(training, color="black", linewidth=1.2, label=f"training value, {number(training)}")
+    ax.axvline(guess, color="black", linestyle="--", linewidth=1.2, label=f"uniform guess, {number(guess)}")
     ax.set_yticks(range(len(table)), table["inequality"])
     ax.set_ylim(len(table) - 0.4, -0.6)
     ax.set_xlim(0, 2 * guess)
@@ -231,13 +235,13 @@ def trade_off(ways: pd.DataFrame, uniform: float | None = None, ax: Axes | None 
         for row in rows.itertuples():
             ax.annotate(f"{row.levels}", (row.gap, row.empirical), xytext=(4, 3), textcoords="offset points", fontsize=8)
     best = ways.loc[ways["bound"].idxmin()]
-    name = f"smallest bound, {best['bound']:.2f}"
+    name = f"smallest bound, {number(best['bound'])}"
     ax.plot(best["gap"], best["empirical"], "*", color="black", markersize=14, zorder=0, label=name)
     ax.axline((best["gap"], best["empirical"]), slope=-1, color="grey", linestyle=":", linewidth=1.2)
     ax.set_xlabel("what the bound adds (bits per token)")
     ax.set_ylabel("loss on training units (bits per token)")
     if uniform is not None and ways["empirical"].max() > uniform:
-        ax.axhline(uniform, color="black", linestyle="--", linewidth=1.2, label=f"uniform guess, {uniform:.2f}")
+        ax.axhline(uniform, color="black", linestyle="--", linewidth=1.2, label=f"uniform guess, {number(uniform)}")
     _legend_above(ax)
     return ax.get_figure(root=True)
 
@@ -274,11 +278,11 @@ def document_losses_histogram(
     losses = np.ravel(losses)
     sns.histplot(x=losses, bins=60, color=BLUE, edgecolor="none", ax=ax)
     mean = float(losses.mean())
-    ax.axvline(mean, color="black", linewidth=1.5, label=f"mean, {mean:.2f}")
+    ax.axvline(mean, color="black", linewidth=1.5, label=f"mean, {number(mean)}")
     if bound is not None:
-        ax.axvline(bound, color=RED, linewidth=1.5, label=f"bound on the mean, {rounded_up(bound):.2f}")
+        ax.axvline(bound, color=RED, linewidth=1.5, label=f"bound on the mean, {number(bound)}")
     if uniform is not None:
-        ax.axvline(uniform, color="black", linestyle="--", linewidth=1.2, label=f"uniform guess, {uniform:.2f}")
+        ax.axvline(uniform, color="black", linestyle="--", linewidth=1.2, label=f"uniform guess, {number(uniform)}")
     ax.set_xlabel(f"loss of a document ({unit})")
     ax.set_ylabel("documents")
     _legend_above(ax)

@@ -4,7 +4,7 @@ Text from a certificate or a file name is escaped: certificates may come from st
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -43,20 +43,28 @@ def link(text: object, target: str | None) -> Markdown:
 class Table:
     """A table of words and formatted numbers, shown as a Markdown pipe table.
 
-    frame: cells are escaped unless they are `Markdown`. A column named in `groups` is printed in bold, and only where its value
-    changes. Columns in `left` (and groups) are flush left, all others flush right.
+    rows: one mapping from column to cell each, all with the same columns. Cells are escaped unless they are `Markdown`. A column
+    named in `groups` is printed in bold, and only where its value changes. Columns in `left` and `groups` are flush left, all
+    others flush right. columns: needed only for a table without rows.
     """
 
-    frame: pd.DataFrame
+    rows: Sequence[Mapping[str, object]]
     left: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, frame: pd.DataFrame, left: tuple[str, ...] = (), groups: tuple[str, ...] = ()) -> "Table":
+        """The table of a data frame of finished text."""
+        return cls(frame.to_dict("records"), left, groups, tuple(frame.columns))
 
     def _repr_markdown_(self) -> str:
-        columns = [self._cells(name) for name in self.frame.columns]
+        names = self.columns or tuple(self.rows[0])
+        columns = [self._cells(name) for name in names]
         widths = [max(_SHORTEST_RULE, *(len(cell) for cell in cells)) for cells in columns]
         rules = [
             "-" * width if name in (*self.left, *self.groups) else "-" * (width - 1) + ":"
-            for name, width in zip(self.frame.columns, widths, strict=True)
+            for name, width in zip(names, widths, strict=True)
         ]
         first, *rest = zip(*columns, strict=True)
         return "\n".join("| " + " | ".join(cells) + " |" for cells in (first, rules, *rest)) + "\n"
@@ -66,7 +74,7 @@ class Table:
 
     def _cells(self, name: str) -> list[str]:
         """The heading and the cells of one column, in Markdown."""
-        cells = [escape(value) for value in self.frame[name]]
+        cells = [escape(row[name]) for row in self.rows]
         if name in self.groups:
             cells = [f"**{cell}**" if cell != before else "" for before, cell in zip([None, *cells[:-1]], cells, strict=True)]
         return [escape(name), *cells]

@@ -7,14 +7,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
-from great_tables import GT
 
 from sublora.config import Experiment
 from sublora.errors import SubloraError
+from sublora.reporting.markdown import Markdown, Table, link
 from sublora.reporting.published import METHODS, published, published_value
-from sublora.reporting.reading import held_out_value, in_percent, rounded_up, statements
+from sublora.reporting.reading import VACUOUS, held_out_value, number, statements, written
 from sublora.reporting.runs import Run, results_folder
-from sublora.reporting.tables import DASH, _dressed, _plain_gt
+from sublora.reporting.tables import DASH
 
 NOT_RUN = "not run"
 METRICS = {"bpd": "Bits per token", "top1_error": "Top-1 error (%)", "top10_error": "Top-10 error (%)",
@@ -32,13 +32,14 @@ def stated(certificate: Mapping[str, Any], metric: str, inequality: str, assumpt
     return next((b for b in statements(certificate) if (b["metric"], b["inequality"], b["assumption"]) == wanted), None)
 
 
-def table1(kept: Sequence[Run], paper_scale: Sequence[Run] = ()) -> GT:
+def table1(kept: Sequence[Run], paper_scale: Sequence[Run] = ()) -> Table:
     """Table 1: for each metric and method the published bound, and those measured, all for independent documents.
 
     kept: small runs named as the keys of `published.METHODS`; paper_scale: runs of the publication's size, named alike. Bits of a
     small run are per byte of 257, the publication's per token of 50,257: only the order of the methods compares, not the values.
     """
     small, large = ({run.name: run.certificate for run in runs} for runs in (kept, paper_scale))
+    pages = {run.name: run.page for run in kept}
     rows = []
     for metric, title in METRICS.items():
         for method, name in METHODS.items():
@@ -47,10 +48,10 @@ def table1(kept: Sequence[Run], paper_scale: Sequence[Run] = ()) -> GT:
             there = stated(large[method], metric, "hoeffding") if method in large else None
             rows.append(
                 {
-                    "Group": title,
-                    "Method": name,
+                    "Metric": title,
+                    "Method": link(name, pages.get(method)),
                     "Published": f"{float(published_value('table1', metric, method)[0]):.2f}",
-                    "Paper scale": _value(there),
+                    "At the paper's size": _value(there),
                     "By hoeffding": _value(entries[0]),
                     "By betting": _value(entries[1]),
                     "Training": _value(entries[0], "empirical"),
@@ -58,12 +59,10 @@ def table1(kept: Sequence[Run], paper_scale: Sequence[Run] = ()) -> GT:
                 }
             )
         guess = next((stated(c, metric, "hoeffding") for c in small.values()), None)
-        rows.append({"Group": title, "Method": "Random guess", "Published": published_value("table1", metric, "guess")[0],
-                     "Paper scale": DASH, **dict.fromkeys(("By hoeffding", "By betting"), _value(guess, "vacuous_at")),
+        rows.append({"Metric": title, "Method": "Random guess", "Published": published_value("table1", metric, "guess")[0],
+                     "At the paper's size": DASH, **dict.fromkeys(("By hoeffding", "By betting"), _value(guess, "vacuous_at")),
                      "Training": DASH, "Held out": DASH})  # fmt: skip
-    table = GT(pd.DataFrame(rows), groupname_col="Group", id="table1").cols_align("right").cols_align("left", ["Method"])
-    table = table.tab_spanner("GPT-2 small, OpenWebText", ["Published", "Paper scale"])
-    return _dressed(table.tab_spanner("measured, small model", ["By hoeffding", "By betting", "Training", "Held out"]))
+    return Table(rows, left=("Method",), groups=("Metric",))
 
 
 def ranking(kept: Sequence[Run]) -> list[str]:
@@ -77,19 +76,21 @@ def ranking(kept: Sequence[Run]) -> list[str]:
     ):
         if values:
             order = sorted(values, key=values.get)
-            lines.append(f"{what}, best first: " + ", ".join(f"{METHODS[name]} ({_up(values[name])})" for name in order) + ".")
+            shown = {name: _value(bounds[name]) if what == "Measured" else number(values[name]) for name in order}
+            lines.append(f"{what}, best first: " + ", ".join(f"{METHODS[name]} ({shown[name]})" for name in order) + ".")
     for name, bound in bounds.items():
         certificate = next(run.certificate for run in kept if run.name == name)
-        complexity = bound["bound"] - bound["empirical"]
-        verdict = "" if bound["nonvacuous"] else ": vacuous"
-        lines.append(
-            f"{METHODS[name]}: {certificate['message_bits']:,} bits; {bound['empirical']:.2f} on training documents and"
-            f" {complexity:.2f} for complexity and subsample make {_up(bound['bound'])}{verdict}."
-        )
+        size = f"{METHODS[name]}: {certificate['message_bits']:,} bits"
+        training = f"{written(bound, 'empirical')} on training documents"
+        if written(bound) == VACUOUS:
+            lines.append(f"{size}; {training}; the price of so many bits exceeds every possible loss: vacuous.")
+            continue
+        price, verdict = number(bound["bound"] - bound["empirical"]), "" if bound["nonvacuous"] else ": vacuous"
+        lines.append(f"{size}; {training}, and {price} for complexity and subsample; the bound is {written(bound)}{verdict}.")
     return lines
 
 
-def grid_table() -> GT:
+def grid_table() -> Table:
     """The rows of `results/table1-grid.csv` (`benchmarks/table1.py`); without the file, none."""
     try:
         frame = pd.read_csv(results_folder() / "table1-grid.csv", dtype={"rank": "Int64", "dimension": "Int64"})
@@ -103,40 +104,40 @@ def grid_table() -> GT:
             "d": [DASH if pd.isna(value) else f"{value:,}" for value in frame["dimension"]],
             "Levels": [f"{value}" for value in frame["levels"]],
             "Message (bytes)": [f"{value // 8:,}" for value in frame["message_bits"]],
-            "Pilot's value": [f"{value:.2f}" for value in frame["empirical"]],
-            "Promised": [f"{value:.2f}{' ★' if index in set(best) else ''}" for index, value in frame["bound"].items()],
+            "Pilot's value": [number(value) for value in frame["empirical"]],
+            "Promised": [f"{number(value)}{' ★' if index in set(best) else ''}" for index, value in frame["bound"].items()],
         }
     )
-    return _plain_gt(shown, "table1-grid", left=("Method",))
+    return Table.of(shown, left=("Method",))
 
 
-def cost_table(kept: Sequence[Run]) -> GT:
+def cost_table(kept: Sequence[Run]) -> Table:
     """One row a method of Table 1 and scale: the command that makes its numbers, and what it took or is estimated to take.
 
     Estimates: 6 floating-point operations a weight and training token (Kaplan et al. 2020), at `SUSTAINED` of them a second.
     """
     took = {run.name: run.certificate for run in kept}
+    pages = {run.name: run.page for run in kept}
     rows = []
     for method, name in METHODS.items():
         certificate = took.get(method)
         rows.append(
             {
-                "Group": "Small model, embedded corpus",
-                "Method": name,
-                "Command": f"sublora run params/table1/{method}.yaml",
+                "Size": "Small model, embedded corpus",
+                "Method": link(name, pages.get(method)),
+                "Command": Markdown(f"`sublora run params/table1/{method}.yaml`"),
                 "Message (bytes)": f"{certificate['message_bits'] // 8:,}" if certificate else NOT_RUN,
                 "Cost": _minutes(certificate) if certificate else NOT_RUN,
             }
         )
     for method, name in METHODS.items():
         file = f"params/paper/table1-{method}.yaml"
-        rows.append({"Group": "GPT-2 small, OpenWebText", "Method": name, "Command": f"sublora run {file}",
+        rows.append({"Size": "GPT-2 small, OpenWebText", "Method": name, "Command": Markdown(f"`sublora run {file}`"),
                      "Message (bytes)": NOT_RUN, "Cost": _estimate(_paper_flop(file))})  # fmt: skip
-    table = GT(pd.DataFrame(rows), groupname_col="Group", id="table1-cost")
-    return _dressed(table.cols_align("left").cols_align("right", ["Message (bytes)", "Cost"]))
+    return Table(rows, left=("Method", "Command"), groups=("Size",))
 
 
-def glue_table(runs: Sequence[Run]) -> GT:
+def glue_table(runs: Sequence[Run]) -> Table:
     """The publication's GLUE experiments: what was published, the best run here, the command, and its cost.
 
     runs: any; those named `glue-<task>-<base>-<d>` of `params/glue/` count, of several the one with the smallest bound.
@@ -154,14 +155,14 @@ def glue_table(runs: Sequence[Run]) -> GT:
                     "Base model": words,
                     "Published": value or provenance,
                     "Bound (%)": _value(best),
-                    "Command": f"sublora run params/glue/{task}-{base}-*.yaml",
+                    "Command": Markdown(f"`sublora run params/glue/{task}-{base}-*.yaml`"),
                     "Cost of each": _estimate(flop, "at most "),
                 }
             )
-    return _plain_gt(pd.DataFrame(rows), "glue-published", left=("Task", "Base model", "Published", "Command"))
+    return Table(rows, left=("Task", "Base model", "Published", "Command"))
 
 
-def small_glue_table(runs: Sequence[Run]) -> GT:
+def small_glue_table(runs: Sequence[Run]) -> Table:
     """Certified classifiers: message, training and held-out error, bounds, and the commonest label's error, in percent."""
     rows = []
     for run in runs:
@@ -171,7 +172,7 @@ def small_glue_table(runs: Sequence[Run]) -> GT:
         first = next(iter(bounds.values()))
         rows.append(
             {
-                "Run": run.name,
+                "Run": link(run.name, run.page),
                 "Examples": f"{first['units']:,}",
                 "Message (bytes)": f"{run.certificate['message_bits'] // 8:,}",
                 "Training": _value(first, "empirical"),
@@ -182,11 +183,11 @@ def small_glue_table(runs: Sequence[Run]) -> GT:
                 "Commonest label": _value(first, "vacuous_at"),
             }
         )
-    columns = ["Run", "Examples", "Message (bytes)", "Training", "Held out", "Binomial tail", "kl", "Hoeffding", "Commonest label"]
-    return _plain_gt(pd.DataFrame(rows, columns=columns), "glue-small", left=("Run",))
+    columns = ("Run", "Examples", "Message (bytes)", "Training", "Held out", "Binomial tail", "kl", "Hoeffding", "Commonest label")
+    return Table(rows, ("Run",), columns=columns)
 
 
-def settings_table(kept: Sequence[Run]) -> GT:
+def settings_table(kept: Sequence[Run]) -> Table:
     """The publication's settings beside those of `params/paper/table1-sublora.yaml` and of the small SubLoRA run."""
     paper = _paper("params/paper/table1-sublora.yaml")
     small = next((experiment for run in kept if run.name == "sublora" and (experiment := _experiment(run))), None)
@@ -196,7 +197,7 @@ def settings_table(kept: Sequence[Run]) -> GT:
         here = [says(experiment) if says and experiment else DASH for experiment in (paper, small)]
         names = {"Setting": row.metric[0].upper() + row.metric[1:], "Published": row.value, "Where read": row.provenance}
         rows.append({**names, "params/paper": here[0], "params/table1": here[1]})
-    return _dressed(GT(pd.DataFrame(rows), id="settings").cols_align("left"))
+    return Table(rows, left=("Setting", "Published", "Where read", "params/paper", "params/table1"))
 
 
 _SETTINGS = {
@@ -257,19 +258,11 @@ def _minutes(certificate: Mapping[str, Any]) -> str:
 
 
 def _value(bound: Mapping[str, Any] | None, key: str = "bound") -> str:
-    if bound is None:
-        return NOT_RUN
-    value = bound[key] * (100 if in_percent(bound["metric"]) else 1)
-    return _up(value) if key == "bound" else f"{value:.2f}"
+    return NOT_RUN if bound is None else written(bound, key)
 
 
 def _held_out(certificate: Mapping[str, Any] | None, bound: Mapping[str, Any] | None) -> str:
     if certificate is None or bound is None:
         return NOT_RUN
     value = held_out_value(certificate, bound)
-    return DASH if value is None else f"{value * (100 if in_percent(bound['metric']) else 1):.2f}"
-
-
-def _up(value: float) -> str:
-    return f"{rounded_up(value):.2f}"
-
+    return DASH if value is None else written({**bound, "held_out": value}, "held_out")

@@ -1,13 +1,17 @@
-"""What a certificate says: which of its statements the report shows, and what may stand beside them."""
+"""What a certificate says: which of its statements the report shows, what may stand beside them, and how a number is written.
+
+Every number in tables, figures and sentences is rounded up in its last digit (`number`), so that a printed bound is still true.
+"""
 
 import decimal
+import math
 from collections.abc import Mapping
 from typing import Any
 
 ASSUMPTIONS = ("unseen", "iid", "pool", "martingale")  # in the order they are shown
 INEQUALITIES = ("binomial_tail", "betting", "hoeffding", "kl", "empirical_bernstein", "freedman", "azuma")
-# The headline's inequality and assumption are the first of these lists that a certificate has: an order fixed
-# beforehand, because the smallest of several bounds is not itself a bound at the stated confidence.
+# The headline takes the first assumption and the first inequality of these lists that a certificate has. The order is fixed in
+# advance, because the smallest of several bounds is not itself a bound at the stated confidence.
 
 MAIN_INEQUALITIES = {
     "document": ("betting", "hoeffding"),
@@ -15,10 +19,11 @@ MAIN_INEQUALITIES = {
     "token": ("freedman", "azuma"),
     "example": ("binomial_tail", "kl", "hoeffding"),
 }
-"""Of each level the tightest and the publication's: what a figure shows that cannot show all."""
+"""For each level the tightest inequality and the paper's: what a figure shows when it cannot show all."""
 SHOWN_K = (1, 10, 100)
 """The top-k errors that a table shows; a certificate has more."""
 
+VACUOUS = "vacuous"
 HELD_OUT_ESTIMATES = ("iid", "unseen")
 """The assumptions whose bounded quantity a held-out value estimates; a pool's mean contains the training set."""
 
@@ -53,14 +58,14 @@ def main_metric(certificate: Mapping[str, Any]) -> str:
 
 
 def guess_name(bound: Mapping[str, Any]) -> str:
-    """What a bound must be below to say something, in words."""
+    """The value below which a bound says something, in words."""
     return "the commonest label" if bound["level"] == "example" else "the uniform guess"
 
 
 def held_out_value(certificate: Mapping[str, Any], bound: Mapping[str, Any]) -> float | None:
     """The held-out value that estimates what `bound` bounds: same level, metric, alpha. None for pool, martingale.
 
-    Where there are several, it is the one of the `split` that the bound's assumption names, else the first.
+    If there are several, the one of the `split` that the bound's assumption names, else the first.
     """
     if bound["assumption"] not in HELD_OUT_ESTIMATES:
         return None
@@ -70,10 +75,10 @@ def held_out_value(certificate: Mapping[str, Any], bound: Mapping[str, Any]) -> 
 
 
 def verdict(bound: Mapping[str, Any], held_out: float | None) -> str:
-    """`better` (than guessing), `vacuous`, or (it should almost never happen) `contradicted` by the held-out value."""
+    """`better` (than guessing), `vacuous`, or `contradicted` by the held-out value, which should almost never happen."""
     if held_out is not None and held_out > bound["bound"]:
         return "contradicted"
-    return "better" if bound["bound"] < bound["vacuous_at"] else "vacuous"
+    return "better" if bound["bound"] < bound["vacuous_at"] else VACUOUS
 
 
 def in_percent(metric: str) -> bool:
@@ -82,9 +87,28 @@ def in_percent(metric: str) -> bool:
 
 
 def rounded_up(value: float, decimals: int = 2) -> float:
-    """The smallest decimal with so many places that is not below `value`: how an upper bound is written."""
+    """The smallest decimal with so many places that is not below `value`."""
     step = decimal.Decimal(1).scaleb(-decimals)
     return float(decimal.Decimal(repr(float(value))).quantize(step, rounding=decimal.ROUND_CEILING))
+
+
+def number(value: float, decimals: int = 2) -> str:
+    """A measured or proven number as every page, table and figure writes it: rounded up."""
+    return f"{rounded_up(value, decimals):.{decimals}f}"
+
+
+def largest_loss(bound: Mapping[str, Any]) -> float:
+    """The largest value that the bounded loss can take: 1 for an error, log2(V/alpha) bits for a smoothed log loss."""
+    if in_percent(bound["metric"]):
+        return 1.0
+    return math.inf if bound["alpha"] is None else bound["vacuous_at"] - math.log2(bound["alpha"])
+
+
+def written(bound: Mapping[str, Any], key: str = "bound", decimals: int = 2) -> str:
+    """One value of an entry of `bounds`, in bits or percent without the unit; `vacuous` for a bound that no loss can exceed."""
+    if key == "bound" and bound["bound"] >= largest_loss(bound):
+        return VACUOUS
+    return number(bound[key] * (100 if in_percent(bound["metric"]) else 1), decimals)
 
 
 def metric_name(certificate: Mapping[str, Any], metric: str) -> str:

@@ -1,6 +1,8 @@
 """Runs as the report sees them: a certificate that has been checked, and the training log beside it."""
 
+import hashlib
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +16,7 @@ from sublora.reporting.published import METHODS
 
 RUN_FILES = ("certificate.json", "params.yaml", "metrics.csv")  # a folder with any of these is a run, if unfinished
 GROUPS = ("table1", "figure1", "glue", "structured", "pretrained", "paper")  # folders of kept certificates in results/
+NOTEBOOKS = ("pretrain", "bounds", "glue", "pretrained")  # in the order of a run; the last one there made the certificate
 METRICS_COLUMNS = ("step", "phase", "train_loss", "validation_loss")
 
 
@@ -25,6 +28,33 @@ class Run:
     path: Path
     certificate: Mapping[str, Any]
     metrics: pd.DataFrame | None
+
+    @property
+    def label(self) -> str:
+        """The name, after that of the group it is kept in, if any: `table1/sublora`."""
+        parent = self.path.resolve().parent
+        grouped = parent.name in GROUPS and parent.parent == results_folder().resolve()
+        return f"{parent.name}/{self.name}" if grouped else self.name
+
+    @property
+    def notebooks(self) -> list[Path]:
+        """The executed notebooks that lie in the folder, in the order in which they ran."""
+        return [path for path in (self.path / f"{name}.ipynb" for name in NOTEBOOKS) if path.is_file()]
+
+    @property
+    def pages(self) -> list[str]:
+        """The report's page of each notebook, such as `notebooks/table1-sublora-bounds.qmd`; no two runs share one."""
+        group, _, name = self.label.rpartition("/")
+        if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name, re.ASCII):  # it would mean something in a link
+            name = hashlib.sha256(name.encode()).hexdigest()[:12]
+        if not group and name.split("-")[0] in (*GROUPS, "run"):  # it might be the name of a run in that group
+            group = "run"
+        return [f"notebooks/{group}{'-' * bool(group)}{name}-{path.stem}.qmd" for path in self.notebooks]
+
+    @property
+    def page(self) -> str | None:
+        """The page of the notebook that made the certificate, or None where it was not kept."""
+        return self.pages[-1] if self.notebooks else None
 
 
 def load_runs(*folders: str | os.PathLike) -> tuple[list[Run], list[str]]:

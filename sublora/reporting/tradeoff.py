@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from sublora.reporting.figures import BLUE, GREEN, ORANGE, VIOLET, WIDTH, _in_style, _nothing
 from sublora.reporting.paper import stated
 from sublora.reporting.published import METHODS, points
+from sublora.reporting.reading import number
 from sublora.reporting.runs import Run
 
 METHOD_LOOKS = dict(zip(METHODS, ((BLUE, "o"), (ORANGE, "s"), (GREEN, "^"), (VIOLET, "D")), strict=True))
@@ -103,7 +104,7 @@ def _size_panel(ax: Axes, size: pd.Series, lines: Mapping[str, pd.Series], guess
         ax.plot(size, values, marker=marker, color=colour, markersize=5, linewidth=1.5, label=name)
     ax.axhline(guess, color="black", linestyle="--", linewidth=1.2, label="uniform guess")
     best = lines["bound by hoeffding"].idxmin()
-    ax.annotate(f"{lines['bound by hoeffding'][best]:.2f}", (size[best], lines["bound by hoeffding"][best]), xytext=(0, 7),
+    ax.annotate(number(lines["bound by hoeffding"][best]), (size[best], lines["bound by hoeffding"][best]), xytext=(0, 7),
                 textcoords="offset points", ha="center", fontsize=10)  # fmt: skip
     ax.set_xscale("log")
     ax.xaxis.set_major_formatter("{x:g}")

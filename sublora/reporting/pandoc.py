@@ -1,0 +1,73 @@
+"""The report's website without Quarto: cells run by nbclient, pages written by pandoc."""
+
+import io
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import panflute as pf
+import pypandoc
+import yaml
+
+from sublora.errors import SubloraError
+from sublora.reporting.cells import executed
+from sublora.reporting.crossref import Crossref
+
+_WIDE = 100_000  # characters: pandoc divides a table's width by the length of its source only where a line is longer
+
+
+def write_site(project: Path, environment: Mapping[str, str]) -> None:
+    """Write `<project>/_site`: a self-contained page for each `.qmd` file. Raises SubloraError when a page cannot be right."""
+    settings = yaml.safe_load((project / "_quarto.yml").read_text("utf-8"))
+    _before(project, settings, environment)
+    pages = [path for pattern in settings["project"]["render"] for path in sorted(project.glob(pattern))]
+    for page, text in zip(pages, executed(pages, project, environment), strict=True):
+        target = project / "_site" / page.relative_to(project).with_suffix(".html")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(_html(page, text, project, settings), "utf-8")
+
+
+def _before(project: Path, settings: dict[str, Any], environment: Mapping[str, str]) -> None:
+    """Run the project's pre-render script, as Quarto does."""
+    if script := settings["project"].get("pre-render"):
+        done = subprocess.run([sys.executable, script], cwd=project, env=environment, capture_output=True, text=True)
+        if done.returncode:
+            reason = (done.stderr.split("\n")[-2:] or ["no message"])[0]
+            raise SubloraError(f"{project / script}: {reason}")
+
+
+def _html(page: Path, text: str, project: Path, settings: dict[str, Any]) -> str:
+    document = pf.load(io.StringIO(_pandoc(page, text, settings["from"], "json", f"--columns={_WIDE}")))
+    Crossref(page).apply(document)
+    root = "../" * (len(page.relative_to(project).parts) - 1)
+    website, here = settings["website"], page.relative_to(project).as_posix()
+    document.metadata["navigation"] = [
+        {"href": root + item["href"].replace(".qmd", ".html"), "text": item["text"], "here": item["href"] == here}
+        for item in website["navbar"]["left"]
+    ]
+    document.metadata["site"], document.metadata["brand"] = website["title"], website["navbar"]["title"]
+    document.metadata["footer"] = website["page-footer"]
+    with io.StringIO() as written:
+        pf.dump(document, written)
+        return _pandoc(
+            page,
+            written.getvalue(),
+            "json",
+            "html5",
+            f"--template={project / '_template.html'}",
+            f"--bibliography={project / settings['bibliography']}",
+            f"--variable=styles:{(project / settings['format']['html']['css']).read_text('utf-8')}",
+            *("--citeproc", "--metadata=link-citations", "--mathml", "--toc", "--toc-depth=3", "--section-divs", "--wrap=none"),
+        )
+
+
+def _pandoc(page: Path, text: str, read: str, to: str, *options: str) -> str:
+    """Pandoc's output. Its warnings are errors, but not on a notebook's page, which may hold what nobody here has written."""
+    strict = [] if page.parent.name == "notebooks" else ["--fail-if-warnings"]
+    command = [pypandoc.get_pandoc_path(), f"--from={read}", f"--to={to}", *options, *strict]
+    done = subprocess.run(command, input=text, capture_output=True, text=True, encoding="utf-8")
+    if done.returncode:
+        raise SubloraError(f"{page.name}: pandoc: {' '.join(done.stderr.split()):.300}")
+    return done.stdout

@@ -1,0 +1,461 @@
+"""What the package computes for one tiny run of each kind, as plain data; `python tests/golden.py [KIND ...]` freezes it in files.
+
+All that is known here of the package's functions is in this file. Nothing is trained, since that depends on the number of threads:
+coordinates, weights and texts come from the raw integers of a NumPy generator, by exact arithmetic.
+"""
+
+import csv
+import hashlib
+import json
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+
+from sublora.bounds import certificate, evaluation  # before torch, as the package asks
+from sublora.bounds.pretrained import quantize_pretrained
+from sublora.bounds.subsampling import subsample
+from sublora.compression import Message, coder, decode, decode_model, encode, message, quantizers, whole, with_alpha
+from sublora.config import ALPHA_GRID, Experiment
+from sublora.data import draw_split, prepare
+from sublora.data.split import permutation
+from sublora.finetune import certificate as task_certificate
+from sublora.finetune import load_task
+from sublora.finetune import message as task_message
+from sublora.finetune.training import build as build_classifier
+from sublora.models import build
+from sublora.models.pretrained import architecture, load_causal
+from sublora.models.projectors import PROJECTORS, make_projector
+
+FROZEN = Path(__file__).with_suffix("")
+COLUMNS = ("level", "metric", "assumption", "inequality", "alpha", "units", "pool", "evaluated", "empirical", "bound")
+WORDS = "the a river stone bird old cold bright film was is lovely fine warm dull awful stale story ?".split()
+GOOD, BAD = WORDS[11:14], WORDS[14:17]
+DIGITS = 10  # of the numbers in the files
+
+
+# what all kinds are made of
+
+
+def raw(seed: int, count: int, below: int) -> list[int]:
+    """`count` integers in [0, below)."""
+    return [int(number) % below for number in np.random.Philox(key=seed).random_raw(count)]
+
+
+def normal(seed: int, count: int) -> np.ndarray:
+    """Float64 (count,), nearly normal: sums of twelve uniform numbers, exact on every machine."""
+    numbers = np.random.Philox(key=seed).random_raw(12 * count) >> np.uint64(32)
+    return numbers.reshape(count, 12).sum(1).astype(np.float64) / 2**32 - 6
+
+
+def write_texts(folder: Path, documents: int = 300) -> Path:
+    """A folder of texts of 1 to 16 words: some are longer than a window."""
+    folder.mkdir(parents=True)
+    for i, size in enumerate(raw(1, documents, 16)):
+        words = [WORDS[k] for k in raw(100_000 + i, size + 1, len(WORDS))]
+        (folder / f"{i:03}.txt").write_text(" ".join(words) + "\n", "utf-8")
+    return folder
+
+
+def write_task(folder: Path, name: str, examples: int) -> Path:
+    """A training and a validation file: sentences with one telling word, or pairs of them with three labels; some labels lie."""
+    folder.mkdir(parents=True)
+    pairs = name == "mnli"
+    for number, (file, count) in enumerate((("train", examples), ("dev_matched" if pairs else "dev", 80))):
+        rows = [["premise", "hypothesis", "label"] if pairs else ["sentence", "label"]]
+        for i in range(count):
+            lie, first, second, *rest = raw(10_000 * (1 + number) + i, 9, 30)
+            telling = [(GOOD, BAD)[k % 2][k % 3] for k in (first, second)]
+            texts = [" ".join([*(WORDS[k % 11] for k in rest[3 * j : 3 * j + 3]), telling[j]]) for j in range(1 + pairs)]
+            label = (first + second) % 2 + (lie % 3 == 0) if pairs else int(first % 2 == (lie == 0))
+            rows.append([*texts, str(label)])
+        with open(folder / f"{file}.tsv", "w", encoding="utf-8", newline="") as stream:
+            csv.writer(stream, delimiter="\t", quoting=csv.QUOTE_NONE, lineterminator="\n").writerows(rows)
+    return folder / "train.tsv"
+
+
+def save_model(folder: Path, kind: str) -> Path:
+    """A model of `transformers` with weights of ours: a causal one over bytes, or a classifier with its tokenizer of words."""
+    import transformers
+    from safetensors.numpy import load_file, save_file
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    narrow = {"n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 32, "bos_token_id": 0, "eos_token_id": 0}
+    wide = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2}
+    words = ["<end>", "<unk>", *WORDS]
+    if kind == "gpt2":
+        model = transformers.GPT2LMHeadModel(transformers.GPT2Config(vocab_size=264, **{**narrow, "n_embd": 2}))
+    elif kind == "llama":
+        model = transformers.LlamaForCausalLM(transformers.LlamaConfig(vocab_size=257, max_position_embeddings=32, **wide))
+    elif kind == "gpt2 classifier":
+        settings = transformers.GPT2Config(vocab_size=len(words), pad_token_id=0, **narrow)
+        model = transformers.GPT2ForSequenceClassification(settings)
+    else:
+        model = transformers.BertForSequenceClassification(transformers.BertConfig(vocab_size=len(words), **wide))
+    model.save_pretrained(folder)
+    if "classifier" in kind:
+        tokens = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
+        tokens.pre_tokenizer = pre_tokenizers.Whitespace()
+        special = {"eos_token": "<end>", "unk_token": "<unk>", "pad_token": "<end>"}
+        transformers.PreTrainedTokenizerFast(tokenizer_object=tokens, **special).save_pretrained(folder)
+    tensors, std = load_file(folder / "model.safetensors"), 0.08 if kind == "gpt2" else 0.25
+    for i, (name, tensor) in enumerate(sorted(tensors.items())):
+        centre = float(tensor.ndim == 1 and name.endswith("weight"))  # of a norm
+        tensors[name] = (centre + std * normal(100 + i, tensor.size)).astype(np.float32).reshape(tensor.shape)
+    if kind == "gpt2":  # it knows letters from other bytes, and so wants little smoothing
+        tensors["transformer.ln_f.bias"][0] = 3.0
+        tensors["transformer.wte.weight"][:, 0] = np.where(np.isin(np.arange(264), list(b" abcdefghilmnorstuvwy")), 1, -1)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def hashed(integers: np.ndarray) -> list:
+    """[count, SHA-256 of the int64 bytes]"""
+    return [len(integers), sha256(np.asarray(integers, "<i8").tobytes())]
+
+
+def sums(tensors: Iterable[tuple[str, Any]]) -> dict[str, list]:
+    """By name [count, sum, sum of squares] of the tensors' elements, float64."""
+    arrays = {name: tensor.detach().cpu().double().numpy() for name, tensor in tensors}
+    return {name: [array.size, float(array.sum()), float((array**2).sum())] for name, array in arrays.items()}
+
+
+def rows(entries: Iterable[dict[str, Any]]) -> list[list]:
+    return [[entry[column] for column in COLUMNS] for entry in entries]
+
+
+def stated(found: dict[str, Any]) -> dict[str, Any]:
+    """The bounds of a certificate, what was measured on held-out data, and the size and bounds as published."""
+    return {
+        "bounds": rows(found["bounds"]),
+        "guesses": [list(pair) for pair in dict.fromkeys((b["metric"], b["vacuous_at"]) for b in found["bounds"])],
+        "parts": [list(b["parts"].values()) for b in found["bounds"] if "parts" in b],
+        "held_out": [[e.get("split", e["level"]), e["metric"], e["alpha"], e["n"], e["value"]] for e in found["held_out"]],
+        "published": [found["paper_accounting"]["bits"], *rows(found["paper_accounting"]["bounds"])],
+    }
+
+
+# language models
+
+
+def language_values(texts: Path, **groups: Any) -> dict[str, Any]:
+    corpus = {"source": "text", "path": str(texts), "train": 0.7, "validation": 0.05, "split_seed": 3}
+    values = {
+        "name": "golden",
+        "corpus": corpus | groups.pop("corpus", {}),
+        "model": {"layers": 1, "heads": 2, "width": 16, "block": 32, "embedding_std": 0.2, "weight_std": 0.2, "seed": 5},
+    }
+    return values | groups
+
+
+def certified(draft: bytes, store, split, experiment: Experiment) -> dict[str, Any]:
+    """The sealed message of a language model with its draws, losses, bounds and decoded weights."""
+    promises = certificate.promised(draft, store, split, experiment)
+    with mock.patch.object(certificate, "promised", return_value=promises):  # they take seconds: once is enough
+        data = certificate.seal(draft, store, split, experiment)
+    scores = evaluation.evaluate(data, store, split, experiment)
+    drawn = {"store": store.sha256} | {part: hashed(getattr(split, part)) for part in ("train", "validation", "test")}
+    losses = []
+    for part in ("training", "pilot", "held_out"):
+        for level, found in getattr(scores, part).items():
+            drawn[f"{part} {level}"] = hashed(found.places)
+            columns = [found.log_probability, *found.expected_bits.T, *found.expected_hits.T]
+            losses.append([part, level, len(found.rank), *(float(column.mean(dtype=np.float64)) for column in columns)])
+    decoded = decode_model(data, experiment, store.vocab_size)
+    others = b"".join(with_alpha(data, alpha, experiment, store.vocab_size) for alpha in ALPHA_GRID)
+    return {
+        "message": data.hex(),
+        "sha256": sha256(data),
+        "alpha": decoded.alpha,
+        "with_alphas": sha256(others),
+        "drawn": drawn,
+        "losses": losses,
+        "promised": rows(promises),
+        **stated(certificate.contents(data, store, split, experiment, scores)),
+        "decoded": sums(decoded.model.named_parameters()),
+    }
+
+
+def language(folder: Path, scale: float = 1.0, documents: int = 300, **groups: Any) -> dict[str, Any]:
+    """A model under one of the parametrizations, at coordinates of ours times `scale`, quantized, sealed and certified."""
+    experiment = Experiment.from_parameters(language_values(write_texts(folder / "texts", documents), **groups))
+    store = prepare(experiment.corpus, folder / "corpora")
+    split = draw_split(len(store), experiment.corpus)
+    model, choices = build(experiment.model, experiment.subspace, store.vocab_size), experiment.compression
+    coordinates = (scale * normal(7, model.coordinates.numel())).astype(np.float32)
+    quantized = quantizers.quantize(coordinates, choices.quantizer, choices.levels, choices.entropy_penalty)
+    draft = encode(Message(experiment.subspace, ALPHA_GRID[0], *quantized))
+    found = certified(draft, store, split, experiment)
+    again = decode(bytes.fromhex(found["message"]), message.largest_dimension(experiment.model, store.vocab_size))
+    return found | {"encoded_again": sha256(encode(again))}
+
+
+def pretrained(folder: Path, model: str, bounds: dict[str, Any], **choices: Any) -> dict[str, Any]:
+    """A whole causal model: the best of the ways `choices` to round it, sealed and certified."""
+    source = {"source": str(save_model(folder / "model", model)), **choices}
+    values = language_values(write_texts(folder / "texts"), notebooks=["pretrained"], model={"block": 32}, pretrained=source)
+    experiment = Experiment.from_parameters(values | {"bounds": bounds})
+    store = prepare(experiment.corpus, folder / "corpora")
+    split = draw_split(len(store), experiment.corpus)
+    draft, experiment, ways = quantize_pretrained(store, split, experiment, folder / "run")
+    found = certified(draft, store, split, experiment)
+    data = bytes.fromhex(found["message"])
+    loaded = load_causal(source["source"], store.vocab_size, experiment.model.block)
+    shapes = [(name, weights.shape) for name, weights in loaded.named_parameters()]
+    tensors, alpha = whole.decode_whole(data, shapes)
+    settings = data[data.index(whole.FORMAT, 1) + 1]
+    again = whole.encode_whole(tensors, settings & 15, alpha, bool(settings & whole.ROWS))
+    return found | {
+        "ways": ways.drop(columns="seconds").to_numpy(object).tolist(),
+        "encoded_again": sha256(again),
+        "architecture": architecture(loaded)["model_type"],
+        "given": sums(loaded.named_parameters()),
+    }
+
+
+# classifiers
+
+
+def classifier(folder: Path, kind: str, scale: float = 1.0, examples: int = 400, **groups: Any) -> dict[str, Any]:
+    """A fine-tuned classifier at coordinates of ours, quantized and certified. kind: small, or a model's for `save_model`."""
+    task = {"name": "sst2", **groups.pop("task")}
+    task |= {"path": str(write_task(folder / "data", task["name"], examples))}
+    task |= {"model": "small" if kind == "small" else str(save_model(folder / "model", kind))}
+    experiment = Experiment.from_parameters({"name": "golden", "notebooks": ["glue"], "task": task, **groups})
+    pool, validation = load_task(experiment.task)
+    model, base = build_classifier(experiment)
+    coordinates = (scale * normal(11, model.coordinates.numel())).astype(np.float32)
+    choices = experiment.compression
+    quantized = quantizers.quantize(coordinates, choices.quantizer, choices.levels, choices.entropy_penalty)
+    data = task_message.encode(task_message.TaskMessage(experiment.task, experiment.subspace, *quantized))
+    predicted = task_certificate.evaluate(data, pool, validation, experiment, local_only=True)
+    training, unseen = task_certificate.draw_training(pool, experiment)
+    rebuilt, decoded, _ = task_message.rebuild(data, experiment.task, local_only=True)
+    contents = task_certificate.contents(data, pool, validation, experiment, predicted)
+    drawn = {"pool": pool.sha256, "training": training.sha256, "unseen": unseen.sha256}
+    drawn |= {name: examples.sha256 for name, examples in validation.items()}
+    predictions = {"training": predicted.training, "unseen": predicted.unseen, **predicted.validation}
+    return {
+        "message": data.hex(),
+        "sha256": sha256(data),
+        "encoded_again": sha256(task_message.encode(decoded)),
+        "drawn": {**drawn, "tokens": predicted.tokens},
+        "predictions": {name: hashed(labels) for name, labels in predictions.items()},
+        **stated(contents),
+        "reference": [[name, *list(values.values())[1:]] for name, values in contents["reference"].items()],
+        "base": base if experiment.task.load_pretrained else None,  # else torch has drawn it, on each machine a little otherwise
+        "decoded": sums(rebuilt.materialized().named_parameters()),
+    }
+
+
+# parts by themselves
+
+
+def draws(folder: Path) -> dict[str, Any]:
+    """Draws of more than a tiny run has: subsamples of all purposes, permutations, the splits, and the fixed sample of a pool."""
+    store = "0123456789abcdef" * 4
+    sizes, purposes = ((50, 50), (1000, 30), (2**21 + 5, 40)), ("certificate", "pilot", "order", "certificate token")
+    found = {f"{m} {n} {p}": hashed(subsample(b"golden", store, m, n, purpose=p)) for m, n in sizes for p in purposes}
+    found |= {f"permutation {n} {seed}": hashed(permutation(n, seed)) for n in (1, 1000) for seed in (0, 137)}
+    values = language_values(write_texts(folder / "texts"))
+    values["corpus"]["max_documents"] = 100
+    found["sample"] = prepare(Experiment.from_parameters(values).corpus, folder / "corpora").sha256
+    for source in ("text", "openwebtext"):
+        corpus = Experiment.from_parameters({"name": "golden", "corpus": {"source": source, "path": None}}).corpus
+        split = draw_split(20_000, corpus)
+        found |= {f"{source} {part}": hashed(getattr(split, part)) for part in ("train", "validation", "test")}
+    return {"drawn": found}
+
+
+def coders(folder: Path) -> dict[str, Any]:
+    """Levels and symbols of each quantizer, the payload of each coder, and how many symbols decode to what they were."""
+    values, found, right = normal(13, 3000), {}, 0
+    for name in quantizers.QUANTIZERS:
+        for levels in (3, 8):
+            codebook, symbols = quantizers.quantize(values, name, levels, 0.05)
+            found[f"{name} {levels}"] = {"codebook": codebook.astype(np.float64).tolist(), "symbols": hashed(symbols)}
+            for by in coder.CODERS:
+                data = coder.encode_symbols(symbols, len(codebook), by, codebook)
+                found[f"{name} {levels}"][by] = [len(data), sha256(data)]
+                right += int((coder.decode_symbols(data, len(symbols), len(codebook), by, codebook) == symbols).sum())
+    return {"quantized": found, "decoded_right": right, "short": coder.encode_symbols(symbols[:100], 8).hex()}
+
+
+def projectors(folder: Path) -> dict[str, Any]:
+    """Sums of what each projector makes of coordinates of ours."""
+    import torch
+
+    layout, w = (
+        [("a.weight", 600), ("norm.weight", 16), ("a.bias", 40), ("b.weight", 900)],
+        torch.from_numpy(normal(17, 30)).float(),
+    )
+    made = ((name, make_projector(name, layout, len(w), 137).matvec(w)) for name in PROJECTORS)
+    return {"decoded": sums(made)}
+
+
+SOME = {"documents": 150, "sequences": 150, "tokens": 600}
+
+KINDS: dict[str, Callable[[Path], dict[str, Any]]] = {
+    "sublora": lambda folder: language(
+        folder,
+        documents=1500,
+        corpus={"train": 0.4},
+        subspace={"dimension": 8, "lora_dropout": 0.0},
+        compression={"levels": 3},
+        bounds={"levels": ["document", "sequence", "token"], **SOME, "held_out_documents": 40, "pilot": 0.3},
+    ),
+    "lora": lambda folder: language(
+        folder,
+        scale=0.2,
+        subspace={"parametrization": "lora", "dimension": None, "rank": 1, "lora_alpha": 8.0, "targets": ["v", "head"]},
+        compression={"levels": 4, "quantizer": "uniform"},
+        bounds={"levels": ["sequence", "document", "token"], "documents": None, "sequences": None, "tokens": None, "delta": 0.1},
+    ),
+    "subspace": lambda folder: language(
+        folder,
+        model={"layers": 2, "heads": 2, "width": 8, "block": 16, "bias": True, "embedding_std": 0.2, "weight_std": 0.2},
+        subspace={"parametrization": "subspace", "projector": "film+kron_qr", "dimension": 300},
+        compression={"levels": 8, "quantizer": "normal_float"},
+        bounds={"levels": ["token", "sequence"], "tokens": 900, "sequences": 60, "stride": 5},
+    ),
+    "full": lambda folder: language(
+        folder,
+        scale=0.2,
+        subspace={"parametrization": "full", "dimension": None},
+        compression={"levels": 5, "quantizer": "ecsq", "entropy_penalty": 0.1},
+        bounds={"levels": ["token"], "tokens": 400, "pilot": 0.4},
+    ),
+    "kronecker": lambda folder: language(
+        folder,
+        scale=0.2,
+        subspace={"parametrization": "kronecker", "dimension": None, "blocks": 2, "targets": ["q", "k", "up", "down"]},
+        compression={"levels": 7},
+        bounds={"levels": ["token"], "tokens": 500},
+    ),
+    "kronecker-in-a-subspace": lambda folder: language(
+        folder,
+        subspace={"parametrization": "kronecker", "dimension": 16, "blocks": 3, "targets": ["q", "head"], "projector": "dense"},
+        compression={"levels": 2},
+        bounds={"levels": ["sequence"], "sequences": 100, "pilot": 0.4},
+    ),
+    "monarch": lambda folder: language(
+        folder,
+        scale=0.2,
+        subspace={"parametrization": "monarch", "dimension": None, "blocks": 4, "targets": ["v", "proj", "down"]},
+        compression={"levels": 5, "quantizer": "uniform"},
+        bounds={"levels": ["token"], "tokens": 300, "delta": 0.02},
+    ),
+    "monarch-in-a-subspace": lambda folder: language(
+        folder,
+        subspace={"parametrization": "monarch", "dimension": 12, "blocks": 2, "targets": ["up"], "projector": "fastfood"},
+        compression={"levels": 4, "quantizer": "normal_float"},
+        bounds={"levels": ["document"], "documents": None},
+    ),
+    "pretrained": lambda folder: pretrained(
+        folder,
+        "gpt2",
+        {"levels": ["token", "sequence"], "tokens": 600, "sequences": 80, "held_out_documents": 30},
+        bits=[2, 4],
+        scales=["tensor", "row"],
+    ),
+    "pretrained-llama": lambda folder: pretrained(
+        folder, "llama", {"levels": ["token"], "tokens": 500, "held_out_documents": 30}, bits=[5], scales=["tensor"]
+    ),
+    "words": lambda folder: classifier(
+        folder,
+        "small",
+        examples=3000,
+        task={"modules": ["head"], "buckets": 32, "train": 0.6, "split_seed": 2},
+        subspace={"parametrization": "lora", "dimension": None},
+        compression={"levels": 3},
+    ),
+    "words-of-pairs": lambda folder: classifier(
+        folder,
+        "small",
+        task={"name": "mnli", "modules": ["head"], "buckets": 512, "hashes": 2, "prefix": 3, "model_seed": 9},
+        subspace={"dimension": 24},
+        compression={"levels": 2, "quantizer": "uniform"},
+        bounds={"delta": 0.01},
+    ),
+    "classifier-sublora": lambda folder: classifier(
+        folder,
+        "gpt2 classifier",
+        examples=1500,
+        task={"train": 0.7, "max_length": 8},
+        subspace={"dimension": 30, "rank": 2, "lora_alpha": 4.0},
+        compression={"levels": 4, "quantizer": "ecsq"},
+    ),
+    "classifier-lora": lambda folder: classifier(
+        folder,
+        "bert classifier",
+        scale=0.3,
+        task={"modules": ["attention"], "max_length": 8, "model_seed": 4},
+        subspace={"parametrization": "lora", "dimension": None, "rank": 1, "lora_alpha": 2.0},
+        compression={"levels": 3, "quantizer": "normal_float"},
+    ),
+    "classifier-random": lambda folder: classifier(
+        folder,
+        "gpt2 classifier",
+        task={"modules": ["head"], "max_length": 8, "load_pretrained": False, "model_seed": 1, "train": 0.5},
+        subspace={"dimension": 10, "projector": "sparse"},
+        compression={"levels": 5},
+    ),
+    "draws": draws,
+    "coders": coders,
+    "projectors": projectors,
+}
+"""Each kind's builder: from an empty folder to plain data, computed on the CPU."""
+
+
+def computed(kind: str, folder: Path) -> dict[str, Any]:
+    """What the package computes for a kind today, as `json` reads it back. folder: an empty one."""
+    with mock.patch("torch.cuda.is_available", return_value=False), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return json.loads(json.dumps(KINDS[kind](folder)))
+
+
+def frozen(kind: str) -> dict[str, Any]:
+    """What was computed when the files were written."""
+    return json.loads((FROZEN / f"{kind}.json").read_text("utf-8"))
+
+
+def as_text(values: dict[str, Any]) -> str:
+    """JSON with a line for each key and each row, floats of `DIGITS` digits."""
+    lines = []
+    for key, value in _rounded(values).items():
+        text = json.dumps(value)
+        if isinstance(value, (dict, list)) and value:
+            dictionary = isinstance(value, dict)
+            inner = [f"{json.dumps(k)}: {json.dumps(v)}" for k, v in value.items()] if dictionary else map(json.dumps, value)
+            text = text[0] + "\n  " + ",\n  ".join(inner) + "\n " + text[-1]
+        lines.append(f" {json.dumps(key)}: {text}")
+    return "{\n" + ",\n".join(lines) + "\n}\n"
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _rounded(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_rounded(item) for item in value]
+    return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value
+
+
+def main(kinds: list[str]) -> None:
+    FROZEN.mkdir(exist_ok=True)
+    for kind in kinds or KINDS:
+        with tempfile.TemporaryDirectory() as folder:
+            (FROZEN / f"{kind}.json").write_text(as_text(computed(kind, Path(folder))), "utf-8")
+        print(f"wrote {kind}.json")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
