@@ -28,6 +28,7 @@ from sublora.data.corpora import corpus_identity, files_fingerprint
 from sublora.errors import SubloraError
 from sublora.finetune import data_identity
 from sublora.progress import PLAIN
+from sublora.study import study_folder
 
 STEPS = "steps.json"
 """In a run's folder: for each notebook its fingerprint, whether it finished, and the files that were there when it did."""
@@ -57,7 +58,7 @@ def run(params: Path, runs: Path, notebooks: Path, force: bool = False) -> Path:
         steps = {} if force else _steps(folder)
         kept, before = ["params.yaml", STEPS], ""
         for index, source in enumerate(sources):
-            parameters = _declared(source, {**experiment.parameters(), "runs": str(runs.resolve())})
+            parameters = _declared(source, {**experiment.parameters(), "runs": _seen_from_the_study(runs)})
             before = _fingerprint(source, parameters, corpus, before)
             step = steps.get(source.stem, {})
             if step.get("fingerprint") != before:
@@ -74,6 +75,12 @@ def run(params: Path, runs: Path, notebooks: Path, force: bool = False) -> Path:
             steps[source.stem] = {"fingerprint": before, "finished": True, "files": kept}
             write_text(folder / STEPS, json.dumps(steps, indent=1))
     return folder
+
+
+def _seen_from_the_study(folder: Path) -> str:
+    """A path as notebooks see it: relative inside the study, so that executed notebooks do not name this machine's folders."""
+    folder, study = folder.resolve(), study_folder().resolve()
+    return str(folder.relative_to(study) if folder.is_relative_to(study) else folder)
 
 
 @contextlib.contextmanager

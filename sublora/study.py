@@ -4,13 +4,17 @@ import os
 from pathlib import Path
 
 
-def enter_study() -> Path:
-    """The current folder, after a notebook that was opened in `notebooks/` has moved to the folder above.
-
-    Jupyter starts a notebook in its own folder, papermill and `sublora run` in the folder of the command: relative paths mean the
-    same to all of them from here on. The folder above counts only if it has a folder `params`.
-    """
+def study_folder() -> Path:
+    """The current folder, or the folder above if the current one is the folder `notebooks` beside a folder `params`."""
     here = Path.cwd()
-    if here.name == "notebooks" and (here.parent / "params").is_dir():
-        os.chdir(here.parent)
+    return here.parent if here.name == "notebooks" and (here.parent / "params").is_dir() else here
+
+
+def enter_study() -> Path:
+    """Move to `study_folder`, and return it.
+
+    Jupyter starts a notebook in its own folder, papermill and `sublora run` start it in the folder of the command. From here on,
+    relative paths mean the same to all of them.
+    """
+    os.chdir(study_folder())
     return Path.cwd()

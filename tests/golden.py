@@ -302,8 +302,6 @@ def projectors(folder: Path) -> dict[str, Any]:
     return {"decoded": sums(made)}
 
 
-SOME = {"documents": 150, "sequences": 150, "tokens": 600}
-
 KINDS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "sublora": lambda folder: language(
         folder,
@@ -311,7 +309,7 @@ KINDS: dict[str, Callable[[Path], dict[str, Any]]] = {
         corpus={"train": 0.4},
         subspace={"dimension": 8, "lora_dropout": 0.0},
         compression={"levels": 3},
-        bounds={"levels": ["document", "sequence", "token"], **SOME, "held_out_documents": 40, "pilot": 0.3},
+        bounds={"levels": ["document", "token"], "documents": 150, "tokens": 500, "held_out_documents": 40, "pilot": 0.3},
     ),
     "lora": lambda folder: language(
         folder,

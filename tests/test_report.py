@@ -72,7 +72,7 @@ HOSTILE = (
     "[ref][r] ![pixel](https://example.org/p.png){.c} @nobody1999 {{< include /etc/hostname >}} &#60;script&#62; [^n]\n\n"
     "[r]: javascript:alert(5)\n\n[^n]: note\n\n```{=html}\n<script>alert(6)</script>\n```\n\n"
     "---\ntitle: taken\nfilters: [evil.lua]\n---\n\n::: {.panel-tabset}\n:::\n\n```{python}\nraise SystemExit\n```\n\n"
-    "| a |\n|--:|\n| 12.34 |\n\n```\nnot closed <i>\n"
+    "| a |\n|--:|\n| 12.34 |\n\n```\nnot closed <u>\n"
 )
 
 
@@ -201,7 +201,7 @@ def test_notebooks_of_strangers_are_only_text_tables_and_images(pages):
 def assert_harmless(body):
     """No element, attribute or link of a page's body comes from HOSTILE, and its text was not interpreted."""
     tags = set(re.findall(r"<(\w+)", body))
-    assert not tags & {"script", "i", "javascript", "object", "iframe", "svg", "b"}, tags
+    assert not tags & {"script", "u", "javascript", "object", "iframe", "svg", "b"}, tags
     attributes = re.findall(r"<\w[^>]*?\s(on\w+|style)=", body)
     assert set(attributes) <= {"style"} and not re.search(r'(href|src)="(javascript|https?):', body)
     text = re.sub(r"\u200b|<[^>]*>", "", body)
@@ -426,7 +426,7 @@ def test_quarto_and_pandoc_show_the_same_numbers(rendered, pages, tmp_path):
     assert way == BY_QUARTO and external_loads(by_quarto) == []
     for page, text in pages.items():
         both = (text, (by_quarto / f"{page}.html").read_text("utf-8"))
-        bodies = [re.search(r"<(article|main)\b.*</\1>", text, re.DOTALL)[0] for text in both]
+        bodies = [re.search(r"<article>.*</article>|<main class.*</main>", text, re.DOTALL)[0] for text in both]
         if page in NOTEBOOKS[1:]:
             assert_harmless(bodies[1])
         pandoc, quarto = map(numbers_shown, bodies)

@@ -76,5 +76,5 @@ class Table:
         """The heading and the cells of one column, in Markdown."""
         cells = [escape(row[name]) for row in self.rows]
         if name in self.groups:
-            cells = [f"**{cell}**" if cell != before else "" for before, cell in zip([None, *cells[:-1]], cells, strict=True)]
+            cells = [f"**{cell}**" if cell != before else "" for before, cell in zip([None, *cells], cells, strict=False)]
         return [escape(name), *cells]

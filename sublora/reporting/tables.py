@@ -97,8 +97,8 @@ def _unit(bound: Mapping[str, Any]) -> str:
 def tightness_table(runs: Sequence[Run]) -> Table:
     """All inequalities of all runs: what each adds to the training value, and its ratio to the paper's.
 
-    In bits; for a classifier in percent. The gap is bound minus training value. The ratio is to the gap of hoeffding (tokens: azuma)
-    under the same assumption. The truth's gap is held-out minus training value: what a perfect inequality would add.
+    In bits; for a classifier in percent. The gap is bound minus training value. The ratio is to hoeffding's gap, or azuma's for
+    tokens, under the same assumption. The truth's gap is held-out minus training value: what a perfect inequality would add.
     """
     rows = []
     for run in runs:
