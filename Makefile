@@ -6,16 +6,17 @@ PYTHON ?= python3
 TORCH_INDEX ?=
 BIN := .venv/bin
 
-.PHONY: quick test report results table1 figure1 glue structured pretrained headline verify coverage compression fuzz environment clean
+.PHONY: quick test report results table1 figure1 glue structured pretrained headline verify coverage compression fuzz dist environment clean
 
 # From nothing to a certificate and the report that shows it.
 quick: environment .venv/renderer
 	$(BIN)/sublora run params/quick.yaml
 	$(BIN)/sublora report
 
-# The whole test suite: style, unit tests and simulations, notebooks.
+# The whole test suite: style, types, unit tests and simulations, notebooks.
 test: environment
 	$(BIN)/ruff check .
+	$(BIN)/mypy
 	$(BIN)/python -m pytest -n 2 --dist loadfile tests
 	rm -rf runs/demo runs/demo-glue runs/demo-pretrained
 	$(BIN)/python -m pytest --nbval-lax notebooks/pretrain.ipynb notebooks/bounds.ipynb notebooks/explore.ipynb \
@@ -71,7 +72,7 @@ headline: environment
 	$(BIN)/python -c "$$README_FIGURE"
 
 define README_FIGURE
-from sublora.bounds.format import load_certificate
+from sublora.certificate.schema import load_certificate
 from sublora.reporting.figures import bounds_overview
 bounds_overview(load_certificate("results/quick/certificate.json")).savefig("report/images/quick.svg", metadata={"Date": None})
 endef
@@ -100,6 +101,13 @@ compression: environment
 fuzz: environment
 	$(BIN)/python fuzz/fuzz_message.py
 
+# The wheel and the source distribution, checked, in dist/.
+dist: environment
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[release]'
+	rm -rf dist
+	$(BIN)/python -m build
+	$(BIN)/twine check --strict dist/*
+
 report: environment .venv/renderer
 	$(BIN)/sublora report
 
@@ -120,4 +128,4 @@ environment: .venv/installed
 	@touch $@
 
 clean:
-	rm -rf .venv report/_site
+	rm -rf .venv .mypy_cache dist report/_site

@@ -1,7 +1,7 @@
 """Rate, distortion and promised bound of every combination of quantizer, levels and coder on one trained model.
 
 The coordinates are those of a small run on the embedded corpus, trained once into --runs; nothing is fine-tuned, so that the ways
-are compared on the same numbers. The bound is what pilot documents promise (`bounds.certificate.promised`), at the best alpha.
+are compared on the same numbers. The bound is what pilot documents promise (`TextProblem.promised`), at the best alpha.
 Columns of the csv: those of `compression.comparison.rate_distortion`, and for each message its bits, alpha, loss on the pilot,
 and bound (the same for all coders of a way, since a message takes the shortest).
 
@@ -9,20 +9,18 @@ and bound (the same for all coders of a way, since a message takes the shortest)
 """
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 
 import sublora  # noqa: F401
 from sublora.atomic import write_text
-from sublora.bounds.certificate import promised
-from sublora.compression import QUANTIZERS, compress, encode
+from sublora.compression import QUANTIZERS
 from sublora.compression.comparison import LEVELS, rate_distortion
-from sublora.config import Experiment
-from sublora.data import draw_split, prepare
-from sublora.models import build
+from sublora.experiment import as_experiment
+from sublora.problems import TextProblem
 from sublora.progress import progress_bar
-from sublora.training import pretrain
 
 SETTINGS = {
     "name": "compression-benchmark",
@@ -40,25 +38,21 @@ def main() -> None:
     parser.add_argument("--out", default="results/compression.csv")
     parser.add_argument("--runs", type=Path, default=Path("runs"))
     wanted = parser.parse_args()
-    experiment = Experiment.from_parameters(SETTINGS)
-    store = prepare(experiment.corpus, wanted.runs / "corpora")
-    split = draw_split(len(store), experiment.corpus)
-    model = build(experiment.model, experiment.subspace, store.vocab_size)
-    folder = wanted.runs / experiment.name
-    pretrain(model, store, split, experiment, folder)
+    experiment = as_experiment(SETTINGS)
+    problem, folder = TextProblem.open(experiment, wanted.runs / "corpora"), wanted.runs / experiment.name
+    model, _ = problem.train(folder)
     values = model.coordinates.detach().cpu().numpy()
     parts = []
     ways = [(quantizer, levels) for quantizer in QUANTIZERS for levels in LEVELS]
     for quantizer, levels in progress_bar(ways, desc="ways", unit="way"):
         changed = experiment.parameters()
         changed["compression"] |= {"quantizer": quantizer, "levels": levels}
-        way = Experiment.from_parameters(changed)
-        message, _ = compress(model, store, split, way, folder)
-        entries = promised(encode(message), store, split, way, folder / f"{quantizer}-{levels}")
-        entry = min(entries, key=lambda entry: entry["bound"])
+        way = replace(problem, experiment=as_experiment(changed))
+        message, _ = way.compress(folder, model)
+        entry = min(way.promised(message, folder / f"{quantizer}-{levels}"), key=lambda entry: entry.bound)
         table = rate_distortion(values, (quantizer,), (levels,), experiment.compression.entropy_penalty)
-        facts = {name: entry[name] for name in ("alpha", "empirical", "bound")}
-        parts.append(table.assign(message_bits=8 * len(encode(message)), **facts))
+        facts = {name: getattr(entry, name) for name in ("alpha", "empirical", "bound")}
+        parts.append(table.assign(message_bits=8 * len(message), **facts))
     frame = pd.concat(parts).drop_duplicates(["quantizer", "levels", "coder"])
     write_text(wanted.out, frame.to_csv(index=False))
     print(frame.sort_values("bound").head(12).to_string(index=False))

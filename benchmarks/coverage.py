@@ -1,14 +1,14 @@
 """Coverage: how often each bound is violated where the truth is known, beside a broken twin that must be caught.
 
 The larger version of the tests in tests/test_coverage.py; the report shows its table. Exact wherever losses are 0 or 1
-(`sublora.bounds.coverage`), simulated elsewhere. Writes a csv with one row for each inequality and world:
+(`sublora.inequalities.coverage`), simulated elsewhere. Writes a csv with one row for each inequality and world:
 
     level, assumption, inequality, world    what is bounded, and where
     units, evaluated, hypotheses, message_bits, delta
     trials                                  0: exact
     violations, standard_error              share of trials in which the bound was below the truth
     twin, twin_violations                   the mistake, and how often the bound was violated with it
-    gap_ratio                               gap over the publication's (hoeffding, azuma) at typical losses of this world
+    gap_ratio                               gap over the paper's (hoeffding, azuma) at typical losses of this world
 
     python benchmarks/coverage.py [--trials 20000] [--out results/coverage.csv]
 """
@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 
 from sublora.atomic import write_text
-from sublora.bounds.coverage import (
+from sublora.inequalities.coverage import (
     best_then_subsampled,
     ever_violated,
     memorizers,
@@ -29,7 +29,7 @@ from sublora.bounds.coverage import (
     violation,
     zeros_and_ones,
 )
-from sublora.bounds.inequalities import (
+from sublora.inequalities.independent import (
     betting,
     betting_grid,
     binomial_tail,
@@ -40,10 +40,10 @@ from sublora.bounds.inequalities import (
     log_wealth,
     mixed,
 )
-from sublora.bounds.levels import bound_mean
-from sublora.bounds.martingale import azuma, azuma_stopped, azuma_subsampled, freedman, freedman_subsampled
-from sublora.bounds.subsampling import betting_subsampled, hoeffding_subsampled, kl_subsampled
-from sublora.bounds.unseen import betting_unseen, betting_unseen_blocks
+from sublora.inequalities.martingale import azuma, azuma_stopped, azuma_subsampled, freedman, freedman_subsampled
+from sublora.inequalities.means import bound_mean
+from sublora.inequalities.subsampling import betting_subsampled, hoeffding_subsampled, kl_subsampled
+from sublora.inequalities.unseen import betting_unseen, betting_unseen_blocks
 from sublora.progress import progress_bar
 
 DELTA = 0.05
@@ -76,21 +76,22 @@ def of_units(bits, m, mu):
         "binomial_tail": lambda k: binomial_tail(k, nats, m),
         "empirical_bernstein": lambda k: empirical_bernstein(zeros_and_ones(k, m), bits, DELTA),
         "betting": lambda k: betting(zeros_and_ones(k, m), nats, bets),
-        "azuma": lambda k: azuma(k / m, nats, m, 1.0),
-        "freedman": lambda k: freedman(zeros_and_ones(k, m), guess, nats, 0.0, 1.0, side, bets),
+        "azuma": lambda k: azuma(k / m, nats, m, width=1.0),
+        "freedman": lambda k: freedman(zeros_and_ones(k, m), guess, nats, low=0.0, width=1.0, guess_width=side, grid=bets),
     }
 
 
 def of_subsample(bits, m, n, candidates=1, delta=DELTA):
     """Bounds from n of m losses of 0 or 1 as functions of the count of ones among the n."""
     guess = np.full(n, 0.5)
-    common = (bits, delta, m, candidates)
+    common = (bits, delta, m)
+    ranges = {"candidates": candidates, "low": 0.0, "width": 1.0, "guess_width": 0.5}
     return {
-        "hoeffding": lambda k: hoeffding_subsampled(k / n, bits, delta, m, n, candidates).bound,
-        "kl": lambda k: kl_subsampled(zeros_and_ones(k, n), *common, True),
-        "betting": lambda k: betting_subsampled(zeros_and_ones(k, n), *common),
-        "azuma": lambda k: azuma_subsampled(k / n, bits, delta, m, n, candidates, 1.0).bound,
-        "freedman": lambda k: freedman_subsampled(zeros_and_ones(k, n), guess, *common, 0.0, 1.0, 0.5),
+        "hoeffding": lambda k: hoeffding_subsampled(k / n, bits, delta, m, n, candidates=candidates).bound,
+        "kl": lambda k: kl_subsampled(zeros_and_ones(k, n), *common, candidates=candidates, binary=True),
+        "betting": lambda k: betting_subsampled(zeros_and_ones(k, n), *common, candidates=candidates),
+        "azuma": lambda k: azuma_subsampled(k / n, bits, delta, m, n, candidates=candidates, width=1.0).bound,
+        "freedman": lambda k: freedman_subsampled(zeros_and_ones(k, n), guess, *common, **ranges),
     }
 
 
@@ -104,7 +105,7 @@ def worst_of_many():
     for m, mu in ((2000, 0.5), (2000, 0.05), (20_000, 0.5)):
         right, twin = of_units(bits, m, mu), of_units(0, m, mu)
         for name, bound in right.items():
-            found, broken = (violation(b[name], m, mu, 2.0**bits) for b in (right, twin))
+            found, broken = (violation(b[name], m, mu, hypotheses=2.0**bits) for b in (right, twin))
             level, assumption = level_of(name)
             world = f"errors with probability {mu:g}"
             mistake = ("message not counted", broken)
@@ -117,7 +118,7 @@ def chosen_on_the_subsample():
     m, n, looked_at = 10**6, 100, 64
     right, twin = of_subsample(0, m, n, looked_at), of_subsample(0, m, n, 1)
     for name, bound in right.items():
-        found, broken = (violation(functools.cache(b[name]), n, 0.5, looked_at) for b in (right, twin))
+        found, broken = (violation(functools.cache(b[name]), n, 0.5, hypotheses=looked_at) for b in (right, twin))
         level, assumption = level_of(name)
         mistake = ("candidates not charged", broken)
         world = "best of 64 on the subsample"
@@ -130,7 +131,7 @@ def best_on_the_training_set():
     m, n, bits = 2000, 1000, 256
     right, twin = of_subsample(bits, m, n), of_subsample(0, m, n)
     for name, bound in right.items():
-        found, broken = (best_then_subsampled(functools.cache(b[name]), m, n, 0.5, 2.0**bits) for b in (right, twin))
+        found, broken = (best_then_subsampled(functools.cache(b[name]), m, n, 0.5, hypotheses=2.0**bits) for b in (right, twin))
         level, assumption = level_of(name)
         mistake, world = ("message not counted", broken), "fewest training errors, then half of them"
         gap = bound(n // 2) - 0.5
@@ -148,7 +149,7 @@ def memorized():
                 return bound_mean(zeros_and_ones(k, n), assumption=assumption, **facts).bound
 
             sides = (functools.partial(bound, assumption) for assumption in ("unseen", "pool"))
-            found, broken = (unseen_violation(side, M, M // 2, m, n, 2.0**bits) for side in sides)
+            found, broken = (unseen_violation(side, M, M // 2, m, n, hypotheses=2.0**bits) for side in sides)
             mistake, world = ("pool bound read as unseen", broken), f"best memorizer, pool of {M:,}"
             gap = bound("unseen", n // 2) - 0.5
             yield row(name, "unseen", world, m, found, mistake, evaluated=n, hypotheses=2.0**bits, bits=bits, gap=gap)
@@ -157,14 +158,14 @@ def memorized():
 def in_split_order(trials):
     """Betting with the running candidate."""
     M, m, bits, ones = 300, 270, 20, 150
-    counts, law = memorizers(M, ones, m, 2.0**bits)
+    counts, law = memorizers(M, ones, m, hypotheses=2.0**bits)
     nats, random = complexity_nats(bits, DELTA), np.random.default_rng(1)
     bets, violated, pooled = betting_grid(m, nats), 0, 0
     for count in progress_bar(random.choice(counts, size=trials, p=law), desc="running candidate", unit="trial"):
         values, truth = random.permutation(zeros_and_ones(count, m)), (ones - count) / (M - m)
-        violated += betting_unseen(values, nats, M, bets) < truth
+        violated += betting_unseen(values, nats, bets, M=M) < truth
         pooled += betting(values, nats, bets) < truth
-    gap = betting_unseen(random.permutation(zeros_and_ones(m // 2, m)), nats, M, bets) - 0.5
+    gap = betting_unseen(random.permutation(zeros_and_ones(m // 2, m)), nats, bets, M=M) - 0.5
     mistake = ("pool bound read as unseen", pooled / trials)
     options = {"hypotheses": 2**bits, "bits": bits, "trials": trials, "gap": gap}
     yield row("betting (in split order)", "unseen", f"best memorizer, pool of {M}", m, violated / trials, mistake, **options)
@@ -173,7 +174,7 @@ def in_split_order(trials):
 def in_blocks(trials):
     """Betting with the running candidate in blocks, judged from a subsample, the bet chosen on a pilot."""
     for M, m, n, bits, mistake in ((1200, 900, 450, 64, "pool bound read as unseen"), (1000, 250, 200, 120, "message not counted")):
-        counts, law = memorizers(M, M // 2, m, 2.0**bits)
+        counts, law = memorizers(M, M // 2, m, hypotheses=2.0**bits)
         random, violated, broken = np.random.default_rng(3), 0, 0
         for count in progress_bar(random.choice(counts, size=trials, p=law), desc="blocks", unit="trial"):
             values, truth = random.permutation(zeros_and_ones(count, m)), (M // 2 - count) / (M - m)
@@ -182,7 +183,7 @@ def in_blocks(trials):
             if mistake == "message not counted":
                 broken += in_blocks_of(values, drawn, pilot, 0, m, M) < truth
             else:
-                broken += betting_subsampled(values[drawn], bits, DELTA, m, 1, values[pilot]) < truth
+                broken += betting_subsampled(values[drawn], bits, DELTA, m, candidates=1, pilot=values[pilot]) < truth
         values = random.permutation(zeros_and_ones(m // 2, m))
         gap = in_blocks_of(values, drawn, pilot, bits, m, M) - 0.5
         world = f"best memorizer, pool of {M:,}"
@@ -191,7 +192,7 @@ def in_blocks(trials):
 
 
 def in_blocks_of(values, drawn, pilot, bits, m, M):
-    return betting_unseen_blocks(values[drawn], drawn, bits, DELTA, m, 1, M, (values[pilot], pilot))
+    return betting_unseen_blocks(values[drawn], drawn, bits, DELTA, m, candidates=1, M=M, pilot=(values[pilot], pilot))
 
 
 def narrow_losses(trials):
@@ -244,10 +245,15 @@ def dependent_tokens(trials):
     truth = mu.mean(1)
     violated = peeked = 0
     for one, guess, value in zip(progress_bar(losses, desc="dependent tokens", unit="trial"), mu, truth, strict=True):
-        violated += freedman(one, guess, nats, 0.0, 1.0, 0.85, grid) < value
-        peeked += freedman(one, one, nats, 0.0, 1.0, 1.0, grid) < value
-    gap = np.mean([freedman(a, b, nats, 0.0, 1.0, 0.85, grid) - a.mean() for a, b in zip(losses[:50], mu[:50], strict=True)])
-    slack = azuma(0.0, nats, n, 1.0)
+        violated += freedman(one, guess, nats, low=0.0, width=1.0, guess_width=0.85, grid=grid) < value
+        peeked += freedman(one, one, nats, low=0.0, width=1.0, guess_width=1.0, grid=grid) < value
+    gap = np.mean(
+        [
+            freedman(a, b, nats, low=0.0, width=1.0, guess_width=0.85, grid=grid) - a.mean()
+            for a, b in zip(losses[:50], mu[:50], strict=True)
+        ]
+    )
+    slack = azuma(0.0, nats, n, width=1.0)
     world, options = "the chance of an error depends on the last", {"level": "token", "trials": trials}
     simple = float((losses.mean(1) + slack < truth).mean())
     unpaid = float((losses.mean(1) + slack / 4 < truth).mean())
@@ -258,8 +264,8 @@ def dependent_tokens(trials):
 def stopped():
     """A walk of fair errors, stopped where it looks best."""
     first, last, nats = 100, 10_000, complexity_nats(0, DELTA)
-    found = ever_violated(lambda n: azuma_stopped(0.0, nats, n, 1000, 1.0), first, last)
-    broken = ever_violated(lambda n: azuma(0.0, nats, n, 1.0), first, last)
+    found = ever_violated(lambda n: azuma_stopped(0.0, nats, n, 1000, width=1.0), first, last)
+    broken = ever_violated(lambda n: azuma(0.0, nats, n, width=1.0), first, last)
     world = "fair errors, stopped at the best of 100 to 10,000 tokens"
     yield row("azuma (stopped)", "martingale", world, last, found, ("the form for a fixed N", broken), level="token")
 

@@ -17,14 +17,13 @@ import sublora  # noqa: F401  before torch: it sets the threading
 import torch  # isort: skip
 
 from sublora.atomic import write_text
-from sublora.compression import Message, compress, encode, shortest
-from sublora.compression.coder import encode_symbols
-from sublora.compression.quantizers import quantize
-from sublora.config import ALPHA_GRID, Experiment
-from sublora.data import draw_split, prepare
-from sublora.models import build
+from sublora.compression import encode_symbols, quantize, shortest
+from sublora.experiment import ALPHA_GRID, load_experiment
+from sublora.message import Coded
+from sublora.message.language import Message, decode, encode
+from sublora.problems import TextProblem
 from sublora.progress import progress_bar
-from sublora.training import Sampler, pretrain
+from sublora.training import Sampler
 from sublora.training.loop import validation_loss
 
 LEVELS = (3, 4, 5, 7, 9, 11, 13, 15, 19, 23, 31, 47, 63)
@@ -36,17 +35,15 @@ def main() -> None:
     parser.add_argument("--out", default="results/saving.csv")
     parser.add_argument("--runs", type=Path, default=Path("runs"))
     wanted = parser.parse_args()
-    experiment = Experiment.from_file(wanted.params)
-    store = prepare(experiment.corpus, wanted.runs / "corpora")
-    split = draw_split(len(store), experiment.corpus)
-    model = build(experiment.model, experiment.subspace, store.vocab_size)
-    folder = wanted.runs / experiment.name
-    pretrain(model, store, split, experiment, folder)
+    experiment = load_experiment(wanted.params)
+    problem, folder = TextProblem.open(experiment, wanted.runs / "corpora"), wanted.runs / experiment.name
+    model, _ = problem.train(folder)
     trained = model.coordinates.detach().cpu().numpy().copy()
-    message, _ = compress(model, store, split, experiment, folder)
+    data, _ = problem.compress(folder, model)
+    coded = decode(data, len(trained)).coded
 
-    watched = split.validation[: experiment.training.validation_documents]
-    batch = Sampler(store, watched, experiment.model.block, experiment.training.sampling, 0).first_windows()
+    watched = problem.split.validation[: experiment.training.validation_documents]
+    batch = Sampler(problem.store, watched, experiment.model.block, experiment.training.sampling, 0).first_windows()
     device = model.coordinates.device
     exactly = torch.autocast(device.type, enabled=False)
 
@@ -55,13 +52,13 @@ def main() -> None:
             model.coordinates.copy_(torch.from_numpy(coordinates))
         return validation_loss(exactly, model, batch, experiment.training.batch)
 
-    own = 8 * len(encode(message)), loss(message.coordinates)
-    rows = [("the run's message", len(message.codebook), *own), ("not quantized", 0, 32 * len(trained), loss(trained))]
+    own = 8 * len(data), loss(coded.coordinates)
+    rows = [("the run's message", len(coded.codebook), *own), ("not quantized", 0, 32 * len(trained), loss(trained))]
     for levels in progress_bar(LEVELS, desc="levels", unit="way"):
-        codebook, symbols = quantize(trained, "uniform", levels, 0.0)
-        after = Message(experiment.subspace, ALPHA_GRID[0], codebook, symbols)
+        codebook, symbols = after = Coded(*quantize(trained, "uniform", levels, 0.0))
+        size = len(encode(Message(experiment.subspace, ALPHA_GRID[0], after)))
         static = len(encode_symbols(symbols, len(codebook), "static", codebook)) - len(shortest(symbols, codebook)[1])
-        rows.append(("uniform after training", levels, 8 * (len(encode(after)) + static), loss(after.coordinates)))
+        rows.append(("uniform after training", levels, 8 * (size + static), loss(after.coordinates)))
     frame = pd.DataFrame(rows, columns=["way", "levels", "message_bits", "validation_loss"])
     write_text(wanted.out, frame.to_csv(index=False))
     print(frame.to_string(index=False, float_format=lambda value: f"{value:.4f}"))

@@ -1,4 +1,4 @@
-"""Scoring: tokens a second, packed (`sublora.bounds.scoring`) against one document at a time.
+"""Scoring: tokens a second, packed (`sublora.scoring.scores`) against one document at a time.
 
 The straightforward way, as published code goes about it: one document and one window at a time, the softmax of the whole
 vocabulary, the whole vocabulary sorted, and a Python loop over the tokens for each one's probability and rank. Same model, same
@@ -16,11 +16,11 @@ import numpy as np
 
 import sublora  # noqa: F401
 import torch
-from sublora.bounds.scoring import score, unit_windows
-from sublora.bounds.smoothing import smoothed_bits
-from sublora.config import Model
 from sublora.data import write_store
+from sublora.experiment import Gpt
+from sublora.inequalities.smoothing import smoothed_bits
 from sublora.models import GPT
+from sublora.scoring.scores import score, unit_windows
 
 ALPHA = 0.1
 
@@ -71,7 +71,7 @@ def main():
     parser.add_argument("--device", default="cpu")
     wanted = parser.parse_args()
     sizes = {name: getattr(wanted, name) for name in ("layers", "heads", "width", "block")}
-    shape = Model(**sizes, weight_std=0.1, embedding_std=0.1)
+    shape = Gpt(**sizes, weight_std=0.1, embedding_std=0.1)
     model = GPT(shape, wanted.vocabulary).eval().to(wanted.device)
     with tempfile.TemporaryDirectory() as folder:
         store = synthetic_store(f"{folder}/store", wanted.vocabulary, wanted.documents, wanted.mean_length)
@@ -80,7 +80,7 @@ def main():
         seconds = {"packed": [], "straightforward": []}
         for _ in range(wanted.rounds):
             began = time.perf_counter()
-            scores = score(model, store, windows, store.offsets, documents, wanted.batch_tokens, "packed")
+            scores = score(model, store, windows, store.offsets, documents, batch_tokens=wanted.batch_tokens, label="packed")
             seconds["packed"].append(time.perf_counter() - began)
             began = time.perf_counter()
             logs, ranks = straightforward(model, store, documents, wanted.block, wanted.stride, wanted.device)

@@ -13,7 +13,7 @@ import sublora  # noqa: F401  before torch: it sets the threading
 import torch  # isort: skip
 import torch.nn.functional as F  # isort: skip
 
-from sublora.config import Model, Subspace
+from sublora.experiment import Gpt, Subspace
 from sublora.models import build
 
 VOCABULARY = 50_257
@@ -38,7 +38,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="the fastest counts")
     parser.add_argument("--device", default="cpu")
     wanted = parser.parse_args()
-    shape = Model(layers=12, heads=12, width=768, block=1024)
+    shape = Gpt(layers=12, heads=12, width=768, block=1024)
     model = build(shape, Subspace(projector=wanted.projector, dimension=wanted.coordinates), VOCABULARY).to(wanted.device)
     model.train()
     tokens = torch.randint(VOCABULARY, (wanted.sequences, shape.block + 1), device=wanted.device)

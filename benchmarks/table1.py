@@ -1,7 +1,7 @@
 """The grid behind `params/table1/`: for each parametrization, which rank, dimension and levels promise the smallest bound.
 
 Each point trains for a part of the steps that its params file says, adapts to its levels, and is judged by pilot documents
-(`bounds.certificate.promised`) by the publication's inequality, for independent documents, at its best smoothing weight. Rank,
+(`TextProblem.promised`) by the paper's inequality, for independent documents, at its best smoothing weight. Rank,
 dimension, levels and smoothing weight are in the message, so they are paid for; steps and rates are the search, which is free.
 
     python benchmarks/table1.py [--share 0.5] [--out results/table1-grid.csv]
@@ -14,13 +14,9 @@ import pandas as pd
 
 import sublora  # noqa: F401
 from sublora.atomic import write_text
-from sublora.bounds.certificate import promised
-from sublora.compression import compress, encode
-from sublora.config import Experiment
-from sublora.data import draw_split, prepare
-from sublora.models import build
+from sublora.experiment import Experiment, as_experiment, load_experiment
+from sublora.problems import TextProblem
 from sublora.progress import progress_bar
-from sublora.training import pretrain
 
 GRID = {
     "sublora": [{"rank": 4, "dimension": d, "levels": levels} for d in (484, 961, 1936) for levels in (3, 4)],
@@ -37,7 +33,7 @@ def at(experiment: Experiment, point: dict[str, int], share: float) -> Experimen
     values["subspace"] |= {name: value for name, value in point.items() if name != "levels"}
     values["compression"] |= {"levels": point["levels"], "finetune_steps": round(share * experiment.compression.finetune_steps)}
     values["training"]["steps"] = round(share * experiment.training.steps)
-    return Experiment.from_parameters(values)
+    return as_experiment(values)
 
 
 def main() -> None:
@@ -50,19 +46,16 @@ def main() -> None:
     rows = []
     points = [(method, point) for method in wanted.methods.split(",") for point in GRID[method]]
     for method, point in progress_bar(points, desc="grid", unit="point"):
-        experiment = at(Experiment.from_file(f"params/table1/{method}.yaml"), point, wanted.share)
-        store = prepare(experiment.corpus, wanted.runs / "corpora")
-        split = draw_split(len(store), experiment.corpus)
-        model = build(experiment.model, experiment.subspace, store.vocab_size)
+        experiment = at(load_experiment(f"params/table1/{method}.yaml"), point, wanted.share)
+        problem = TextProblem.open(experiment, wanted.runs / "corpora")
         trained = wanted.runs / "table1-grid" / "-".join([method, *(f"{v}" for k, v in point.items() if k != "levels")])
-        pretrain(model, store, split, experiment, trained)  # once for all levels: the second call reads the checkpoint
+        model, _ = problem.train(trained)  # once for all levels: the second call reads the checkpoint
         folder = trained / f"levels-{point['levels']}"
-        message, _ = compress(model, store, split, experiment, folder)
-        entries = promised(encode(message), store, split, experiment, folder, by=("iid", "hoeffding"))
-        entry = min(entries, key=lambda entry: entry["bound"])
-        facts = {name: entry[name] for name in ("alpha", "empirical", "bound", "vacuous_at")}
+        message, _ = problem.compress(folder, model)
+        entry = min(problem.promised(message, folder, by=("iid", "hoeffding")), key=lambda entry: entry.bound)
+        facts = {name: getattr(entry, name) for name in ("alpha", "empirical", "bound", "vacuous_at")}
         coordinates = model.coordinates.numel()
-        rows.append({"method": method, **point, "coordinates": coordinates, "message_bits": 8 * len(encode(message)), **facts})
+        rows.append({"method": method, **point, "coordinates": coordinates, "message_bits": 8 * len(message), **facts})
     frame = pd.DataFrame(rows).reindex(columns=list(COLUMNS)).astype({"rank": "Int64", "dimension": "Int64"})
     write_text(wanted.out, frame.to_csv(index=False))
     print(frame.to_string(index=False))

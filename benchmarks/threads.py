@@ -25,9 +25,9 @@ STEP = """
 import sys, time
 import torch
 import torch.nn.functional as F
-from sublora.config import Model, Subspace
+from sublora.experiment import Gpt, Subspace
 from sublora.models import build
-model = build(Model(layers=2, heads=4, width=64, block=128), Subspace(parametrization="subspace", dimension=961), 257)
+model = build(Gpt(layers=2, heads=4, width=64, block=128), Subspace(parametrization="subspace", dimension=961), 257)
 model.train()
 tokens = torch.randint(257, (32, 129))
 times = []

@@ -15,37 +15,59 @@ import time
 import numpy as np
 
 import sublora  # noqa: F401
-import torch
-from sublora import config
-from sublora.compression import Message, MessageError, decode, encode, rebuild
-from sublora.compression.coder import CODERS, decode_symbols
 from sublora.compression.codebooks import FORMATS, unpack_codebook
-from sublora.compression.fields import prefixed
-from sublora.compression.whole import decode_whole, encode_whole
+from sublora.compression.coder import CODERS, decode_symbols
+from sublora.errors import SubloraError
+from sublora.experiment import ALPHA_GRID, PARAMETRIZATIONS, Subspace, TaskSubspace, Words, as_experiment
+from sublora.message import Coded, MessageError, classifier, decode, with_alpha
+from sublora.message.frame import prefixed
+from sublora.message.language import Message, encode
+from sublora.message.whole import encode_whole
 from sublora.models import PROJECTORS
+from sublora.models.pretrained import blank_causal
 from sublora.progress import progress_bar
 
-MODEL, V = config.Model(layers=1, heads=2, width=16, block=16), 20
-SHAPES = [("a", torch.Size([20, 30])), ("norm", torch.Size([7])), ("b", torch.Size([5, 4, 3]))]
-LARGEST, SECONDS, MEMORY = 100_000, 5, 2 * 2**30
+GPT2 = {"model_type": "gpt2", "n_embd": 8, "n_head": 2, "n_layer": 1, "vocab_size": 20, "n_positions": 16}
+GPT2 |= {"bos_token_id": 0, "eos_token_id": 0}
+EXPERIMENTS = [
+    as_experiment({"name": "fuzz", **values})
+    for values in (
+        {"model": {"layers": 1, "heads": 2, "width": 16, "block": 16}},
+        {"kind": "round", "model": {"source": "none", "block": 8, "architecture": GPT2}},
+        {"kind": "classify"},
+    )
+]
+V = 20
+SECONDS, MEMORY = 5, 2 * 2**30
 
 
 def valid_messages(random: np.random.Generator) -> list[bytes]:
-    """Messages of every parametrization and projector, and of whole models of every number of bits."""
+    """Messages of every format: every parametrization and projector, whole models of every number of bits, classifiers."""
     messages = []
     for index in range(60):
-        parametrization = config.PARAMETRIZATIONS[index % len(config.PARAMETRIZATIONS)]
-        inside = parametrization in ("sublora", "subspace") or (parametrization in ("kronecker", "monarch") and index % 2)
-        values = {"parametrization": parametrization, "dimension": 40 if inside else None, "rank": 2, "blocks": 2}
-        values["lora_dropout"] = 0.0
-        if inside:
-            values["projector"] = PROJECTORS[index % len(PROJECTORS)]
-        levels = int(random.integers(2, 20))
-        symbols = np.minimum(random.geometric(0.3, 40 if inside else 300) - 1, levels - 1)
-        codebook = np.sort(random.choice(np.arange(-500, 500), levels, replace=False)).astype(np.float16)
-        messages.append(encode(Message(config.Subspace(**values), config.ALPHA_GRID[index % 8], codebook, symbols)))
-    tensors = {name: torch.from_numpy(random.normal(size=shape)) for name, shape in SHAPES}
-    return messages + [encode_whole(tensors, bits, 0.1, rows) for bits in range(2, 9) for rows in (False, True)]
+        parametrization = PARAMETRIZATIONS[index % len(PARAMETRIZATIONS)]
+        structured = parametrization in ("kronecker", "monarch")
+        inside = parametrization in ("sublora", "subspace") or (structured and index % 2)
+        values = {"parametrization": parametrization, "dimension": 40 if inside else None}
+        values |= {"projector": PROJECTORS[index % len(PROJECTORS)]} if inside else {}
+        values |= {"blocks": 2} if structured else {}
+        values |= {"rank": 2, "lora_dropout": 0.0} if parametrization in ("sublora", "lora") else {}
+        coded = _coded(random, 40 if inside else 300)
+        messages.append(encode(Message(Subspace(**values), ALPHA_GRID[index % 8], coded)))
+    tensors = dict(blank_causal(GPT2, V, 8).named_parameters())
+    messages += [encode_whole(tensors, bits, 0.1, rows) for bits in range(2, 9) for rows in (False, True)]
+    for index in range(10):
+        words, dimension = Words(buckets=20 + index), [None, 9][index % 2]
+        subspace = TaskSubspace(parametrization="lora" if dimension is None else "sublora", dimension=dimension, modules=("head",))
+        coded = _coded(random, dimension or (V - 1) * (words.buckets + 1))
+        messages.append(classifier.encode(classifier.ClassifierMessage(words, subspace, coded)))
+    return messages
+
+
+def _coded(random: np.random.Generator, size: int) -> Coded:
+    levels = int(random.integers(2, 20))
+    symbols = np.minimum(random.geometric(0.3, size) - 1, levels - 1)
+    return Coded(np.sort(random.choice(np.arange(-500, 500), levels, replace=False)).astype(np.float16), symbols)
 
 
 def mutated(messages: list[bytes], random: np.random.Generator) -> bytes:
@@ -71,18 +93,16 @@ def mutated(messages: list[bytes], random: np.random.Generator) -> bytes:
 
 
 def decode_everything(data: bytes, random: np.random.Generator) -> int:
-    """Give `data` to every decoder; how many accept it."""
+    """Give `data` to every decoder, for each kind of experiment; how many accept it."""
     accepted = 0
-    for attempt in (
-        lambda: decode(data, LARGEST),
-        lambda: rebuild(data, MODEL, V),
-        lambda: decode_whole(data, SHAPES),
-    ):
-        try:
-            attempt()
-            accepted += 1
-        except MessageError:
-            pass
+    for experiment in EXPERIMENTS:
+        for attempt in (lambda e=experiment: decode(data, e, V), lambda e=experiment: with_alpha(data, 0.1, e, V)):
+            try:
+                attempt()
+                accepted += 1
+            except MessageError as error:
+                if "\n" in str(error):
+                    raise SubloraError("an error of several lines") from error
     levels, codebook = int(random.integers(2, 30)), np.arange(30).astype(np.float16)
     for attempt in (
         lambda: decode_symbols(data, int(random.integers(1, 2000)), levels, CODERS[random.integers(4)], codebook[:levels]),
@@ -103,7 +123,9 @@ def main() -> None:
     wanted = parser.parse_args()
     random = np.random.default_rng(wanted.seed)
     messages = valid_messages(random)
-    rebuild(messages[0], MODEL, V)  # imports and first allocations are not the inputs' doing
+    accepted = sum(decode_everything(data, random) for data in messages)  # first allocations are not the inputs' doing
+    if accepted < 2 * len(messages) - 10:  # a classifier's message has no alpha
+        raise SystemExit(f"of {len(messages)} valid messages too few are accepted: {accepted}")
     used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
     signal.signal(signal.SIGALRM, _too_slow)
@@ -122,7 +144,7 @@ def main() -> None:
                 signal.alarm(0)
             inputs += 1
             progress.update()
-    print(f"{inputs:,} inputs to five decoders, {accepted:,} accepted as what they say, nothing worse")
+    print(f"{inputs:,} inputs to eight decoders, {accepted:,} accepted as what they say, nothing worse")
 
 
 def _too_slow(*_) -> None:

@@ -1,5 +1,6 @@
 """sublora: train a language model in a subspace, compress it to a message, certify how well it generalizes."""
 
+import importlib
 import os
 
 __version__ = "0.1.0"
@@ -8,3 +9,22 @@ __version__ = "0.1.0"
 # spin at all makes each step a little slower on an idle machine. benchmarks/threads.py measures both. GNU's OpenMP reads this when
 # torch is loaded.
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+
+_LATER = {
+    "Run": "sublora.run",
+    "load_runs": "sublora.run",
+    "load": "sublora.sampling",
+    "verify": "sublora.verification",
+    "load_certificate": "sublora.certificate.schema",
+}
+"""What `import sublora` offers, and where it is. Imported when it is asked for: torch takes seconds."""
+
+
+def __getattr__(name: str):
+    if name not in _LATER:
+        raise AttributeError(f"module 'sublora' has no attribute {name!r}")
+    return getattr(importlib.import_module(_LATER[name]), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *_LATER]

@@ -4,6 +4,7 @@
 
 
 import os
+import shlex
 import sys
 import warnings
 from pathlib import Path
@@ -11,12 +12,20 @@ from typing import Annotated
 
 import typer
 
+from sublora import study
 from sublora.errors import SubloraError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__.splitlines()[0])
 
-HOME = Path(__file__).resolve().parent.parent
 Runs = Annotated[Path, typer.Option(help="Folder for runs. Its subfolder `corpora` holds prepared corpora.")]
+
+
+@app.command()
+def init(folder: Annotated[Path, typer.Argument(help="A new or an empty folder.")]) -> None:
+    """Begin a study: copy the package's notebooks, params files and report pages to FOLDER."""
+    study.new_study(folder)
+    print(f"begun: {folder}, with {', '.join(study.PARTS)}")
+    print(f"next: cd {shlex.quote(str(folder))} && sublora run params/quick.yaml")
 
 
 @app.command()
@@ -25,22 +34,25 @@ def run(
     runs: Runs = Path("runs"),
     notebooks: Annotated[Path | None, typer.Option(help="Folder of notebooks. [default: ./notebooks, else the package's]")] = None,
     force: Annotated[bool, typer.Option(help="Run everything again, finished steps included.")] = False,
+    set: Annotated[list[str] | None, typer.Option("--set", help="Override a key, such as training.steps=100. Repeatable.")] = None,
 ) -> None:
     """Run experiments: papermill executes their notebooks into RUNS/<name>/. Finished steps are kept."""
     from sublora import pipeline
-    from sublora.bounds.format import load_certificate
+    from sublora.certificate.schema import load_certificate
     from sublora.reporting import terminal
 
+    if notebooks is None:
+        notebooks = Path("notebooks") if Path("notebooks").is_dir() else study.packaged("notebooks")
     for file in params:
         try:
-            folder = pipeline.run(file, runs, notebooks or beside_or_home("notebooks"), force)
+            for folder in pipeline.run(file, runs, notebooks, force, set or ()):
+                path = folder / "certificate.json"
+                print(f"finished: {folder}")
+                if path.is_file():  # a run of training alone makes none
+                    print(terminal.summary(load_certificate(path), path))
         except KeyboardInterrupt:
             print("\nsublora: interrupted; the same command continues from the last checkpoint", file=sys.stderr)
             raise typer.Exit(130) from None
-        path = folder / "certificate.json"
-        print(f"finished: {folder}")
-        if path.is_file():  # a run of training alone makes none
-            print(terminal.summary(load_certificate(path), path))
 
 
 @app.command()
@@ -49,9 +61,9 @@ def verify(
     runs: Runs = Path("runs"),
 ) -> None:
     """Check certificates: decode the model, score it again, recompute every bound. Exit 0 only if all agree."""
-    from sublora.bounds.format import load_certificate
-    from sublora.bounds.verify import verify
+    from sublora.certificate.schema import load_certificate
     from sublora.reporting import terminal
+    from sublora.verification import verify
 
     failed = False
     for path in certificates:
@@ -74,7 +86,7 @@ def show(
     certificates: Annotated[list[Path], typer.Argument(help="certificate.json files.")],
 ) -> None:
     """Print what certificates state. This checks nothing: `sublora verify` does."""
-    from sublora.bounds.format import load_certificate
+    from sublora.certificate.schema import load_certificate
     from sublora.reporting import terminal
 
     print("\n\n".join(terminal.details(load_certificate(path), path) for path in certificates))
@@ -90,19 +102,18 @@ def optimize(
 ) -> None:
     """Try quantizers and levels on one trained model. Certify the one with the smallest bound as RUNS/<name>-optimized/."""
     from sublora.atomic import replaced_atomically
-    from sublora.bounds.optimize import optimize_run
-    from sublora.config import Experiment
+    from sublora.experiment import load_experiment
     from sublora.reporting.figures import trade_off
+    from sublora.search import search_run
 
-    experiment = Experiment.from_file(params)
+    experiment = load_experiment(params)
     if not finetune:
-        compression = experiment.compression.model_copy(update={"finetune_steps": 0})
-        experiment = experiment.model_copy(update={"compression": compression})
+        experiment = load_experiment(params, ["compression.finetune_steps=0"])
     try:
         counts = [int(count) for count in levels.split(",")]
     except ValueError:
         raise SubloraError(f"--levels: {levels!r} is not a list of integers such as 3,4,5") from None
-    folder, ways = optimize_run(experiment, runs, quantizers.split(","), counts)
+    folder, ways = search_run(experiment, runs, quantizers.split(","), counts)
     with replaced_atomically(folder / "trade-off.svg") as temporary:
         trade_off(ways).savefig(temporary, format="svg")
     print(ways.sort_values("bound").to_string(index=False, float_format=lambda value: f"{value:.4f}"))
@@ -110,14 +121,26 @@ def optimize(
 
 
 @app.command()
+def table(runs: Runs = Path("runs")) -> None:
+    """Print one row for each finished run: the settings that differ, message, headline bound, held-out value, seconds."""
+    from sublora.reporting.terminal import printable
+    from sublora.run import load_runs
+
+    frame = load_runs(runs)
+    if frame.empty:
+        raise SubloraError(f"{runs}: no finished run; run `sublora run params/quick.yaml` first")
+    print(printable(frame.to_string(index=False, float_format=lambda value: f"{value:.4f}")))
+
+
+@app.command()
 def report(
     runs: Runs = Path("runs"),
-    project: Annotated[Path | None, typer.Option(help="Folder of the pages. [default: ./report, else the package's]")] = None,
+    project: Annotated[Path, typer.Option(help="Folder of the pages.")] = Path("report"),
 ) -> None:
     """Render the report to report/_site/index.html, with Quarto if it is installed, else with pandoc."""
     from sublora.reporting.render import render_report
 
-    index, way = render_report(project or beside_or_home("report"), runs)
+    index, way = render_report(project, runs)
     print(f"rendered with {way}: {index}")
 
 
@@ -134,12 +157,14 @@ def data(
     runs: Runs = Path("runs"),
 ) -> None:
     """Prepare a corpus: turn documents into tokens on disk. Experiments with the same corpus settings use it."""
-    from sublora.config import Experiment
     from sublora.data import prepare
+    from sublora.experiment import Pretrain, as_experiment
 
-    corpus = {"source": source, "path": path and str(path), "field": field, "subset": subset, "tokenizer": tokenizer}
-    corpus["max_documents"] = max_documents
-    store = prepare(Experiment.from_parameters({"name": "data", "corpus": corpus}, "sublora data").corpus, runs / "corpora")
+    stated = {"source": source, "path": path and str(path), "field": field, "subset": subset, "tokenizer": tokenizer}
+    corpus = {**stated, "max_documents": max_documents}
+    experiment = as_experiment({"name": "data", "corpus": corpus}, "sublora data")
+    assert isinstance(experiment, Pretrain)  # the kind that is meant where none is named
+    store = prepare(experiment.corpus, runs / "corpora")
     print(f"{store.path}: {len(store):,} documents, {len(store.tokens):,} tokens, V = {store.vocab_size}, sha256 {store.sha256}")
 
 
@@ -155,15 +180,10 @@ def sample(
     from sublora.sampling import load_model, sample_text
 
     model, tokenizer = load_model(checkpoint)
-    text = sample_text(model, tokenizer, prompt, tokens, smoothing, seed)
+    text = sample_text(model, tokenizer, prompt, tokens, smoothing=smoothing, seed=seed)
     if sys.stdout.isatty():  # a byte model may write control characters
         text = "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in text)
     print(text)
-
-
-def beside_or_home(name: str) -> Path:
-    """`./name` if it exists, else the folder beside the package (an editable installation)."""
-    return Path(name) if Path(name).is_dir() else HOME / name
 
 
 def main() -> None:

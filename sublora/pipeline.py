@@ -7,7 +7,7 @@ import logging
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -23,18 +23,30 @@ from traitlets import default
 
 import sublora
 from sublora.atomic import write_text
-from sublora.config import Experiment
-from sublora.data.corpora import corpus_identity, files_fingerprint
 from sublora.errors import SubloraError
-from sublora.finetune import data_identity
+from sublora.experiment import Experiment, load_experiments
+from sublora.problems import data_identity
 from sublora.progress import PLAIN
+from sublora.run import flat_settings
 from sublora.study import study_folder
 
 STEPS = "steps.json"
 """In a run's folder: for each notebook its fingerprint, whether it finished, and the files that were there when it did."""
 
 
-def run(params: Path, runs: Path, notebooks: Path, force: bool = False) -> Path:
+def run(
+    params: Path, runs: Path, notebooks: Path, force: bool = False, overrides: Iterable[str] = ()
+) -> Iterator[Path]:
+    """Execute the notebooks of each experiment of a params file; yields each run's folder when it is finished.
+
+    overrides: `key=value`, for all of them. Raises SubloraError as `run_experiment`, before anything is executed where the params
+    are invalid.
+    """
+    for experiment in load_experiments(params, overrides):
+        yield run_experiment(experiment, params, runs, notebooks, force)
+
+
+def run_experiment(experiment: Experiment, params: Path, runs: Path, notebooks: Path, force: bool = False) -> Path:
     """Execute an experiment's notebooks in order into `runs/<name>/`, and return that folder.
 
     A notebook that has finished is skipped unless its code, its parameters, the corpus, the package's version or a notebook
@@ -43,18 +55,17 @@ def run(params: Path, runs: Path, notebooks: Path, force: bool = False) -> Path:
     Notebooks run in the current folder: a relative path in the params file means the same to them as to `sublora verify`.
     Raises SubloraError for an invalid params file, a notebook that does not exist, and what a notebook says is wrong.
     """
-    experiment = Experiment.from_file(params)
     sources = [notebooks / f"{name}.ipynb" for name in experiment.notebooks]
     for source in sources:
         if not source.is_file():
             there_are = ", ".join(sorted(path.stem for path in notebooks.glob("*.ipynb"))) or "none at all"
             raise SubloraError(f"{params}: key 'notebooks': there is no {source}; there are: {there_are}")
     folder = runs / experiment.name
-    corpus = data_identity(experiment.task) if experiment.task else corpus_identity(experiment.corpus)
-    if experiment.pretrained and (source := Path(experiment.pretrained.source)).exists():
-        corpus = {**corpus, "pretrained": files_fingerprint(source)}
-    write_text(folder / "params.yaml", yaml.safe_dump(experiment.parameters(), sort_keys=False))
+    corpus = data_identity(experiment)
     with _alone(folder):
+        if changed := _changed_settings(folder / "params.yaml", experiment):
+            print(f"{experiment.name}: settings changed: {changed}; replacing the run", flush=True)
+        write_text(folder / "params.yaml", yaml.safe_dump(experiment.parameters(), sort_keys=False))
         steps = {} if force else _steps(folder)
         kept, before = ["params.yaml", STEPS], ""
         for index, source in enumerate(sources):
@@ -81,6 +92,19 @@ def _seen_from_the_study(folder: Path) -> str:
     """A path as notebooks see it: relative inside the study, so that executed notebooks do not name this machine's folders."""
     folder, study = folder.resolve(), study_folder().resolve()
     return str(folder.relative_to(study) if folder.is_relative_to(study) else folder)
+
+
+def _changed_settings(path: Path, experiment: Experiment) -> str:
+    """The settings in which an earlier run in the folder differs, in words; empty if there was none or nothing differs."""
+    try:
+        before = yaml.safe_load(path.read_text("utf-8"))
+    except (OSError, yaml.YAMLError):
+        return ""
+    if not isinstance(before, dict):
+        return ""
+    old, new = flat_settings(before), flat_settings(experiment.parameters())
+    changed = [key for key in {**old, **new} if old.get(key) != new.get(key)]
+    return ", ".join(f"{key} {old.get(key)} -> {new.get(key)}" for key in changed[:5]) + (", ..." if len(changed) > 5 else "")
 
 
 @contextlib.contextmanager

@@ -1,7 +1,16 @@
-"""Where relative paths lead: to the folder of the whole study, in notebooks as on the command line."""
+"""A study: one folder with notebooks, params files and report pages. Relative paths lead there."""
 
 import os
+import shutil
 from pathlib import Path
+
+from sublora.errors import SubloraError
+
+PARTS = ("notebooks", "params", "report")
+"""The folders of a study that the package has copies of."""
+
+_MADE = shutil.ignore_patterns(".*", "__pycache__", "_site", "notebooks")
+"""What work in the repository leaves in these folders (`report/notebooks` holds pages)."""
 
 
 def study_folder() -> Path:
@@ -18,3 +27,27 @@ def enter_study() -> Path:
     """
     os.chdir(study_folder())
     return Path.cwd()
+
+
+def packaged(part: str) -> Path:
+    """The package's own copy of one of the `PARTS`: within an installed package, beside the code in the repository."""
+    package = Path(__file__).resolve().parent
+    installed = package / "_study"  # pyproject.toml puts it into the wheel
+    return (installed if installed.is_dir() else package.parent) / part
+
+
+def new_study(folder: Path) -> None:
+    """Copy the `PARTS` to `folder`, which is made. Raises SubloraError if anything is there; a failed copy leaves nothing."""
+    folder = folder.resolve()
+    if folder.exists() and not folder.is_dir():
+        raise SubloraError(f"{folder}: a file is there; give a new folder")
+    if folder.is_dir() and any(folder.iterdir()):
+        raise SubloraError(f"{folder}: not empty; give a new or an empty folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        for part in PARTS:
+            shutil.copytree(packaged(part), folder / part, ignore=_MADE)
+    except BaseException:
+        for part in PARTS:
+            shutil.rmtree(folder / part, ignore_errors=True)
+        raise

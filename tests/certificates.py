@@ -9,14 +9,44 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from sublora.certificate.schema import FORMAT, Certificate, Statement, certificate_of
+from sublora.experiment import as_experiment
+
 ALPHAS = (0.0001, 0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5)
 UNITS, POOL, VOCABULARY, DELTA = 41_536, 55_381, 257, 0.05
 
+TEXT_PUBLIC = {
+    "base": "gpt",
+    "base_weights_sha256": "0" * 64,
+    "tokenizer": "bytes",
+    "end_of_text": 256,
+    "units": {"document": "one document"},
+    "windows": {"block": 128, "stride": 64},
+    "evaluated": {"document": None},
+    "pilot": 0.1,
+    "alpha_grid": list(ALPHAS),
+    "metrics": ["bpd", "top1_error"],
+    "inequalities": {"document": ["hoeffding", "betting"]},
+    "assumptions": {"document": ["iid", "pool", "unseen"]},
+    "tolerance": 1e-4,
+}
+LABEL_PUBLIC = {
+    "base": "words",
+    "base_weights_sha256": "0" * 64,
+    "classes": ["negative", "positive"],
+    "units": {"example": "one labelled example"},
+    "condition": None,
+    "arithmetic": "float64",
+    "metrics": ["error"],
+    "inequalities": {"iid": ["hoeffding", "kl", "binomial_tail"]},
+    "tolerance": 1e-4,
+}
+
 
 def entry(metric, assumption, inequality, alpha, empirical, gap, vacuous_at, parts=None):
-    """One entry of `bounds`."""
+    """One entry of `bounds`, as data."""
     bound = empirical + gap
-    values = {
+    return {
         "level": "document",
         "metric": metric,
         "assumption": assumption,
@@ -30,8 +60,8 @@ def entry(metric, assumption, inequality, alpha, empirical, gap, vacuous_at, par
         "bound": bound,
         "vacuous_at": vacuous_at,
         "nonvacuous": bound < vacuous_at,
+        "parts": parts,
     }
-    return values if parts is None else {**values, "parts": parts}
 
 
 def smoothed(loss, alpha):
@@ -56,7 +86,7 @@ def bits_entries(message_bits, loss):
     return entries
 
 
-def certificate(name="quick", message_bytes=281, loss=4.2):
+def certificate(name="quick", message_bytes=281, loss=4.2) -> Certificate:
     """A certificate of a model that the decoder would not know, but whose numbers fit together."""
     message = bytes(range(256)) * (message_bytes // 256) + bytes(message_bytes % 256)
     bounds = bits_entries(8 * message_bytes, loss)
@@ -71,14 +101,14 @@ def certificate(name="quick", message_bytes=281, loss=4.2):
             bounds.append(entry(metric, assumption, "betting", None, error, gap / 5, guess))
             bounds.append(entry(metric, assumption, "hoeffding", None, error, gap, guess))
         held_out.append({"level": "document", "metric": metric, "alpha": None, "n": 2_000, "value": error + 0.001})
-    return {
-        "format": "sublora-certificate/1",
+    values = {
+        "format": FORMAT,
         "experiment": name,
-        "params": {"name": name, "subspace": {"dimension": 961, "rank": 4}, "compression": {"levels": 11}},
+        "params": as_experiment({"name": "quick", "subspace": {"dimension": 961}, "compression": {"levels": 11}}).parameters(),
         "message": base64.b64encode(message).decode(),
         "message_bits": 8 * len(message),
         "message_sha256": hashlib.sha256(message).hexdigest(),
-        "public": {"package": "0.1.0", "tokenizer": "bytes"},
+        "public": TEXT_PUBLIC,
         "corpus": {
             "name": "python-stdlib",
             "sha256": "0" * 64,
@@ -92,54 +122,82 @@ def certificate(name="quick", message_bytes=281, loss=4.2):
         "delta": DELTA,
         "alpha": 0.1,
         "bounds": bounds,
-        "held_out": held_out,
+        "held_out": [{**value, "split": None} for value in held_out],
+        "reference": None,
         "paper_accounting": {
             "note": "as published, not certified",
             "bits": 8 * message_bytes + 2 * math.log2(8 * message_bytes),
             "bounds": [b for b in bits_entries(8 * message_bytes + 22, loss) if b["inequality"] == "hoeffding"],
         },
         "environment": {
+            "sublora": "0.1.0",
             "python": "3.11.9",
             "torch": "2.13.0",
+            "transformers": "5.0.0",
             "platform": "Linux",
             "device": "cpu",
             "dtype": "float32",
             "seconds": {"train": 211.0, "score": 63.0},
         },
+        "certificate_sha256": "0" * 64,
     }
+    return certificate_of(values, name)
 
 
 EXAMPLES, LABELLED = 33_674, 67_349
 
 
-def classifier_certificate(name="glue", loss_above=0.0):
+def classifier_certificate(name="glue", loss_above=0.0) -> Certificate:
     """A certificate of a classifier, all of whose errors are `loss_above` higher than usual."""
-    values = certificate(name, message_bytes=300)
 
     def error(assumption, inequality, bound):
-        return {
-            "level": "example",
-            "metric": "error",
-            "assumption": assumption,
-            "inequality": inequality,
-            "alpha": None,
-            "units": EXAMPLES,
-            "pool": LABELLED,
-            "evaluated": EXAMPLES,
-            "candidates": 1,
-            "empirical": 0.2501 + loss_above,
-            "bound": bound + loss_above,
-            "vacuous_at": 0.4421,
-            "nonvacuous": bound + loss_above < 0.4421,
-        }
+        values = entry("error", assumption, inequality, None, 0.2501 + loss_above, bound - 0.2501, 0.4421)
+        return {**values, "level": "example", "units": EXAMPLES, "pool": LABELLED, "evaluated": EXAMPLES}
 
     bounds = [error("iid", "hoeffding", 0.3601), error("iid", "kl", 0.3452), error("iid", "binomial_tail", 0.34505)]
     bounds += [error("unseen", "hoeffding", 0.4777), error("unseen", "betting", 0.4111), error("pool", "kl", 0.3452)]
     held_out = [{"level": "example", "metric": "error", "alpha": None, "n": 872, "value": 0.2801, "split": "validation"}]
     held_out += [{**held_out[0], "n": LABELLED - EXAMPLES, "value": 0.2602, "split": "unseen"}]
-    paper = {**values["paper_accounting"], "bounds": [error("iid", "hoeffding", 0.3555)]}
-    corpus = {**values["corpus"], "name": "glue:sst2", "documents": EXAMPLES, "pool": LABELLED, "vocab_size": 2, "unit": "example"}
-    return {**values, "alpha": None, "bounds": bounds, "held_out": held_out, "paper_accounting": paper, "corpus": corpus}
+    values = certificate(name, message_bytes=300).data()
+    values["public"] = LABEL_PUBLIC
+    values |= {"params": as_experiment({"kind": "classify", "name": "glue"}).parameters(), "alpha": None}
+    values |= {"bounds": bounds, "held_out": held_out, "reference": {"validation": {"accuracy": 0.7199}}}
+    values["paper_accounting"]["bounds"] = [error("iid", "hoeffding", 0.3555)]
+    values["corpus"] |= {"name": "glue:sst2", "documents": EXAMPLES, "pool": LABELLED, "vocab_size": 2, "unit": "example"}
+    return certificate_of(values, name)
+
+
+def altered(of: Certificate, *path, to) -> dict:
+    """A certificate as data with one value replaced (or, with `to=KeyError`, its key removed), whether or not it is valid then."""
+    values = place = of.data()
+    for key in path[:-1]:
+        place = place[key]
+    if to is KeyError:
+        del place[path[-1]]
+    else:
+        place[path[-1]] = to
+    return values
+
+
+def changed(of: Certificate, *path, to) -> Certificate:
+    """A certificate with one value replaced. It must be valid."""
+    return certificate_of(altered(of, *path, to=to), "changed")
+
+
+def restated(of: Statement, **values) -> Statement:
+    """A statement with other values, and `nonvacuous` as they make it."""
+    values = {**of.model_dump(), **values}
+    return Statement.model_validate({**values, "nonvacuous": values["bound"] < values["vacuous_at"]})
+
+
+def with_bound(of: Certificate, bound: Statement, value: float) -> Certificate:
+    """A certificate in which one of its statements has another bound."""
+    return changed(of, "bounds", of.statements.index(bound), to=restated(bound, bound=value).model_dump())
+
+
+def only(of: Certificate, wanted) -> Certificate:
+    """A certificate with those of its statements for which `wanted` is true."""
+    return changed(of, "bounds", to=[bound.model_dump() for bound in of.statements if wanted(bound)])
 
 
 def metrics(steps=1_500, quantize=200):
@@ -155,10 +213,14 @@ def metrics(steps=1_500, quantize=200):
     return pd.DataFrame(rows, columns=columns)
 
 
-def write_run(folder: Path, values: dict, log: pd.DataFrame | None = None) -> Path:
-    """A run folder as `sublora run` leaves it, without its notebooks. Returns the certificate's path."""
+def write_run(folder: Path, of: Certificate | dict, log: pd.DataFrame | None = None) -> Path:
+    """A run folder as `sublora run` leaves it, without its notebooks. Returns the certificate's path.
+
+    of: a certificate, or the data of one, which need not be valid.
+    """
+    values = of.data() if isinstance(of, Certificate) else of
     run = folder / values["experiment"]
     run.mkdir(parents=True)
-    (run / "certificate.json").write_text(json.dumps(values, indent=1))
+    (run / "certificate.json").write_text(json.dumps(values, indent=1) + "\n")
     (metrics() if log is None else log).to_csv(run / "metrics.csv", index=False)
     return run / "certificate.json"

@@ -17,20 +17,18 @@ from unittest import mock
 
 import numpy as np
 
-from sublora.bounds import certificate, evaluation  # before torch, as the package asks
-from sublora.bounds.pretrained import quantize_pretrained
-from sublora.bounds.subsampling import subsample
-from sublora.compression import Message, coder, decode, decode_model, encode, message, quantizers, whole, with_alpha
-from sublora.config import ALPHA_GRID, Experiment
+from sublora.certificate.build import facts  # before torch, as the package asks
+from sublora.compression import coder, quantizers
 from sublora.data import draw_split, prepare
 from sublora.data.split import permutation
-from sublora.finetune import certificate as task_certificate
-from sublora.finetune import load_task
-from sublora.finetune import message as task_message
-from sublora.finetune.training import build as build_classifier
-from sublora.models import build
-from sublora.models.pretrained import architecture, load_causal
+from sublora.experiment import ALPHA_GRID, as_experiment
+from sublora.inequalities.subsampling import subsample
+from sublora.message import Coded, decode, whole, with_alpha
+from sublora.message import classifier as classifier_message
+from sublora.message import language as language_message
+from sublora.models.pretrained import load_causal
 from sublora.models.projectors import PROJECTORS, make_projector
+from sublora.problems import open_problem
 
 FROZEN = Path(__file__).with_suffix("")
 COLUMNS = ("level", "metric", "assumption", "inequality", "alpha", "units", "pool", "evaluated", "empirical", "bound")
@@ -138,8 +136,8 @@ def stated(found: dict[str, Any]) -> dict[str, Any]:
     return {
         "bounds": rows(found["bounds"]),
         "guesses": [list(pair) for pair in dict.fromkeys((b["metric"], b["vacuous_at"]) for b in found["bounds"])],
-        "parts": [list(b["parts"].values()) for b in found["bounds"] if "parts" in b],
-        "held_out": [[e.get("split", e["level"]), e["metric"], e["alpha"], e["n"], e["value"]] for e in found["held_out"]],
+        "parts": [list(b["parts"].values()) for b in found["bounds"] if b["parts"]],
+        "held_out": [[e["split"] or e["level"], e["metric"], e["alpha"], e["n"], e["value"]] for e in found["held_out"]],
         "published": [found["paper_accounting"]["bits"], *rows(found["paper_accounting"]["bounds"])],
     }
 
@@ -157,12 +155,13 @@ def language_values(texts: Path, **groups: Any) -> dict[str, Any]:
     return values | groups
 
 
-def certified(draft: bytes, store, split, experiment: Experiment) -> dict[str, Any]:
+def certified(draft: bytes, problem) -> dict[str, Any]:
     """The sealed message of a language model with its draws, losses, bounds and decoded weights."""
-    promises = certificate.promised(draft, store, split, experiment)
-    with mock.patch.object(certificate, "promised", return_value=promises):  # they take seconds: once is enough
-        data = certificate.seal(draft, store, split, experiment)
-    scores = evaluation.evaluate(data, store, split, experiment)
+    store, split, experiment = problem.store, problem.split, problem.experiment
+    promises = problem.promised(draft)
+    with mock.patch.object(type(problem), "promised", return_value=promises):  # they take seconds: once is enough
+        data = problem.seal(draft)
+    scores = problem.evaluate(data)
     drawn = {"store": store.sha256} | {part: hashed(getattr(split, part)) for part in ("train", "validation", "test")}
     losses = []
     for part in ("training", "pilot", "held_out"):
@@ -170,7 +169,7 @@ def certified(draft: bytes, store, split, experiment: Experiment) -> dict[str, A
             drawn[f"{part} {level}"] = hashed(found.places)
             columns = [found.log_probability, *found.expected_bits.T, *found.expected_hits.T]
             losses.append([part, level, len(found.rank), *(float(column.mean(dtype=np.float64)) for column in columns)])
-    decoded = decode_model(data, experiment, store.vocab_size)
+    decoded = decode(data, experiment, store.vocab_size)
     others = b"".join(with_alpha(data, alpha, experiment, store.vocab_size) for alpha in ALPHA_GRID)
     return {
         "message": data.hex(),
@@ -179,37 +178,35 @@ def certified(draft: bytes, store, split, experiment: Experiment) -> dict[str, A
         "with_alphas": sha256(others),
         "drawn": drawn,
         "losses": losses,
-        "promised": rows(promises),
-        **stated(certificate.contents(data, store, split, experiment, scores)),
+        "promised": rows(entry.model_dump() for entry in promises),
+        **stated(facts(problem, data, scores)),
         "decoded": sums(decoded.model.named_parameters()),
     }
 
 
 def language(folder: Path, scale: float = 1.0, documents: int = 300, **groups: Any) -> dict[str, Any]:
     """A model under one of the parametrizations, at coordinates of ours times `scale`, quantized, sealed and certified."""
-    experiment = Experiment.from_parameters(language_values(write_texts(folder / "texts", documents), **groups))
-    store = prepare(experiment.corpus, folder / "corpora")
-    split = draw_split(len(store), experiment.corpus)
-    model, choices = build(experiment.model, experiment.subspace, store.vocab_size), experiment.compression
+    experiment = as_experiment(language_values(write_texts(folder / "texts", documents), **groups))
+    problem = open_problem(experiment, folder / "corpora")
+    model, choices = problem.build(), experiment.compression
     coordinates = (scale * normal(7, model.coordinates.numel())).astype(np.float32)
     quantized = quantizers.quantize(coordinates, choices.quantizer, choices.levels, choices.entropy_penalty)
-    draft = encode(Message(experiment.subspace, ALPHA_GRID[0], *quantized))
-    found = certified(draft, store, split, experiment)
-    again = decode(bytes.fromhex(found["message"]), message.largest_dimension(experiment.model, store.vocab_size))
-    return found | {"encoded_again": sha256(encode(again))}
+    draft = language_message.encode(language_message.Message(experiment.subspace, ALPHA_GRID[0], Coded(*quantized)))
+    found = certified(draft, problem)
+    most = language_message.largest_dimension(experiment.model, problem.store.vocab_size)
+    again = language_message.decode(bytes.fromhex(found["message"]), most)
+    return found | {"encoded_again": sha256(language_message.encode(again))}
 
 
 def pretrained(folder: Path, model: str, bounds: dict[str, Any], **choices: Any) -> dict[str, Any]:
     """A whole causal model: the best of the ways `choices` to round it, sealed and certified."""
-    source = {"source": str(save_model(folder / "model", model)), **choices}
-    values = language_values(write_texts(folder / "texts"), notebooks=["pretrained"], model={"block": 32}, pretrained=source)
-    experiment = Experiment.from_parameters(values | {"bounds": bounds})
-    store = prepare(experiment.corpus, folder / "corpora")
-    split = draw_split(len(store), experiment.corpus)
-    draft, experiment, ways = quantize_pretrained(store, split, experiment, folder / "run")
-    found = certified(draft, store, split, experiment)
+    base = {"source": str(save_model(folder / "model", model)), "block": 32}
+    values = language_values(write_texts(folder / "texts"), model=base) | {"kind": "round", "rounding": choices}
+    problem = open_problem(as_experiment(values | {"bounds": bounds}), folder / "corpora")
+    draft, ways = problem.compress(folder / "run")
+    found = certified(draft, problem)
     data = bytes.fromhex(found["message"])
-    loaded = load_causal(source["source"], store.vocab_size, experiment.model.block)
+    loaded = load_causal(base["source"], problem.store.vocab_size, problem.experiment.model.block)
     shapes = [(name, weights.shape) for name, weights in loaded.named_parameters()]
     tensors, alpha = whole.decode_whole(data, shapes)
     settings = data[data.index(whole.FORMAT, 1) + 1]
@@ -217,7 +214,7 @@ def pretrained(folder: Path, model: str, bounds: dict[str, Any], **choices: Any)
     return found | {
         "ways": ways.drop(columns="seconds").to_numpy(object).tolist(),
         "encoded_again": sha256(again),
-        "architecture": architecture(loaded)["model_type"],
+        "architecture": problem.experiment.model.architecture["model_type"],
         "given": sums(loaded.named_parameters()),
     }
 
@@ -226,33 +223,36 @@ def pretrained(folder: Path, model: str, bounds: dict[str, Any], **choices: Any)
 
 
 def classifier(folder: Path, kind: str, scale: float = 1.0, examples: int = 400, **groups: Any) -> dict[str, Any]:
-    """A fine-tuned classifier at coordinates of ours, quantized and certified. kind: small, or a model's for `save_model`."""
-    task = {"name": "sst2", **groups.pop("task")}
+    """A fine-tuned classifier at coordinates of ours, quantized and certified. kind: words, or a model's for `save_model`."""
+    task = {"name": "sst2", **groups.pop("task", {})}
     task |= {"path": str(write_task(folder / "data", task["name"], examples))}
-    task |= {"model": "small" if kind == "small" else str(save_model(folder / "model", kind))}
-    experiment = Experiment.from_parameters({"name": "golden", "notebooks": ["glue"], "task": task, **groups})
-    pool, validation = load_task(experiment.task)
-    model, base = build_classifier(experiment)
-    coordinates = (scale * normal(11, model.coordinates.numel())).astype(np.float32)
+    model = groups.pop("model", {}) | ({} if kind == "words" else {"source": str(save_model(folder / "model", kind))})
+    experiment = as_experiment({"kind": "classify", "name": "golden", "task": task, "model": model, **groups})
+    problem = open_problem(experiment, folder / "corpora")
+    problem.local_only = True
+    subspace, base = problem.build()
+    coordinates = (scale * normal(11, subspace.coordinates.numel())).astype(np.float32)
     choices = experiment.compression
     quantized = quantizers.quantize(coordinates, choices.quantizer, choices.levels, choices.entropy_penalty)
-    data = task_message.encode(task_message.TaskMessage(experiment.task, experiment.subspace, *quantized))
-    predicted = task_certificate.evaluate(data, pool, validation, experiment, local_only=True)
-    training, unseen = task_certificate.draw_training(pool, experiment)
-    rebuilt, decoded, _ = task_message.rebuild(data, experiment.task, local_only=True)
-    contents = task_certificate.contents(data, pool, validation, experiment, predicted)
-    drawn = {"pool": pool.sha256, "training": training.sha256, "unseen": unseen.sha256}
-    drawn |= {name: examples.sha256 for name, examples in validation.items()}
+    message = classifier_message.ClassifierMessage(experiment.model, experiment.subspace, Coded(*quantized))
+    data = classifier_message.encode(message)
+    predicted = problem.evaluate(data)
+    public = (experiment.model, problem.labels, experiment.task.max_length, True)
+    rebuilt, decoded, _ = classifier_message.rebuild(data, *public)
+    contents = facts(problem, data, predicted)
+    drawn = {"pool": problem.pool.sha256, "training": problem.training.sha256, "unseen": problem.unseen.sha256}
+    drawn |= {name: each.sha256 for name, each in problem.validation.items()}
     predictions = {"training": predicted.training, "unseen": predicted.unseen, **predicted.validation}
+    pretrained = getattr(experiment.model, "load_pretrained", True)
     return {
         "message": data.hex(),
         "sha256": sha256(data),
-        "encoded_again": sha256(task_message.encode(decoded)),
+        "encoded_again": sha256(classifier_message.encode(decoded)),
         "drawn": {**drawn, "tokens": predicted.tokens},
         "predictions": {name: hashed(labels) for name, labels in predictions.items()},
         **stated(contents),
         "reference": [[name, *list(values.values())[1:]] for name, values in contents["reference"].items()],
-        "base": base if experiment.task.load_pretrained else None,  # else torch has drawn it, on each machine a little otherwise
+        "base": base if pretrained else None,  # else torch has drawn it, on each machine a little otherwise
         "decoded": sums(rebuilt.materialized().named_parameters()),
     }
 
@@ -268,9 +268,9 @@ def draws(folder: Path) -> dict[str, Any]:
     found |= {f"permutation {n} {seed}": hashed(permutation(n, seed)) for n in (1, 1000) for seed in (0, 137)}
     values = language_values(write_texts(folder / "texts"))
     values["corpus"]["max_documents"] = 100
-    found["sample"] = prepare(Experiment.from_parameters(values).corpus, folder / "corpora").sha256
+    found["sample"] = prepare(as_experiment(values).corpus, folder / "corpora").sha256
     for source in ("text", "openwebtext"):
-        corpus = Experiment.from_parameters({"name": "golden", "corpus": {"source": source, "path": None}}).corpus
+        corpus = as_experiment({"name": "golden", "corpus": {"source": source, "path": None}}).corpus
         split = draw_split(20_000, corpus)
         found |= {f"{source} {part}": hashed(getattr(split, part)) for part in ("train", "validation", "test")}
     return {"drawn": found}
@@ -307,7 +307,7 @@ KINDS: dict[str, Callable[[Path], dict[str, Any]]] = {
         folder,
         documents=1500,
         corpus={"train": 0.4},
-        subspace={"dimension": 8, "lora_dropout": 0.0},
+        subspace={"dimension": 8},
         compression={"levels": 3},
         bounds={"levels": ["document", "token"], "documents": 150, "tokens": 500, "held_out_documents": 40, "pilot": 0.3},
     ),
@@ -370,17 +370,19 @@ KINDS: dict[str, Callable[[Path], dict[str, Any]]] = {
     ),
     "words": lambda folder: classifier(
         folder,
-        "small",
+        "words",
         examples=3000,
-        task={"modules": ["head"], "buckets": 32, "train": 0.6, "split_seed": 2},
-        subspace={"parametrization": "lora", "dimension": None},
+        task={"train": 0.6, "split_seed": 2},
+        model={"buckets": 32},
+        subspace={"parametrization": "lora", "modules": ["head"]},
         compression={"levels": 3},
     ),
     "words-of-pairs": lambda folder: classifier(
         folder,
-        "small",
-        task={"name": "mnli", "modules": ["head"], "buckets": 512, "hashes": 2, "prefix": 3, "model_seed": 9},
-        subspace={"dimension": 24},
+        "words",
+        task={"name": "mnli"},
+        model={"buckets": 512, "hashes": 2, "prefix": 3, "seed": 9},
+        subspace={"dimension": 24, "modules": ["head"]},
         compression={"levels": 2, "quantizer": "uniform"},
         bounds={"delta": 0.01},
     ),
@@ -396,15 +398,17 @@ KINDS: dict[str, Callable[[Path], dict[str, Any]]] = {
         folder,
         "bert classifier",
         scale=0.3,
-        task={"modules": ["attention"], "max_length": 8, "model_seed": 4},
-        subspace={"parametrization": "lora", "dimension": None, "rank": 1, "lora_alpha": 2.0},
+        task={"max_length": 8},
+        model={"seed": 4},
+        subspace={"parametrization": "lora", "modules": ["attention"], "rank": 1, "lora_alpha": 2.0},
         compression={"levels": 3, "quantizer": "normal_float"},
     ),
     "classifier-random": lambda folder: classifier(
         folder,
         "gpt2 classifier",
-        task={"modules": ["head"], "max_length": 8, "load_pretrained": False, "model_seed": 1, "train": 0.5},
-        subspace={"dimension": 10, "projector": "sparse"},
+        task={"max_length": 8, "train": 0.5},
+        model={"load_pretrained": False, "seed": 1},
+        subspace={"dimension": 10, "projector": "sparse", "modules": ["head"]},
         compression={"levels": 5},
     ),
     "draws": draws,

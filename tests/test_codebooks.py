@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sublora.compression.codebooks import pack_codebook, packed_size, rounded_codebook, unpack_codebook
-from sublora.compression.quantizers import normal_float_codebook
+from sublora.compression.quantizers import normal_float, normal_float_codebook
 
 FLOAT16 = st.floats(-65504, 65504, width=16)
 
@@ -81,6 +81,7 @@ def test_two_numbers_are_found_again(format, levels, offset, slope):
         ([-3, 0, 1, 5, 7, 100], 3, 8),
         ([-0.1, 0.35, 0.77, 1.234, 1.7, 3.21], 0, 12),
         (normal_float_codebook(np.random.default_rng(0).normal(0.1, 2, size=99), 12), 2, 4),
+        (normal_float(np.float16(-0.1158), np.float16(6.562), 20), 2, 4),  # halfway between two offsets, of which one fits
     ],
 )
 def test_the_shortest_format_is_chosen(codebook, format, size):

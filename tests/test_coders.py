@@ -101,6 +101,12 @@ def test_any_histogram_costs_no_more_than_learning_it(levels, size):
     assert 8 * len(payload) <= entropy_bits(symbols) + (levels - 1) / 2 * np.log2(size) + 16
 
 
+def test_skewed_symbols_cost_less_than_one_bit_each():
+    symbols = np.zeros(10_000, int)
+    symbols[::100] = 1
+    assert 8 * len(encode_symbols(symbols, 2)) < 1.02 * entropy_bits(symbols) + 64 < 1000
+
+
 def test_shortest_is_the_shortest_and_shapes_pay_where_they_fit():
     random = np.random.default_rng(0)
     for draw, expected in ((random.laplace, "laplace"), (random.normal, "gaussian")):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from sublora.compression.comparison import COLUMNS, fields, rate_distortion
+from sublora.compression.comparison import COLUMNS, rate_distortion
 from sublora.reporting.compression import excess_figure, promise_figure, rate_figure
 
 
@@ -30,12 +30,6 @@ def test_kmeans_has_the_least_distortion_and_ecsq_the_least_cost(table):
     cost = adaptive["distortion"] + 0.05 * adaptive["entropy_bits"] / 1500
     kmeans, ecsq = (cost[adaptive["quantizer"] == name].min() for name in ("kmeans", "ecsq"))
     assert ecsq < kmeans
-
-
-def test_the_fields_add_up():
-    table = fields(bytes(260), 240, 6)
-    assert table["bytes"].tolist() == [14, 6, 240] and table["from byte"].tolist() == [0, 14, 20]
-    assert table["percent"].sum() == pytest.approx(100)
 
 
 def test_figures_name_their_axes(table):

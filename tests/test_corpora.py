@@ -18,10 +18,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from sublora.config import Corpus
 from sublora.data import documents
 from sublora.data.corpora import corpus_identity, corpus_name, python_functions
 from sublora.errors import SubloraError
+from sublora.experiment import Corpus
 
 TEXTS = ["first", "second, with a comma", 'a "quote" and\ttab', "ünïcödé 🙂", "two\nlines"]
 

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from scipy.stats import binom, hypergeom
 
-from sublora.bounds.coverage import (
+from sublora.inequalities.coverage import (
     best_then_subsampled,
     ever_violated,
     memorizers,
@@ -26,7 +26,7 @@ from sublora.bounds.coverage import (
     worst_of,
     zeros_and_ones,
 )
-from sublora.bounds.inequalities import (
+from sublora.inequalities.independent import (
     betting,
     betting_grid,
     binomial_tail,
@@ -35,16 +35,16 @@ from sublora.bounds.inequalities import (
     hoeffding,
     kl,
 )
-from sublora.bounds.levels import bound_mean
-from sublora.bounds.martingale import azuma, azuma_stopped, azuma_subsampled, freedman, freedman_subsampled
-from sublora.bounds.subsampling import (
+from sublora.inequalities.martingale import azuma, azuma_stopped, azuma_subsampled, freedman, freedman_subsampled
+from sublora.inequalities.means import bound_mean
+from sublora.inequalities.subsampling import (
     betting_subsampled,
     hoeffding_subsampled,
     kl_subsampled,
     lower_limit,
     upper_limit,
 )
-from sublora.bounds.unseen import betting_unseen, betting_unseen_blocks, hoeffding_unseen
+from sublora.inequalities.unseen import betting_unseen, betting_unseen_blocks, hoeffding_unseen
 
 DELTA = 0.05
 TRIALS = int(os.environ.get("SUBLORA_COVERAGE_TRIALS", "2000"))
@@ -67,8 +67,10 @@ def six(message_bits, m, delta=DELTA, bet=None, guess=0.5):
         "kl": lambda k: kl(k / m, nats, m),
         "binomial_tail": lambda k: binomial_tail(k, nats, m),
         "betting": lambda k: betting(zeros_and_ones(k, m), nats, bets),
-        "azuma": lambda k: azuma(k / m, nats, m, 1.0),
-        "freedman": lambda k: freedman(zeros_and_ones(k, m), np.full(m, guess), nats, 0.0, 1.0, side, bets),
+        "azuma": lambda k: azuma(k / m, nats, m, width=1.0),
+        "freedman": lambda k: freedman(
+            zeros_and_ones(k, m), np.full(m, guess), nats, low=0.0, width=1.0, guess_width=side, grid=bets
+        ),
     }
 
 
@@ -83,9 +85,9 @@ def test_worst_of_65536_hypotheses_is_covered_and_leaving_the_message_out_is_cau
     twin = six(0, m, guess=mu) | {"empirical_bernstein": bernstein(0, m)}
     assert len(right) == 7
     for name in right:
-        assert violation(right[name], m, mu, 2**bits) <= DELTA, name
+        assert violation(right[name], m, mu, hypotheses=2**bits) <= DELTA, name
         if mu == 0.5 or name not in ("hoeffding", "azuma"):  # these two ignore that the variance is small elsewhere
-            assert violation(twin[name], m, mu, 2**bits) >= 0.999, name
+            assert violation(twin[name], m, mu, hypotheses=2**bits) >= 0.999, name
 
 
 def test_leaving_delta_out_is_caught():
@@ -94,8 +96,8 @@ def test_leaving_delta_out_is_caught():
     right, twin = six(bits, m, bet=bet), six(bits, m, delta=1.0, bet=bet)
     expected = {"hoeffding": 0.1407, "kl": 0.1407, "azuma": 0.1407, "betting": 0.0881, "freedman": 0.0881}
     for name in right:
-        assert violation(right[name], m, 0.5, 2**bits) <= DELTA, name
-        caught = violation(twin[name], m, 0.5, 2**bits)
+        assert violation(right[name], m, 0.5, hypotheses=2**bits) <= DELTA, name
+        caught = violation(twin[name], m, 0.5, hypotheses=2**bits)
         assert caught >= EXACT_CAUGHT, name
         if name in expected:
             assert caught == pytest.approx(expected[name], abs=5e-5)
@@ -105,22 +107,22 @@ def test_kl_with_twice_delta_is_caught():
     m, bits = 100, 8
     mu = (1 - (2**bits / (2 * DELTA)) ** (-1 / m)) * (1 + 1e-9)  # just above the twin's bound at no errors
     assert mu == pytest.approx(0.075477, abs=1e-6)
-    assert violation(lambda k: kl(k / m, complexity_nats(bits, DELTA), m), m, mu, 2**bits) == 0.0
-    twin = violation(lambda k: kl(k / m, complexity_nats(bits, 2 * DELTA), m), m, mu, 2**bits)
+    assert violation(lambda k: kl(k / m, complexity_nats(bits, DELTA), m), m, mu, hypotheses=2**bits) == 0.0
+    twin = violation(lambda k: kl(k / m, complexity_nats(bits, 2 * DELTA), m), m, mu, hypotheses=2**bits)
     assert twin >= EXACT_CAUGHT and twin == pytest.approx(0.0952, abs=1e-4)
 
 
 def test_hoeffding_with_a_wrong_constant_is_caught():
     m, bits = 2000, 16
     nats = complexity_nats(bits, DELTA)
-    right = violation(lambda k: hoeffding(k / m, nats, m), m, 0.5, 2**bits)
+    right = violation(lambda k: hoeffding(k / m, nats, m), m, 0.5, hypotheses=2**bits)
     assert right == pytest.approx(0.003675, abs=1e-5)
     for twin, expected in [
         (math.sqrt(nats / (4 * m)), 0.998),
         (math.sqrt(nats / (3 * m)), 0.402),
         (math.sqrt((bits * math.log10(2) - math.log(DELTA)) / (2 * m)), 0.914),
     ]:
-        caught = violation(lambda k, twin=twin: k / m + twin, m, 0.5, 2**bits)
+        caught = violation(lambda k, twin=twin: k / m + twin, m, 0.5, hypotheses=2**bits)
         assert caught >= EXACT_CAUGHT and caught == pytest.approx(expected, abs=1e-3)
 
 
@@ -154,7 +156,7 @@ def test_freedman_with_a_range_taken_from_the_sample_is_caught():
     for hits in range(12):
         losses = high * zeros_and_ones(hits, n)
         probability = binom.pmf(hits, n, p)
-        bound = freedman(losses, np.full(n, mu), nats, 0.0, high, high - mu, grid)
+        bound = freedman(losses, np.full(n, mu), nats, low=0.0, width=high, guess_width=high - mu, grid=grid)
         assert bound == pytest.approx(freedman_formula(losses, mu, nats, high - mu, grid), rel=1e-12)
         right += probability * (bound < mu)
         twin += probability * (freedman_formula(losses, mu, nats, max(np.abs(losses - mu).max(), mu), grid) < mu)
@@ -173,9 +175,9 @@ def test_freedman_on_dependent_tokens_and_a_guess_that_peeks_is_caught():
         for i in range(n):  # the chance of an error depends on the last loss
             mu[i] = 0.15 + 0.5 * state
             losses[i] = state = float(draws[i] < mu[i])
-        violated += freedman(losses, mu, nats, 0.0, 1.0, 0.85, grid) < mu.mean()
-        simple += azuma(losses.mean(), nats, n, 1.0) < mu.mean()
-        peeked += freedman(losses, losses, nats, 0.0, 1.0, 1.0, grid) < mu.mean()
+        violated += freedman(losses, mu, nats, low=0.0, width=1.0, guess_width=0.85, grid=grid) < mu.mean()
+        simple += azuma(losses.mean(), nats, n, width=1.0) < mu.mean()
+        peeked += freedman(losses, losses, nats, low=0.0, width=1.0, guess_width=1.0, grid=grid) < mu.mean()
     assert violated / TRIALS <= LIMIT and simple / TRIALS <= LIMIT
     assert peeked / TRIALS >= CAUGHT
 
@@ -185,8 +187,8 @@ def test_azuma_at_a_stopping_time():
     first, last, nats = 100, 10_000, complexity_nats(0, DELTA)
 
     for nominal in (300, 1000, 3000):
-        assert ever_violated(lambda n, nominal=nominal: azuma_stopped(0.0, nats, n, nominal, 1.0), first, last) <= DELTA
-    assert ever_violated(lambda n: azuma(0.0, nats, n, 1.0), first, last) >= EXACT_CAUGHT
+        assert ever_violated(lambda n, nominal=nominal: azuma_stopped(0.0, nats, n, nominal, width=1.0), first, last) <= DELTA
+    assert ever_violated(lambda n: azuma(0.0, nats, n, width=1.0), first, last) >= EXACT_CAUGHT
 
 
 # -- subsamples ------------------------------------------------------------------------------------------------------
@@ -198,16 +200,22 @@ def subsampled(message_bits, m, n, candidates=1, delta=DELTA):
 
     def tokens(k):
         ones = zeros_and_ones(k, n)
-        return freedman_subsampled(ones, guess, message_bits, delta, m, candidates, 0.0, 1.0, 0.5, betting_grid(m, 14, 6))
+        ranges = {"low": 0.0, "width": 1.0, "guess_width": 0.5}
+        grid = betting_grid(m, 14, 6)
+        return freedman_subsampled(ones, guess, message_bits, delta, m, candidates=candidates, grid=grid, **ranges)
 
     pilot = zeros_and_ones(n // 2, n)
     return {
-        "hoeffding": lambda k: hoeffding_subsampled(k / n, message_bits, delta, m, n, candidates).bound,
-        "kl": lambda k: kl_subsampled(zeros_and_ones(k, n), message_bits, delta, m, candidates),
-        "kl of 0-1 losses": lambda k: kl_subsampled(zeros_and_ones(k, n), message_bits, delta, m, candidates, True),
-        "betting": lambda k: betting_subsampled(zeros_and_ones(k, n), message_bits, delta, m, candidates),
-        "betting, pilot": lambda k: betting_subsampled(zeros_and_ones(k, n), message_bits, delta, m, candidates, pilot),
-        "azuma": lambda k: azuma_subsampled(k / n, message_bits, delta, m, n, candidates, 1.0).bound,
+        "hoeffding": lambda k: hoeffding_subsampled(k / n, message_bits, delta, m, n, candidates=candidates).bound,
+        "kl": lambda k: kl_subsampled(zeros_and_ones(k, n), message_bits, delta, m, candidates=candidates),
+        "kl of 0-1 losses": lambda k: kl_subsampled(
+            zeros_and_ones(k, n), message_bits, delta, m, candidates=candidates, binary=True
+        ),
+        "betting": lambda k: betting_subsampled(zeros_and_ones(k, n), message_bits, delta, m, candidates=candidates),
+        "betting, pilot": lambda k: betting_subsampled(
+            zeros_and_ones(k, n), message_bits, delta, m, candidates=candidates, pilot=pilot
+        ),
+        "azuma": lambda k: azuma_subsampled(k / n, message_bits, delta, m, n, candidates=candidates, width=1.0).bound,
         "freedman": tokens,
     }
 
@@ -217,14 +225,14 @@ def test_limits_of_64_training_means_and_paying_nothing_is_caught(binary):
     n, mu, hypotheses, nats = 200, 0.3, 64, complexity_nats(6, DELTA)
 
     def above(k, paid):
-        return upper_limit(zeros_and_ones(k, n), paid, binary)
+        return upper_limit(zeros_and_ones(k, n), paid, binary=binary)
 
     def below(k, paid):  # the count of zeros, so that it grows
-        return 1 - lower_limit(zeros_and_ones(n - k, n), paid, binary)
+        return 1 - lower_limit(zeros_and_ones(n - k, n), paid, binary=binary)
 
     for limit, truth in [(above, mu), (below, 1 - mu)]:
-        assert violation(lambda k, f=limit: f(k, nats), n, truth, hypotheses) <= DELTA
-        assert violation(lambda k, f=limit: f(k, 0.0), n, truth, hypotheses) >= EXACT_CAUGHT
+        assert violation(lambda k, f=limit: f(k, nats), n, truth, hypotheses=hypotheses) <= DELTA
+        assert violation(lambda k, f=limit: f(k, 0.0), n, truth, hypotheses=hypotheses) >= EXACT_CAUGHT
 
 
 def test_choosing_among_64_on_the_subsample_is_covered_and_not_charging_it_is_caught():
@@ -232,15 +240,15 @@ def test_choosing_among_64_on_the_subsample_is_covered_and_not_charging_it_is_ca
     m, n, looked_at = 10**6, 100, 64
     right, twin = subsampled(0, m, n, looked_at), subsampled(0, m, n, 1)
     for name in right:
-        assert violation(right[name], n, 0.5, looked_at) <= DELTA, name
+        assert violation(right[name], n, 0.5, hypotheses=looked_at) <= DELTA, name
     for name in ("hoeffding", "azuma", "kl of 0-1 losses"):
-        assert violation(twin[name], n, 0.5, looked_at) >= EXACT_CAUGHT, name
-    assert violation(twin["hoeffding"], n, 0.5, looked_at) == pytest.approx(0.3204, abs=1e-3)
+        assert violation(twin[name], n, 0.5, hypotheses=looked_at) >= EXACT_CAUGHT, name
+    assert violation(twin["hoeffding"], n, 0.5, hypotheses=looked_at) == pytest.approx(0.3204, abs=1e-3)
     # the mixtures and unions over bets leave slack that hides one forgotten ln 64: forget more
     for name in ("kl", "betting", "betting, pilot", "freedman"):
         worse = subsampled(0, m, n, 1, delta=0.99)[name]
-        assert violation(worse, n, 0.5, 2**14) >= EXACT_CAUGHT, name
-        assert violation(subsampled(0, m, n, 2**14)[name], n, 0.5, 2**14) <= DELTA, name
+        assert violation(worse, n, 0.5, hypotheses=2**14) >= EXACT_CAUGHT, name
+        assert violation(subsampled(0, m, n, 2**14)[name], n, 0.5, hypotheses=2**14) <= DELTA, name
 
 
 
@@ -252,7 +260,7 @@ def test_best_on_the_training_set_then_subsampled():
     m, n, bits, mu = 2000, 1000, 256, 0.5
 
     def probability(bound):
-        return best_then_subsampled(bound, m, n, mu, 2.0**bits)
+        return best_then_subsampled(bound, m, n, mu, hypotheses=2.0**bits)
 
     right, twin = subsampled(bits, m, n), subsampled(0, m, n)
     for name in right:
@@ -268,24 +276,24 @@ def test_best_on_the_training_set_then_subsampled():
 def test_a_pool_bound_read_as_unseen_is_caught():
     M, m, bits, ones = 300, 270, 6, 150
     nats = complexity_nats(bits, DELTA)
-    assert unseen_violation(lambda k: hoeffding_unseen(k / m, nats, m, M), M, ones, m, m, 2**bits) <= DELTA
-    assert unseen_violation(lambda k: hoeffding(k / m, nats, m), M, ones, m, m, 2**bits) >= 0.99
+    assert unseen_violation(lambda k: hoeffding_unseen(k / m, nats, m, M=M), M, ones, m, m, hypotheses=2**bits) <= DELTA
+    assert unseen_violation(lambda k: hoeffding(k / m, nats, m), M, ones, m, m, hypotheses=2**bits) >= 0.99
     free = complexity_nats(0, DELTA)
-    assert unseen_violation(lambda k: hoeffding_unseen(k / m, free, m, M), M, ones, m, m, 2**bits) >= EXACT_CAUGHT
+    assert unseen_violation(lambda k: hoeffding_unseen(k / m, free, m, M=M), M, ones, m, m, hypotheses=2**bits) >= EXACT_CAUGHT
     for inequality in ("kl", "betting"):
         settings = {"inequality": inequality, "message_bits": bits, "delta": DELTA, "m": m, "pool": M}
 
         def bound(k, assumption, settings=settings):
             return bound_mean(zeros_and_ones(k, m), assumption=assumption, **settings).bound
 
-        assert unseen_violation(lambda k, f=bound: f(k, "unseen"), M, ones, m, m, 2**bits) <= DELTA
-        assert unseen_violation(lambda k, f=bound: f(k, "pool"), M, ones, m, m, 2**bits) >= 0.99
+        assert unseen_violation(lambda k, f=bound: f(k, "unseen"), M, ones, m, m, hypotheses=2**bits) <= DELTA
+        assert unseen_violation(lambda k, f=bound: f(k, "pool"), M, ones, m, m, hypotheses=2**bits) >= 0.99
 
 
 def test_running_candidate_in_split_order():
     """The best memorizer of 2^20, its ones in random order; the twins: no message paid, a pool bound read as unseen."""
     M, m, bits, ones = 300, 270, 20, 150
-    counts, law = memorizers(M, ones, m, 2**bits)
+    counts, law = memorizers(M, ones, m, hypotheses=2**bits)
     nats, free = complexity_nats(bits, DELTA), complexity_nats(0, DELTA)
     bets = betting_grid(m, nats)
     rng = np.random.default_rng(1)
@@ -293,8 +301,8 @@ def test_running_candidate_in_split_order():
     for count in rng.choice(counts, size=TRIALS, p=law):
         truth = (ones - count) / (M - m)
         values = rng.permutation(zeros_and_ones(count, m))
-        violated += betting_unseen(values, nats, M, bets) < truth
-        unpaid += betting_unseen(values, free, M, bets) < truth
+        violated += betting_unseen(values, nats, bets, M=M) < truth
+        unpaid += betting_unseen(values, free, bets, M=M) < truth
         pooled += betting(values, nats, bets) < truth
     assert violated / TRIALS <= LIMIT
     assert unpaid / TRIALS >= CAUGHT and pooled / TRIALS >= CAUGHT
@@ -308,8 +316,8 @@ def test_running_candidate_in_sorted_order_is_caught():
     right = twin = 0
     for count in hypergeom.rvs(M, ones, m, size=TRIALS, random_state=rng):
         truth, values = (ones - count) / (M - m), zeros_and_ones(count, m)
-        right += betting_unseen(rng.permutation(values), nats, M, bets) < truth
-        twin += betting_unseen(values[::-1], nats, M, bets) < truth or betting_unseen(values, nats, M, bets) < truth
+        right += betting_unseen(rng.permutation(values), nats, bets, M=M) < truth
+        twin += betting_unseen(values[::-1], nats, bets, M=M) < truth or betting_unseen(values, nats, bets, M=M) < truth
     assert right / TRIALS <= LIMIT
     assert twin / TRIALS >= CAUGHT
 
@@ -330,7 +338,7 @@ def test_unseen_from_a_subsample(inequality, M, m, n, bits, twin):
             values = zeros_and_ones(k, n)
             return bound_mean(values, assumption=assumption, message_bits=message_bits, **settings).bound
 
-        return unseen_violation(bound, M, M // 2, m, n, 2.0**bits)
+        return unseen_violation(bound, M, M // 2, m, n, hypotheses=2.0**bits)
 
     assert probability("unseen", bits) <= DELTA
     assert probability(*twin) >= 0.99
@@ -344,17 +352,17 @@ def test_unseen_from_a_subsample(inequality, M, m, n, bits, twin):
 def test_the_running_candidate_from_a_subsample(M, m, n, bits, twin):
     """The best memorizer of 2^bits, its ones in random order, judged from n of the m; the bet is chosen on a pilot."""
     trials = max(100, TRIALS // 20)
-    counts, law = memorizers(M, M // 2, m, 2.0**bits)
+    counts, law = memorizers(M, M // 2, m, hypotheses=2.0**bits)
     rng = np.random.default_rng(3)
     violated = caught = 0
     for count in rng.choice(counts, size=trials, p=law):
         values, truth = rng.permutation(zeros_and_ones(count, m)), (M // 2 - count) / (M - m)
         drawn, pilot = np.sort(rng.permutation(m)[:n]), np.sort(rng.permutation(m)[:100])
         seen, pilot = (values[drawn], drawn), (values[pilot], pilot)
-        violated += betting_unseen_blocks(*seen, bits, DELTA, m, 1, M, pilot) < truth
+        violated += betting_unseen_blocks(*seen, bits, DELTA, m, candidates=1, M=M, pilot=pilot) < truth
         if twin == "unpaid":
-            caught += betting_unseen_blocks(*seen, 0, DELTA, m, 1, M, pilot) < truth
+            caught += betting_unseen_blocks(*seen, 0, DELTA, m, candidates=1, M=M, pilot=pilot) < truth
         else:
-            caught += betting_subsampled(seen[0], bits, DELTA, m, 1, pilot[0]) < truth
+            caught += betting_subsampled(seen[0], bits, DELTA, m, candidates=1, pilot=pilot[0]) < truth
     assert violated / trials <= DELTA
     assert caught / trials >= 0.99

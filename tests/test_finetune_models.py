@@ -1,4 +1,4 @@
-"""Base models and what is trained in them: any sequence classifier through `from_pretrained`, and the small one of hashed words."""
+"""Base models and what is trained in them: any sequence classifier through `from_pretrained`, and the bag of hashed words."""
 
 import json
 from pathlib import Path
@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny_models import save_model
+from tiny_models import record_requests, save_model
 
-from sublora import config
 from sublora.errors import SubloraError
-from sublora.finetune.models import HubClassifier, SmallClassifier, base_model, in_subspace, weights_sha256
+from sublora.experiment import Encoder, TaskSubspace, Words
+from sublora.models.classifiers import classifier_base, classifier_in_subspace, weights_sha256
 
 KINDS = ("gpt2", "bert", "roberta", "distilbert")
 TEXTS = [("a good film .",), ("the film is not very fine .",), ("dull",), ("",)]
@@ -22,14 +22,15 @@ def folders(tmp_path_factory):
     return {kind: save_model(tmp_path_factory.mktemp(kind), kind) for kind in KINDS}
 
 
-def task(model="small", **settings):
-    values = {"name": "sst2", "model": model, **settings}
-    return config.Task(**(values if model != "small" else {"modules": ("head",), **values}))
+def base_of(source=None, labels=2, max_length=128, local_only=False, **settings):
+    """The base model of a folder, or a bag of words."""
+    model = Words(**settings) if source is None else Encoder(source=source, **settings)
+    return classifier_base(model, labels, max_length, local_only)
 
 
-def subspace(**settings):
-    values = {"parametrization": "sublora", "dimension": 7, "rank": 2, "lora_dropout": 0.0, "seed": 3, **settings}
-    return config.Subspace(**values)
+def lora(*modules):
+    settings = {"rank": 2, "lora_dropout": 0.0} if "attention" in modules else {}
+    return TaskSubspace(parametrization="lora", modules=modules, seed=3, **settings)
 
 
 def logits(model, encoded, which=slice(None)):
@@ -40,7 +41,7 @@ def logits(model, encoded, which=slice(None)):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_any_sequence_classifier_and_padding_changes_nothing(folders, kind):
-    base = base_model(task(folders[kind])).eval()
+    base = base_of(folders[kind]).eval()
     encoded = base.encode(TEXTS[:3])
     assert encoded.ids.shape == (3, 3, max(encoded.lengths)) and encoded.lengths.tolist() == [4, 7, 1]
     together = logits(base, encoded)
@@ -52,22 +53,22 @@ def test_any_sequence_classifier_and_padding_changes_nothing(folders, kind):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("modules", [("attention", "head"), ("attention",), ("head",)], ids="+".join)
 def test_what_is_trained_is_what_the_modules_say(folders, kind, modules):
-    base = base_model(task(folders[kind]))
-    classifier = in_subspace(base, task(folders[kind], modules=modules), subspace(parametrization="lora", dimension=None))
+    base = base_of(folders[kind])
+    classifier = classifier_in_subspace(base, lora(*modules))
     body = f"base.{base.base.base_model_prefix}."
-    lora = [name for name in classifier.names if "lora_" in name]
+    adapters = [name for name in classifier.names if "lora_" in name]
     head = [name for name in classifier.names if "lora_" not in name]
-    assert bool(lora) == ("attention" in modules) and all(name.startswith(body) for name in lora)
+    assert bool(adapters) == ("attention" in modules) and all(name.startswith(body) for name in adapters)
     assert bool(head) == ("head" in modules) and not any(name.startswith(body) for name in head)
     assert classifier.coordinates.numel() == sum(classifier.sizes)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_at_coordinates_zero_the_classifier_is_its_base_model(folders, kind):
-    base = base_model(task(folders[kind])).eval()
+    base = base_of(folders[kind]).eval()
     encoded = base.encode(TEXTS[:2])
     before = logits(base, encoded)
-    classifier = in_subspace(base, task(folders[kind]), subspace()).eval()
+    classifier = classifier_in_subspace(base, TaskSubspace(dimension=7, rank=2, lora_dropout=0.0)).eval()
     torch.testing.assert_close(logits(classifier, encoded), before)
     with torch.no_grad():
         classifier.coordinates.add_(1.0)
@@ -75,47 +76,46 @@ def test_at_coordinates_zero_the_classifier_is_its_base_model(folders, kind):
 
 
 def test_weights_are_those_of_the_folder_or_drawn_from_the_seed(folders):
-    pretrained, again = (weights_sha256(base_model(task(folders["gpt2"]))) for _ in range(2))
+    pretrained, again = (weights_sha256(base_of(folders["gpt2"])) for _ in range(2))
     assert pretrained == again
-    random = [weights_sha256(base_model(task(folders["gpt2"], load_pretrained=False, model_seed=seed))) for seed in (0, 0, 1)]
+    random = [weights_sha256(base_of(folders["gpt2"], load_pretrained=False, seed=seed)) for seed in (0, 0, 1)]
     assert random[0] == random[1] and len({pretrained, *random}) == 3
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_head_that_the_folder_lacks_is_drawn_from_the_seed(tmp_path, kind):
     folder = save_model(tmp_path / kind, kind, head=False)
-    models = [base_model(task(folder, name="mnli", model_seed=seed)) for seed in (0, 0, 1)]
+    models = [base_of(folder, labels=3, seed=seed) for seed in (0, 0, 1)]
     assert weights_sha256(models[0]) == weights_sha256(models[1]) != weights_sha256(models[2])
     assert weights_sha256(models[0].base.base_model) == weights_sha256(models[2].base.base_model)
 
 
 def test_a_head_for_other_labels_is_an_error_of_one_line(folders):
     with pytest.raises(SubloraError, match="no weights that can be loaded") as error:
-        base_model(task(folders["bert"], name="mnli"))
+        base_of(folders["bert"], labels=3)
     assert "\n" not in str(error.value)
 
 
 def test_building_a_model_leaves_the_random_state_alone(folders):
     torch.manual_seed(5)
     before = torch.random.get_rng_state()
-    base_model(task(folders["gpt2"], load_pretrained=False))
+    base_of(folders["gpt2"], load_pretrained=False)
     assert torch.equal(before, torch.random.get_rng_state())
 
 
 def test_pairs_are_two_segments(folders):
-    encoded = base_model(task(folders["bert"], name="rte")).encode(PAIRS)
+    encoded = base_of(folders["bert"]).encode(PAIRS)
     assert encoded.lengths.tolist() == [9, 4]
 
 
 def test_long_texts_are_cut_to_what_the_model_and_the_settings_allow(folders):
     long = [("good " * 200,)]
-    assert base_model(task(folders["gpt2"])).encode(long).lengths.tolist() == [64]
-    assert base_model(task(folders["gpt2"], max_length=10)).encode(long).lengths.tolist() == [10]
-    assert base_model(task(max_length=10)).encode(long).lengths.tolist() == [10]
+    for source, max_length, length in ((folders["gpt2"], 128, 64), (folders["gpt2"], 10, 10), (None, 10, 10)):
+        assert base_of(source, max_length=max_length).encode(long).lengths.tolist() == [length]
 
 
 def test_a_model_without_padding_token_pads_with_its_end_token(folders):
-    base = base_model(task(folders["gpt2"]))
+    base = base_of(folders["gpt2"])
     assert base.tokenizer.pad_token == "</s>" and base.base.config.pad_token_id == 3
 
 
@@ -132,7 +132,7 @@ def test_what_is_missing_is_said_in_one_line(tmp_path, monkeypatch, what):
     if what == "pickle":
         torch.save({}, folder / "pytorch_model.bin")
     with pytest.raises(SubloraError) as error:
-        base_model(task(str(folder)), local_only=True)
+        base_of(str(folder), local_only=True)
     says = {"no folder": "no local folder", "no config": "config.json", "no tokenizer": "tokenizer.save_pretrained"}
     assert says.get(what, "safetensors") in str(error.value)
     assert str(folder) in str(error.value) and "\n" not in str(error.value)
@@ -141,20 +141,17 @@ def test_what_is_missing_is_said_in_one_line(tmp_path, monkeypatch, what):
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_empty_tokenizer_in_place_of_a_missing_one_is_not_accepted(tmp_path, kind):
     with pytest.raises(SubloraError, match=r"no tokenizer that can be read.*save one beside the model"):
-        base_model(task(save_model(tmp_path / kind, kind, tokenizer=False)), local_only=True)
+        base_of(save_model(tmp_path / kind, kind, tokenizer=False), local_only=True)
 
 
-def test_modules_and_parametrizations_that_do_not_fit(folders):
-    with pytest.raises(SubloraError, match="sublora or lora"):
-        in_subspace(base_model(task()), task(), subspace(parametrization="full", dimension=None))
-    with pytest.raises(ValueError, match="has no attention"):
-        task(modules=("attention",))
+def test_a_model_without_known_attention_maps_trains_its_head_alone():
+    with pytest.raises(SubloraError, match=r"no attention maps named c_attn, .*; use \[head\]"):
+        classifier_in_subspace(base_of(), lora("attention"))
+    assert classifier_in_subspace(base_of(buckets=9), lora("head")).coordinates.numel() == 10
 
 
-def test_the_small_model_is_a_sum_of_its_words_weights():
-    settings = task(buckets=50, prefix=4)
-    model = base_model(settings)
-    assert isinstance(model, SmallClassifier) and weights_sha256(model) == weights_sha256(base_model(settings))
+def test_a_bag_of_words_is_a_sum_of_its_words_weights():
+    model = base_of(buckets=50, prefix=4)
     encoded = model.encode(TEXTS)
     assert logits(model, encoded).abs().sum() == 0
     with torch.no_grad():
@@ -168,21 +165,31 @@ def test_the_small_model_is_a_sum_of_its_words_weights():
     assert logits(model, encoded, slice(2, 3))[0, 0, 1] == found[2, 1]
 
 
-def test_the_small_model_hashes_lower_case_beginnings_by_place_and_seed():
-    model = base_model(task(buckets=2**20, prefix=4))
+def test_a_bag_of_words_hashes_lower_case_beginnings_by_place_and_seed():
+    model = base_of(buckets=2**20, prefix=4)
     same = model.encode([("Films good",), ("filmmaker GOOD",)]).ids[:, 0]
     assert (same[0] == same[1]).all() and same[0, 0] != same[0, 1]
-    pair = base_model(task(name="rte", buckets=2**20)).encode([("good", "good")]).ids[0, 0]
+    pair = base_of(buckets=2**20).encode([("good", "good")]).ids[0, 0]
     assert pair[0] != pair[1]
-    other = base_model(task(buckets=2**20, prefix=4, model_seed=1)).encode([("Films good",)]).ids[0, 0]
+    other = base_of(buckets=2**20, prefix=4, seed=1).encode([("Films good",)]).ids[0, 0]
     assert (other != same[0]).all()
-    many = base_model(task(buckets=16)).encode([(f"word{i}",) for i in range(4_000)]).ids[:, 0, 0]
+    many = base_of(buckets=16).encode([(f"word{i}",) for i in range(4_000)]).ids[:, 0, 0]
     assert np.bincount(many, minlength=16).min() > 150  # of 250 each
 
 
-def test_three_labels():
-    model = base_model(task(name="mnli"))
-    assert logits(model, model.encode([("a", "b")])).shape == (1, 1, 3)
+@pytest.mark.parametrize("labels", [2, 3])
+def test_the_first_label_has_the_logit_zero(labels):
+    model = base_of(labels=labels)
+    with torch.no_grad():
+        model.head.bias.fill_(0.5)
+    assert logits(model, model.encode([("a", "b")])).tolist() == [[[0.0] + [0.5] * (labels - 1)]]
+
+
+def test_a_word_has_as_many_buckets_as_the_settings_say():
+    model = base_of(buckets=2**20, hashes=3, max_length=2)
+    one, two = model.encode([("good",)]), model.encode([("good film bad",)])
+    assert one.lengths.tolist() == [3] and two.lengths.tolist() == [6], "three buckets each of at most two words"
+    assert (two.ids[0, 0, :3] == one.ids[0, 0]).all() and len(set(two.ids[0, 0])) == 6
 
 
 @pytest.mark.parametrize("load_pretrained", [True, False])
@@ -193,9 +200,18 @@ def test_code_that_comes_with_a_model_is_not_run(tmp_path, load_pretrained):
     own = {"AutoConfig": "own.Config", "AutoModelForSequenceClassification": "own.Model"}
     (folder / "config.json").write_text(json.dumps({**values, "model_type": "own", "auto_map": own}), "utf-8")
     with pytest.raises(SubloraError) as error:
-        base_model(task(str(folder), load_pretrained=load_pretrained), local_only=True)
+        base_of(str(folder), local_only=True, load_pretrained=load_pretrained)
     assert "\n" not in str(error.value) and not (tmp_path / "ran").exists()
 
 
-def test_a_folder_is_loaded_as_a_hub_model(folders):
-    assert isinstance(base_model(task(folders["roberta"]), local_only=True), HubClassifier)
+def test_nothing_is_asked_for_where_only_local_files_may_be_read(tmp_path, monkeypatch):
+    """Not even for a model that the hub's cache has."""
+    snapshot = tmp_path / "models--owner--name" / "snapshots" / ("0123456789" * 4)
+    save_model(snapshot, "bert")
+    (tmp_path / "models--owner--name" / "refs").mkdir()
+    (tmp_path / "models--owner--name" / "refs" / "main").write_text(snapshot.name)
+    asked = record_requests(monkeypatch, "owner/name")
+    for module in ("huggingface_hub.constants.HF_HUB_CACHE", "huggingface_hub.file_download.HF_HUB_CACHE"):
+        monkeypatch.setattr(module, str(tmp_path), raising=False)
+    base = base_of("owner/name", local_only=True)
+    assert base.encode(TEXTS[:1]).lengths.tolist() == [4] and asked == []

@@ -11,24 +11,25 @@ import pytest
 import torch
 from tiny_models import save_model
 
-from sublora.config import Experiment
-from sublora.finetune.tasks import Examples
-from sublora.finetune.training import build, finetune
+from sublora.data.labelled import Examples
+from sublora.experiment import as_experiment
+from sublora.problems import LabelProblem
 
 PROCESS = """
 import json, sys
 from pathlib import Path
 import numpy as np
 import sublora
-from sublora.config import Experiment
-from sublora.finetune.tasks import Examples
-from sublora.finetune.training import build, finetune
+from sublora.data.labelled import Examples
+from sublora.experiment import as_experiment
+from sublora.problems import LabelProblem
 
 values, texts, labels, folder = json.loads(Path(sys.argv[1]).read_text())
-experiment = Experiment.from_parameters(values)
-model, sha256 = build(experiment)
-message = finetune(model, Examples([tuple(text) for text in texts], np.array(labels)), experiment, Path(folder), sha256)
-np.savez(sys.argv[2], coordinates=model.coordinates.detach().numpy(), symbols=message.symbols, codebook=message.codebook)
+training = Examples([tuple(text) for text in texts], np.array(labels))
+problem, folder = LabelProblem(as_experiment(values), training, training, training.subset([]), {}), Path(folder)
+model, _ = problem.train(folder)
+message, _ = problem.compress(folder, model)
+np.savez(sys.argv[2], coordinates=model.coordinates.detach().numpy(), message=np.frombuffer(message, np.uint8))
 """
 
 
@@ -39,22 +40,26 @@ def examples(size=64):
     return Examples(texts, np.array([int("good" in text[0] or "fine" in text[0]) for text in texts]))
 
 
-def settings(**task):
+def settings(source, subspace=None, **training):
+    training = {"epochs": 3, "batch": 16, "learning_rate": 0.05, "validate_every": 4, "watched_examples": 20, **training}
     return {
+        "kind": "classify",
         "name": "tiny",
-        "notebooks": ["glue"],
-        "task": {"name": "sst2", "path": "none", "epochs": 3, "batch": 16, "learning_rate": 0.05, "max_length": 16, **task},
-        "subspace": {"dimension": 25, "rank": 2, "lora_dropout": 0.0},
-        "training": {"validate_every": 4, "validation_documents": 20, "precision": "no", "compile": "no"},
-        "compression": {"levels": 5, "finetune_steps": 0},
+        "task": {"path": "none", "max_length": 16},
+        "model": {"source": source},
+        "subspace": {"dimension": 25, "rank": 2, "lora_dropout": 0.0, **(subspace or {})},
+        "training": {**training, "precision": "no", "compile": "no"},
+        "compression": {"levels": 5},
     }
 
 
+def problem_of(values):
+    training = examples()
+    return LabelProblem(as_experiment(values), training, training, training.subset(np.arange(0)), {})
+
+
 def alone(values, folder):
-    experiment = Experiment.from_parameters(values)
-    model, sha256 = build(experiment)
-    finetune(model, examples(), experiment, folder, sha256)
-    return model.coordinates.detach().numpy()
+    return problem_of(values).train(folder)[0].coordinates.detach().numpy()
 
 
 @pytest.fixture(scope="module")
@@ -63,14 +68,14 @@ def model(tmp_path_factory):
 
 
 def test_a_batch_in_parts_gives_the_same_coordinates(tmp_path, model):
-    whole = alone(settings(model=model), tmp_path / "whole")
-    parts = alone(settings(model=model, accumulation=4), tmp_path / "parts")
+    whole = alone(settings(model), tmp_path / "whole")
+    parts = alone(settings(model, accumulation=4), tmp_path / "parts")
     assert np.abs(whole).max() > 0.1
     np.testing.assert_allclose(parts, whole, atol=1e-3)
 
 
 def test_two_processes_give_the_same_coordinates(tmp_path, model):
-    values, given = settings(model=model), examples()
+    values, given = settings(model), examples()
     whole = alone(values, tmp_path / "whole")
     asked = tmp_path / "asked.json"
     asked.write_text(json.dumps([values, given.texts, given.labels.tolist(), str(tmp_path / "shared")]), "utf-8")
@@ -92,16 +97,15 @@ def test_two_processes_give_the_same_coordinates(tmp_path, model):
         _, errors = process.communicate(timeout=300)
         assert process.returncode == 0, errors
     ranks = [np.load(tmp_path / f"rank{rank}.npz", allow_pickle=False) for rank in range(2)]
-    for key in ("coordinates", "symbols", "codebook"):
+    for key in ("coordinates", "message"):
         np.testing.assert_array_equal(ranks[0][key], ranks[1][key])
     np.testing.assert_allclose(ranks[0]["coordinates"], whole, atol=1e-3)
 
 
 def test_dropout_is_on_while_training_alone(tmp_path, model):
-    values = settings(model=model)
-    values["subspace"]["lora_dropout"] = 0.5
-    assert np.abs(alone(values, tmp_path / "a") - alone(settings(model=model), tmp_path / "b")).max() > 1e-3
-    classifier, _ = build(Experiment.from_parameters(values))
+    values = settings(model, subspace={"lora_dropout": 0.5})
+    assert np.abs(alone(values, tmp_path / "a") - alone(settings(model), tmp_path / "b")).max() > 1e-3
+    classifier, _ = problem_of(values).build()
     inputs = torch.from_numpy(classifier.module.encode([("a good film",)]).ids.astype(np.int64))
     with torch.no_grad():
         classifier.coordinates.fill_(0.3)

@@ -1,13 +1,10 @@
 """A classifier's certificate beside those of language models: words, tables, figures and pages."""
 
-import copy
 from pathlib import Path
 
 import pytest
-from certificates import certificate, classifier_certificate, metrics, write_run
+from certificates import certificate, changed, classifier_certificate, metrics, restated
 
-from sublora.bounds.format import load_certificate
-from sublora.errors import SubloraError
 from sublora.reporting import display, figures, reading, runs, sentences, tables
 
 
@@ -16,16 +13,9 @@ def classifier():
     return classifier_certificate()
 
 
-def test_a_classifier_has_no_alpha_and_nothing_else_may_lack_it(tmp_path, classifier):
-    assert load_certificate(write_run(tmp_path, classifier)) == classifier
-    language = {**certificate("quick"), "alpha": None}
-    with pytest.raises(SubloraError, match="alpha is null"):
-        load_certificate(write_run(tmp_path, language))
-
-
 def test_the_headline_is_chosen_by_a_fixed_order_not_by_size(classifier):
-    assert (reading.headline(classifier)["assumption"], reading.headline(classifier)["inequality"]) == ("unseen", "betting")
-    assert reading.statement(classifier, "iid")["inequality"] == "binomial_tail"
+    assert (reading.headline(classifier).assumption, reading.headline(classifier).inequality) == ("unseen", "betting")
+    assert reading.statement(classifier, "iid").inequality == "binomial_tail"
     assert reading.main_metric(classifier) == "error"
     assert reading.main_metric(certificate()) == "bpd"
 
@@ -49,9 +39,7 @@ def test_sentences_speak_of_examples_and_of_the_commonest_label(classifier):
 
 
 def test_a_vacuous_error_guarantees_nothing(classifier):
-    vacuous = copy.deepcopy(classifier)
-    for bound in vacuous["bounds"]:
-        bound["bound"], bound["nonvacuous"] = 0.5, False
+    vacuous = changed(classifier, "bounds", to=[restated(b, bound=0.5).model_dump() for b in classifier.statements])
     assert sentences.guarantee(vacuous).endswith("is 50.00%, which is vacuous: always answering the commonest label gets 44.21%.")
 
 
@@ -59,7 +47,7 @@ def test_tables_are_in_percent(classifier):
     text = str(tables.bounds_table(classifier))
     assert all(number in text for number in ("34.51", "41.11", "26.02", "28.01", "44.21", "Unseen: examples not trained on"))
     assert "document" not in text
-    every = [runs.Run(name, Path(name), values, metrics()) for name, values in (("glue", classifier), ("quick", certificate()))]
+    every = [runs.KeptRun(name, Path(name), values, metrics()) for name, values in (("glue", classifier), ("quick", certificate()))]
     assert "41.11%" in str(tables.sizes_table(every))
     paper = str(tables.paper_table(every))
     assert "36.01%" in paper and "35.55%" in paper
@@ -76,7 +64,7 @@ def test_figures_draw_a_classifier(classifier):
     log = metrics().replace("pretrain", "finetune")
     labels = [line.get_label() for line in figures.loss_curve(log).axes[0].lines]
     assert "finetune, training" in labels and "quantize, validation" in labels
-    run = runs.Run("glue", Path("glue"), classifier, log)
+    run = runs.KeptRun("glue", Path("glue"), classifier, log)
     figures.every_run([run], figures.draw_loss)
     figures.every_run([run], figures.draw_alpha)
     figures.every_run([run], figures.draw_inequalities)

@@ -7,14 +7,13 @@ import lzma
 import numpy as np
 import pytest
 
-from sublora.config import Experiment
+from sublora.data.labelled import TASKS, data_identity, load_task, read_examples, task_format
 from sublora.errors import SubloraError
-from sublora.finetune.tasks import TASKS, data_identity, load_task, read_examples, task_format
+from sublora.experiment import Task
 
 
-def task(name, path=None, **settings):
-    values = {"name": name, "path": path and str(path), **settings}
-    return Experiment.from_parameters({"name": "x", "task": values}).task
+def task(name, path=None):
+    return Task(name=name, path=path and str(path))
 
 
 def write(path, *rows):
@@ -204,7 +203,7 @@ def packages(tmp_path, monkeypatch):
         text = "".join(f"def {folder.name}{i}(): pass\n" for i in range(n))
         (folder / "a.py").write_text(text + "def same(): pass\n", "utf-8")
         (folder / "sub" / "b.py").write_text(f"def {folder.name}0(): pass\n", "utf-8")  # there already
-    monkeypatch.setattr("sublora.finetune.functions.package_folders", lambda: folders)
+    monkeypatch.setattr("sublora.data.functions.package_folders", lambda: folders)
     return folders
 
 

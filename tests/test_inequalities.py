@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 from scipy.stats import beta, binom
 
-from sublora.bounds.inequalities import (
+from sublora.errors import SubloraError
+from sublora.inequalities.independent import (
     betting,
     betting_grid,
     binary_kl,
@@ -24,7 +25,6 @@ from sublora.bounds.inequalities import (
     log_growth,
     log_wealth,
 )
-from sublora.errors import SubloraError
 
 MEANS = st.floats(0, 1)
 NATS = st.floats(1e-3, 1e4)

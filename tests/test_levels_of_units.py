@@ -4,18 +4,15 @@ import numpy as np
 import pytest
 from tiny import settings, write_texts
 
-from sublora.bounds.certificate import contents, seal, write_certificate
-from sublora.bounds.evaluation import evaluate
-from sublora.bounds.martingale import azuma, azuma_subsampled
-from sublora.bounds.smoothing import loss_range, smoothed_bits
-from sublora.bounds.statements import metric
-from sublora.bounds.subsampling import subsample
-from sublora.bounds.verify import verify
-from sublora.compression import compress, encode
-from sublora.config import ALPHA_GRID, TOP_K, Experiment
-from sublora.data import draw_split, prepare
-from sublora.models import build
-from sublora.training import pretrain
+from sublora.certificate.build import certify
+from sublora.certificate.statements import metric
+from sublora.experiment import ALPHA_GRID, TOP_K, as_experiment
+from sublora.inequalities.martingale import azuma, azuma_subsampled
+from sublora.inequalities.smoothing import loss_range, smoothed_bits
+from sublora.inequalities.subsampling import subsample
+from sublora.problems import TextProblem
+from sublora.run import Run
+from sublora.verification import verify
 
 V = 257
 
@@ -25,27 +22,14 @@ def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("levels")
     bounds = {"levels": ["token", "sequence", "document"], "tokens": 600, "sequences": 90, "documents": 80, "pilot": 0.5}
     values = settings(write_texts(folder / "texts", 500), model__block=16, bounds=bounds)
-    experiment = Experiment.from_parameters(values)
-    store = prepare(experiment.corpus, folder / "corpora")
-    split = draw_split(len(store), experiment.corpus)
-    model = build(experiment.model, experiment.subspace, store.vocab_size)
-    pretrain(model, store, split, experiment, folder)
-    message, _ = compress(model, store, split, experiment, folder)
-    return folder, store, split, experiment, message
+    run = Run(values, folder / "runs")
+    run.certificate = run.certify()
+    return run
 
 
-@pytest.fixture(scope="module")
-def certified(made):
-    folder, store, split, experiment, message = made
-    data = seal(encode(message), store, split, experiment, folder)
-    scores = evaluate(data, store, split, experiment, folder)
-    certificate = contents(data, store, split, experiment, scores)
-    return data, scores, write_certificate(folder / "certificate.json", certificate, {"score": scores.seconds})
-
-
-def test_every_level_metric_and_inequality_is_listed_once(made, certified):
-    _, store, split, _, _ = made
-    found = [(b["level"], b["metric"], b["alpha"], b["assumption"], b["inequality"]) for b in certified[2]["bounds"]]
+def test_every_level_metric_and_inequality_is_listed_once(made):
+    certificate, store, split = made.certificate, made.problem.store, made.problem.split
+    found = [(b.level, b.metric, b.alpha, b.assumption, b.inequality) for b in certificate.statements]
     metrics = [("bpd", alpha) for alpha in ALPHA_GRID] + [(f"top{k}_error", None) for k in TOP_K]
     assert len(TOP_K) == 12 and len(metrics) == 20
     pairs = {
@@ -55,68 +39,59 @@ def test_every_level_metric_and_inequality_is_listed_once(made, certified):
     }
     expected = [(level, *of, *pair) for level, listed in pairs.items() for of in metrics for pair in listed]
     assert sorted(map(str, found)) == sorted(map(str, expected))
-    units = {b["level"]: b["units"] for b in certified[2]["bounds"]}
+    units = {b.level: b.units for b in certificate.statements}
     lengths = store.lengths[split.train]
     assert units == {"token": lengths.sum(), "sequence": (-(-lengths // 16)).sum(), "document": len(split.train)}
-    assert all(b["candidates"] == (1 if b["alpha"] in (None, certified[2]["alpha"]) else 8) for b in certified[2]["bounds"])
+    assert all(b.candidates == (1 if b.alpha in (None, certificate.alpha) else 8) for b in certificate.statements)
 
 
-def test_it_verifies_and_scores_are_taken_from_disk_the_second_time(made, certified, monkeypatch):
-    folder, store, split, experiment, _ = made
-    assert verify(folder / "certificate.json", folder / "corpora") == []
-    kept = sorted(path.name for path in (folder / "scores").iterdir())
+def test_it_verifies_and_scores_are_taken_from_disk_the_second_time(made, monkeypatch):
+    assert verify(made.folder / "certificate.json", made.corpora) == []
+    kept = sorted(path.name for path in (made.folder / "scores").iterdir())
     assert kept == sorted(
         [f"{part}-{level}.safetensors" for part in ("training", "pilot") for level in ("token", "sequence", "document")]
         + ["held-out-document.safetensors", "held-out-sequence.safetensors"]
     )
-    monkeypatch.setattr("sublora.bounds.scoring._looked_at", lambda *_: pytest.fail("scored again"))
-    again = evaluate(certified[0], store, split, experiment, folder)
-    np.testing.assert_array_equal(again.training["token"].expected_bits, certified[1].training["token"].expected_bits)
+    monkeypatch.setattr("sublora.scoring.scores._looked_at", lambda *_: pytest.fail("scored again"))
+    again = made.problem.evaluate(made.message, made.folder)
+    np.testing.assert_array_equal(again.training["token"].expected_bits, made.evaluation.training["token"].expected_bits)
 
 
-def test_azuma_is_its_closed_form_on_tokens_drawn_from_the_whole_stream(made, certified):
-    _, store, split, _, _ = made
-    data, scores, certificate = certified
+def test_azuma_is_its_closed_form_on_tokens_drawn_from_the_whole_stream(made):
+    store, split, data = made.problem.store, made.problem.split, made.message
     N = int(store.lengths[split.train].sum())
-    b = next(b for b in certificate["bounds"] if b["inequality"] == "azuma" and b["alpha"] == 0.1)
-    mean = smoothed_bits(scores.training["token"].log_probability, 0.1, V).mean()
-    assert b["empirical"] == pytest.approx(mean, abs=1e-12) and b["units"] == N and b["pool"] is None
-    expected = azuma_subsampled(mean, 8 * len(data), 0.05, N, 600, b["candidates"], loss_range(0.1, V)[1]).bound
-    assert b["bound"] == pytest.approx(expected + 1e-4, abs=1e-12)
+    (b,) = [b for b in made.certificate.statements if b.inequality == "azuma" and b.alpha == 0.1]
+    mean = smoothed_bits(made.evaluation.training["token"].log_probability, 0.1, V).mean()
+    assert b.empirical == pytest.approx(mean, abs=1e-12) and b.units == N and b.pool is None
+    expected = azuma_subsampled(mean, 8 * len(data), 0.05, N, 600, candidates=b.candidates, width=loss_range(0.1, V)[1]).bound
+    assert b.bound == pytest.approx(expected + 1e-4, abs=1e-12)
     drawn = np.sort(subsample(data, store.sha256, N, 600, purpose="certificate token"))
     stream = np.concatenate([store.document(i) for i in split.train])
     assert drawn[-1] < N == len(stream)
 
 
 def test_with_all_tokens_there_is_no_subsampling_term(made):
-    _, store, split, experiment, message = made
-    changed = experiment.parameters()
-    changed["bounds"] |= {"levels": ["token", "document"], "tokens": None, "documents": None, "sequences": None}
-    whole = Experiment.from_parameters(changed)
-    data = seal(encode(message), store, split, whole)
-    certificate = contents(data, store, split, whole, evaluate(data, store, split, whole))
-    rows = [b for b in certificate["bounds"] if b["inequality"] in ("azuma", "hoeffding")]
-    assert rows and all(b["parts"]["subsampling"] == 0 and b["evaluated"] == b["units"] for b in rows)
-    b = next(b for b in rows if b["inequality"] == "azuma" and b["metric"] == "top1_error")
+    values = made.experiment.parameters()
+    values["bounds"] |= {"levels": ["token", "document"], "tokens": None, "documents": None, "sequences": None}
+    problem = TextProblem(as_experiment(values), made.problem.store, made.problem.split)
+    data = problem.seal(made.draft)
+    statements = certify(problem, data, problem.evaluate(data), {}).statements
+    rows = [b for b in statements if b.inequality in ("azuma", "hoeffding")]
+    assert rows and all(b.parts.subsampling == 0 and b.evaluated == b.units for b in rows)
+    (b,) = [b for b in rows if b.inequality == "azuma" and b.metric == "top1_error"]
     nats = 8 * len(data) * np.log(2) - np.log(0.05)
-    assert b["bound"] == pytest.approx(azuma(b["empirical"], nats, b["units"], 1.0) + 1e-4, abs=1e-12)
-    assert {b["inequality"] for b in certificate["bounds"] if b["assumption"] == "iid"} == {
-        "hoeffding",
-        "kl",
-        "empirical_bernstein",
-        "betting",
-    }
+    assert b.bound == pytest.approx(azuma(b.empirical, nats, b.units, width=1.0) + 1e-4, abs=1e-12)
+    assert {b.inequality for b in statements if b.assumption == "iid"} == {"hoeffding", "kl", "empirical_bernstein", "betting"}
 
 
-def test_held_out_tokens_weigh_the_same_and_documents_do_too(certified):
-    _, scores, certificate = certified
-    values = {(h["level"], h["metric"], h["alpha"]): h for h in certificate["held_out"]}
-    documents = scores.held_out["document"]
+def test_held_out_tokens_weigh_the_same_and_documents_do_too(made):
+    values = {(h.level, h.metric, h.alpha): h for h in made.certificate.held_out}
+    documents = made.evaluation.held_out["document"]
     losses = smoothed_bits(documents.log_probability, 0.1, V)
-    assert values["token", "bpd", 0.1]["value"] == pytest.approx(losses.mean(), abs=1e-12)
-    assert values["token", "bpd", 0.1]["n"] == len(losses)
+    assert values["token", "bpd", 0.1].value == pytest.approx(losses.mean(), abs=1e-12)
+    assert values["token", "bpd", 0.1].n == len(losses)
     means = [losses[a:b].mean() for a, b in zip(documents.offsets[:-1], documents.offsets[1:], strict=True)]
-    assert values["document", "bpd", 0.1]["value"] == pytest.approx(np.mean(means), abs=1e-9)
+    assert values["document", "bpd", 0.1].value == pytest.approx(np.mean(means), abs=1e-9)
     assert len(values) == 60
 
 

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sublora.bounds.inequalities import betting_grid, complexity_nats
-from sublora.bounds.martingale import (
+from sublora.errors import SubloraError
+from sublora.inequalities.independent import betting_grid, complexity_nats
+from sublora.inequalities.martingale import (
     azuma,
     azuma_stopped,
     azuma_subsampled,
@@ -16,13 +17,13 @@ from sublora.bounds.martingale import (
     freedman,
     freedman_subsampled,
 )
-from sublora.bounds.smoothing import loss_range
-from sublora.bounds.subsampling import split_nats, upper_limit
-from sublora.errors import SubloraError
+from sublora.inequalities.smoothing import loss_range
+from sublora.inequalities.subsampling import split_nats, upper_limit
 
 ALPHA, VOCAB = 0.1, 257
 LOW, WIDTH = loss_range(ALPHA, VOCAB)
 GUESS_WIDTH = entropy_guess_width(ALPHA, VOCAB)
+RANGES = {"low": LOW, "width": WIDTH, "guess_width": GUESS_WIDTH}
 
 
 def stream(n, seed=0):
@@ -35,27 +36,27 @@ def stream(n, seed=0):
 
 def test_azuma_by_hand():
     """8 nats, 100 tokens: sqrt(8/200) = 0.2."""
-    assert azuma(3.0, 8.0, 100, 10.0) == pytest.approx(5.0, rel=1e-15)
-    assert azuma(3.0, 1e6, 1, 10.0) > 1000  # not clipped
+    assert azuma(3.0, 8.0, 100, width=10.0) == pytest.approx(5.0, rel=1e-15)
+    assert azuma(3.0, 1e6, 1, width=10.0) > 1000  # not clipped
 
 
 @given(st.floats(0, 20), st.floats(0, 1e5), st.integers(1, 10**8), st.floats(0.1, 30))
 def test_stopped_azuma_is_azuma_at_its_nominal_count_and_above_elsewhere(mean, nats, N, width):
-    plain = azuma(mean, nats, N, width)
-    assert azuma_stopped(mean, nats, N, N, width) == pytest.approx(plain, rel=1e-12)
-    assert azuma_stopped(mean, nats, N, 3 * N, width) >= plain * (1 - 1e-12)
+    plain = azuma(mean, nats, N, width=width)
+    assert azuma_stopped(mean, nats, N, N, width=width) == pytest.approx(plain, rel=1e-12)
+    assert azuma_stopped(mean, nats, N, 3 * N, width=width) >= plain * (1 - 1e-12)
 
 
 def test_stopped_azuma_is_the_formula():
     nats, N, nominal = 50.0, 700, 1000
     rate = math.sqrt(8 * nats / (nominal * WIDTH**2))
     expected = 4.0 + nats / (rate * N) + rate * WIDTH**2 / 8
-    assert azuma_stopped(4.0, nats, N, nominal, WIDTH) == pytest.approx(expected, rel=1e-14)
+    assert azuma_stopped(4.0, nats, N, nominal, width=WIDTH) == pytest.approx(expected, rel=1e-14)
 
 
 def test_subsampled_azuma_is_the_formula():
     N, n, s = 10**6, 10**4, 10**4 / (10**6 + 10**4)
-    parts = azuma_subsampled(4.0, 8000, 0.05, N, n, 9, WIDTH)
+    parts = azuma_subsampled(4.0, 8000, 0.05, N, n, candidates=9, width=WIDTH)
     assert parts.complexity == pytest.approx(
         WIDTH * math.sqrt((8000 * math.log(2) + math.log(1 / (s * 0.05))) / (2 * N)), rel=1e-14
     )
@@ -98,7 +99,7 @@ def test_freedman_is_the_formula(nats):
     grid = betting_grid(5000, nats)
     clipped = np.clip(guesses, LOW + WIDTH - GUESS_WIDTH, LOW + WIDTH)
     assert (clipped > guesses).any()  # the clip is exercised
-    assert freedman(losses, guesses, nats, LOW, WIDTH, GUESS_WIDTH, grid) == pytest.approx(
+    assert freedman(losses, guesses, nats, **RANGES, grid=grid) == pytest.approx(
         freedman_formula(losses, clipped, nats, GUESS_WIDTH, grid), rel=1e-11
     )
 
@@ -106,16 +107,17 @@ def test_freedman_is_the_formula(nats):
 def test_freedman_by_hand():
     """Losses always 0, guess 1/2 of range 1, D = 1/2, one s: 1/2 + (B - N ln(1 + s))/(2 s N)."""
     expected = 0.5 + (3.0 - 20 * math.log(1.5)) / (2 * 0.5 * 20)
-    assert freedman(np.zeros(20), np.full(20, 0.5), 3.0, 0.0, 1.0, 0.5, np.array([0.5])) == pytest.approx(expected)
-    twice = freedman(np.zeros(20), np.full(20, 0.5), 3.0, 0.0, 1.0, 0.5, np.array([0.5, 0.5]))
+    found = freedman(np.zeros(20), np.full(20, 0.5), 3.0, low=0.0, width=1.0, guess_width=0.5, grid=np.array([0.5]))
+    assert found == pytest.approx(expected)
+    twice = freedman(np.zeros(20), np.full(20, 0.5), 3.0, low=0.0, width=1.0, guess_width=0.5, grid=np.array([0.5, 0.5]))
     assert twice == pytest.approx(expected + math.log(2) / 20)  # the choice of s is paid for
 
 
 def test_freedman_gains_where_the_variance_is_small():
     N, nats = 200_000, complexity_nats(4000, 0.05)
     losses, guesses = stream(N)
-    plain = azuma(losses.mean(), nats, N, WIDTH)
-    guessed = freedman(losses, guesses, nats, LOW, WIDTH, GUESS_WIDTH, betting_grid(N, nats))
+    plain = azuma(losses.mean(), nats, N, width=WIDTH)
+    guessed = freedman(losses, guesses, nats, **RANGES, grid=betting_grid(N, nats))
     assert losses.mean() < guessed < losses.mean() + 0.6 * (plain - losses.mean())
 
 
@@ -129,9 +131,9 @@ def test_monotone_in_nats_and_tokens(seed, nats, more):
         mean = losses.mean()
         return np.array(
             [
-                azuma(mean, nats, 300 * copies, WIDTH),
-                azuma_stopped(mean, nats, 300 * copies, 300 * copies, WIDTH),
-                freedman(np.tile(losses, copies), np.tile(guesses, copies), nats, LOW, WIDTH, GUESS_WIDTH, grid),
+                azuma(mean, nats, 300 * copies, width=WIDTH),
+                azuma_stopped(mean, nats, 300 * copies, 300 * copies, width=WIDTH),
+                freedman(np.tile(losses, copies), np.tile(guesses, copies), nats, **RANGES, grid=grid),
             ]
         )
 
@@ -142,7 +144,7 @@ def test_monotone_in_nats_and_tokens(seed, nats, more):
 def test_subsampled_freedman_is_the_formula():
     losses, guesses = stream(400)
     N, bits, A = 5000, 300, 3
-    first, second = split_nats(bits, 0.05, N, 400, A)
+    first, second = split_nats(bits, 0.05, N, 400, candidates=A)
     grid = np.array([0.1, 0.5])
     clipped = np.clip(guesses, LOW + WIDTH - GUESS_WIDTH, LOW + WIDTH)
     expected = []
@@ -152,9 +154,9 @@ def test_subsampled_freedman_is_the_formula():
         assert LOW - 1e-9 <= w.min() and w.max() <= high
         limit = LOW + (high - LOW) * upper_limit(np.clip((w - LOW) / (high - LOW), 0, 1), second + math.log(2))
         expected.append(GUESS_WIDTH * (first + math.log(2)) / (s * N) + limit)
-    found = freedman_subsampled(losses, guesses, bits, 0.05, N, A, LOW, WIDTH, GUESS_WIDTH, grid)
+    found = freedman_subsampled(losses, guesses, bits, 0.05, N, candidates=A, **RANGES, grid=grid)
     assert found == pytest.approx(min(expected), rel=1e-9)
-    assert freedman_subsampled(losses, guesses, bits, 0.05, N, 99, LOW, WIDTH, GUESS_WIDTH, grid) > found
+    assert freedman_subsampled(losses, guesses, bits, 0.05, N, candidates=99, **RANGES, grid=grid) > found
 
 
 @given(st.floats(0, 1), st.floats(0, 1), st.floats(0.001, 0.999))
@@ -174,10 +176,10 @@ def test_subsampled_freedman_lies_above_all_tokens():
     N, n, bits = 100_000, 10_000, 4000
     losses, guesses = stream(N)
     nats = complexity_nats(bits, 0.05)
-    every = freedman(losses, guesses, nats, LOW, WIDTH, GUESS_WIDTH, betting_grid(N, nats))
+    every = freedman(losses, guesses, nats, **RANGES, grid=betting_grid(N, nats))
     drawn = np.random.default_rng(1).choice(N, n, replace=False)
-    some = freedman_subsampled(losses[drawn], guesses[drawn], bits, 0.05, N, 1, LOW, WIDTH, GUESS_WIDTH)
-    simple = azuma_subsampled(losses[drawn].mean(), bits, 0.05, N, n, 1, WIDTH).bound
+    some = freedman_subsampled(losses[drawn], guesses[drawn], bits, 0.05, N, candidates=1, **RANGES)
+    simple = azuma_subsampled(losses[drawn].mean(), bits, 0.05, N, n, candidates=1, width=WIDTH).bound
     assert every < some < simple
 
 
@@ -187,24 +189,24 @@ LOSSES, GUESSES, GRID = np.full(5, 1.0), np.full(5, 2.0), np.array([0.5])
 @pytest.mark.parametrize(
     ("call", "named"),
     [
-        (lambda: azuma(math.nan, 1.0, 10, 1.0), "mean"),
-        (lambda: azuma(1.0, -1.0, 10, 1.0), "nats"),
-        (lambda: azuma(1.0, 1.0, 0, 1.0), "N"),
-        (lambda: azuma(1.0, 1.0, 10, 0.0), "width"),
-        (lambda: azuma_stopped(1.0, 1.0, 10, 0, 1.0), "nominal"),
-        (lambda: azuma_subsampled(1.0, 8, 0.05, 10, 11, 1, 1.0), "n"),
-        (lambda: azuma_subsampled(math.inf, 8, 0.05, 10, 5, 1, 1.0), "mean_n"),
+        (lambda: azuma(math.nan, 1.0, 10, width=1.0), "mean"),
+        (lambda: azuma(1.0, -1.0, 10, width=1.0), "nats"),
+        (lambda: azuma(1.0, 1.0, 0, width=1.0), "N"),
+        (lambda: azuma(1.0, 1.0, 10, width=0.0), "width"),
+        (lambda: azuma_stopped(1.0, 1.0, 10, 0, width=1.0), "nominal"),
+        (lambda: azuma_subsampled(1.0, 8, 0.05, 10, 11, candidates=1, width=1.0), "n"),
+        (lambda: azuma_subsampled(math.inf, 8, 0.05, 10, 5, candidates=1, width=1.0), "mean_n"),
         (lambda: entropy_guess_width(1.0, 257), "alpha"),
-        (lambda: freedman(LOSSES, GUESSES[:4], 1.0, 0.0, 4.0, 4.0, GRID), "guesses"),
-        (lambda: freedman(LOSSES, GUESSES * math.nan, 1.0, 0.0, 4.0, 4.0, GRID), "guesses"),
-        (lambda: freedman(LOSSES * math.nan, GUESSES, 1.0, 0.0, 4.0, 4.0, GRID), "losses"),
-        (lambda: freedman(LOSSES * 9, GUESSES, 1.0, 0.0, 4.0, 4.0, GRID), "losses"),
-        (lambda: freedman(LOSSES, GUESSES, 1.0, 0.0, 4.0, 5.0, GRID), "guess_width"),
-        (lambda: freedman(LOSSES, GUESSES, 1.0, 0.0, 4.0, 0.0, GRID), "guess_width"),
-        (lambda: freedman(LOSSES, GUESSES, 1.0, 0.0, 4.0, 4.0, [1.0]), "bets"),
-        (lambda: freedman([], [], 1.0, 0.0, 4.0, 4.0, GRID), "losses"),
-        (lambda: freedman_subsampled(LOSSES, GUESSES, 8, 0.05, 4, 1, 0.0, 4.0, 4.0), "n"),
-        (lambda: freedman_subsampled(LOSSES, GUESSES, 8, 2.0, 40, 1, 0.0, 4.0, 4.0), "delta"),
+        (lambda: freedman(LOSSES, GUESSES[:4], 1.0, low=0.0, width=4.0, guess_width=4.0, grid=GRID), "guesses"),
+        (lambda: freedman(LOSSES, GUESSES * math.nan, 1.0, low=0.0, width=4.0, guess_width=4.0, grid=GRID), "guesses"),
+        (lambda: freedman(LOSSES * math.nan, GUESSES, 1.0, low=0.0, width=4.0, guess_width=4.0, grid=GRID), "losses"),
+        (lambda: freedman(LOSSES * 9, GUESSES, 1.0, low=0.0, width=4.0, guess_width=4.0, grid=GRID), "losses"),
+        (lambda: freedman(LOSSES, GUESSES, 1.0, low=0.0, width=4.0, guess_width=5.0, grid=GRID), "guess_width"),
+        (lambda: freedman(LOSSES, GUESSES, 1.0, low=0.0, width=4.0, guess_width=0.0, grid=GRID), "guess_width"),
+        (lambda: freedman(LOSSES, GUESSES, 1.0, low=0.0, width=4.0, guess_width=4.0, grid=[1.0]), "bets"),
+        (lambda: freedman([], [], 1.0, low=0.0, width=4.0, guess_width=4.0, grid=GRID), "losses"),
+        (lambda: freedman_subsampled(LOSSES, GUESSES, 8, 0.05, 4, candidates=1, low=0.0, width=4.0, guess_width=4.0), "n"),
+        (lambda: freedman_subsampled(LOSSES, GUESSES, 8, 2.0, 40, candidates=1, low=0.0, width=4.0, guess_width=4.0), "delta"),
     ],
 )
 def test_bad_input_is_named_in_one_line(call, named):

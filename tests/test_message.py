@@ -6,33 +6,28 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sublora import config
-from sublora.compression import (
-    Message,
-    MessageError,
-    decode,
-    decode_symbols,
-    encode,
-    encode_symbols,
-    entropy_bits,
-    published_bits,
-    rebuild,
-)
-from sublora.compression.fields import read_varint, varint
-from sublora.compression.message import FORMAT
+from sublora.compression import shortest
+from sublora.compression.codebooks import pack_codebook
 from sublora.errors import SubloraError
-from sublora.models import PROJECTORS
+from sublora.experiment import ALPHA_GRID, PARAMETRIZATIONS, Gpt, Subspace, as_experiment
+from sublora.message import CODECS, Coded, MessageError, published_bits, with_alpha
+from sublora.message import decode as decode_any
+from sublora.message.frame import prefixed, read_varint, varint
+from sublora.message.hypothesis import RESERVED, refuse_large_model
+from sublora.message.language import FORMAT, Message, decode, encode, rebuild
+from sublora.message.parts import fields
+from sublora.models import PROJECTORS, build
 
-TINY = config.Model(layers=1, heads=2, width=16, block=16)
+TINY = Gpt(layers=1, heads=2, width=16, block=16)
 LIMIT = 10**6
 
 
 @st.composite
 def messages(draw):
-    parametrization = draw(st.sampled_from(config.PARAMETRIZATIONS))
+    parametrization = draw(st.sampled_from(PARAMETRIZATIONS))
     levels = draw(st.integers(2, 40))
     symbols = draw(st.lists(st.integers(0, levels - 1), min_size=1, max_size=300))
-    values = {"parametrization": parametrization, "seed": draw(st.integers(0, 2**28 - 1)), "lora_dropout": 0.0}
+    values = {"parametrization": parametrization, "seed": draw(st.integers(0, 2**35 - 1))}
     structured = parametrization in ("kronecker", "monarch")
     subspace = parametrization in ("sublora", "subspace") or (structured and draw(st.booleans()))
     values["dimension"] = len(symbols) if subspace else None
@@ -42,14 +37,14 @@ def messages(draw):
         values["blocks"] = draw(st.integers(1, 1000))
     if parametrization in ("sublora", "lora"):
         values["rank"] = draw(st.integers(1, 1000))
-        values["lora_alpha"] = float(draw(st.integers(1, 1000)))
+        values["lora_alpha"], values["lora_dropout"] = float(draw(st.integers(1, 1000))), 0.0
     if parametrization not in ("subspace", "full"):
         names = ("q", "k", "v", "proj", "up", "down", "head")
         chosen = draw(st.sets(st.sampled_from(names)))
         values["targets"] = tuple(name for name in names if name in chosen)
     codebook = draw(st.lists(st.floats(-1e4, 1e4, width=16), min_size=levels, max_size=levels, unique=True))
-    alpha = draw(st.sampled_from(config.ALPHA_GRID))
-    return Message(config.Subspace(**values), alpha, np.sort(np.array(codebook, np.float16)), np.array(symbols))
+    alpha = draw(st.sampled_from(ALPHA_GRID))
+    return Message(Subspace(**values), alpha, Coded(np.sort(np.array(codebook, np.float16)), np.array(symbols)))
 
 
 @settings(max_examples=150, deadline=None)
@@ -58,9 +53,10 @@ def test_round_trip(message):
     decoded = decode(encode(message), LIMIT)
     assert decoded.subspace == message.subspace
     assert decoded.alpha == message.alpha
-    np.testing.assert_array_equal(decoded.codebook, message.codebook)
-    np.testing.assert_array_equal(decoded.symbols, message.symbols)
-    np.testing.assert_array_equal(decoded.coordinates, message.codebook.astype(np.float32)[message.symbols])
+    codebook, symbols = message.coded
+    np.testing.assert_array_equal(decoded.coded.codebook, codebook)
+    np.testing.assert_array_equal(decoded.coded.symbols, symbols)
+    np.testing.assert_array_equal(decoded.coded.coordinates, codebook.astype(np.float32)[symbols])
 
 
 @settings(max_examples=60, deadline=None)
@@ -96,10 +92,10 @@ def test_hostile_bytes_with_a_right_length(body):
         message = decode(varint(len(body) + 1) + body, 2000)
     except MessageError:
         return
-    assert 1 <= len(message.symbols) <= 2000
+    assert 1 <= len(message.coded.symbols) <= 2000
 
 
-@given(st.integers(0, 2**28 - 1))
+@given(st.integers(0, 2**35 - 1))
 def test_varint_is_canonical(number):
     coded = varint(number)
     assert read_varint(coded, 0) == (number, len(coded))
@@ -108,91 +104,176 @@ def test_varint_is_canonical(number):
         read_varint(padded, 0)
 
 
-@pytest.mark.parametrize(("size", "levels"), [(961, 5), (1000, 11), (3025, 15), (50_000, 11)])
-def test_payload_is_near_the_entropy(size, levels):
-    random = np.random.default_rng(0)
-    symbols = np.clip(np.round(random.normal(size=size) * levels / 6 + levels / 2), 0, levels - 1).astype(int)
-    payload = encode_symbols(symbols, levels)
-    np.testing.assert_array_equal(decode_symbols(payload, size, levels), symbols)
-    assert 8 * len(payload) <= 1.02 * entropy_bits(symbols) + 64
-
-
-def test_skewed_symbols_cost_less_than_one_bit_each():
-    symbols = np.zeros(10_000, int)
-    symbols[::100] = 1
-    assert 8 * len(encode_symbols(symbols, 2)) < 1.02 * entropy_bits(symbols) + 64 < 1000
+BITS = Coded(np.array([0, 1], np.float16), np.arange(30) % 2)
 
 
 def test_dimension_is_checked_before_decoding():
-    message = Message(config.Subspace(dimension=100), 0.1, np.array([-1, 1], np.float16), np.arange(100) % 2)
-    with pytest.raises(MessageError, match="100 coordinates; the model has at most 99"):
-        decode(encode(message), 99)
+    data = encode(Message(Subspace(dimension=30), 0.1, BITS))
+    with pytest.raises(MessageError, match="30 coordinates; the model has at most 29"):
+        decode(data, 29)
 
 
 @pytest.mark.parametrize(
     ("change", "match"),
     [
         ({"alpha": 0.3}, "alpha 0.3 is not in the grid"),
-        ({"codebook": np.array([1, 1], np.float16)}, "use fewer"),
-        ({"codebook": np.array([1, np.inf], np.float16)}, "use fewer"),
-        ({"subspace": config.Subspace(lora_alpha=1.5)}, "must be an integer"),
-        ({"subspace": config.Subspace(targets=("q", "x"))}, "'x' is none of"),
-        ({"subspace": config.Subspace(seed=2**35)}, "too large"),
+        ({"coded": Coded(np.array([1, 1], np.float16), BITS.symbols)}, "use fewer"),
+        ({"coded": Coded(np.array([1, np.inf], np.float16), BITS.symbols)}, "use fewer"),
+        ({"coded": Coded(np.array([1], np.float16), np.zeros(30, int))}, "one level"),
+        ({"subspace": Subspace(dimension=30, lora_alpha=1.5)}, "must be an integer"),
+        ({"subspace": Subspace(dimension=30, targets=("q", "x"))}, "'x' is none of"),
+        ({"subspace": Subspace.model_construct(dimension=30, seed=2**35)}, "too large"),
     ],
+    ids=str,
 )
 def test_what_the_format_cannot_say(change, match):
-    values = {"subspace": config.Subspace(), "alpha": 0.1, "codebook": np.array([0, 1], np.float16), "symbols": np.array([0, 1])}
     with pytest.raises(SubloraError, match=match):
-        encode(Message(**{**values, **change}))
+        encode(Message(**{"subspace": Subspace(dimension=30), "alpha": 0.1, "coded": BITS, **change}))
+
+
+WEIGHTS = {"lora": {"rank": 2}, "full": {}, "kronecker": {"blocks": 2}, "monarch": {"blocks": 2}}
 
 
 @pytest.mark.parametrize(
-    ("parametrization", "projector", "dimension"),
+    "settings",
     [
-        *(("sublora", name, 40) for name in PROJECTORS if "film" not in name),
-        *(("subspace", name, 40) for name in PROJECTORS if "film" in name),
-        *((name, "kron_qr", None) for name in ("lora", "full", "kronecker", "monarch")),
-        *((name, "kron_qr3", 40) for name in ("subspace", "kronecker", "monarch")),
+        *({"dimension": 40, "projector": name, "rank": 2} for name in PROJECTORS if "film" not in name),
+        *({"parametrization": "subspace", "dimension": 40, "projector": name} for name in (*PROJECTORS[9:], "kron_qr3")),
+        *({"parametrization": name, **more} for name, more in WEIGHTS.items()),
+        *({"parametrization": name, "blocks": 2, "dimension": 40, "projector": "kron_qr3"} for name in ("kronecker", "monarch")),
     ],
+    ids=lambda settings: "-".join(str(value) for value in settings.values()),
 )
-def test_rebuilt_model_is_the_coded_one(parametrization, projector, dimension):
-    from sublora.models import build
-
-    targets = ("q", "v", "proj", "down") if parametrization in ("kronecker", "monarch") else ("q", "v", "head")
-    values = {"rank": 2, "blocks": 2, "lora_dropout": 0.0, "targets": targets}
-    subspace = config.Subspace(parametrization=parametrization, projector=projector, dimension=dimension, **values)
+def test_rebuilt_model_is_the_coded_one(settings):
+    if "rank" in settings:
+        settings = {**settings, "lora_dropout": 0.0}
+    if "blocks" in settings:
+        settings = {**settings, "targets": ("q", "v", "proj", "down")}
+    subspace = Subspace(**settings)
     model = build(TINY, subspace, 20).eval()
-    size = model.coordinates.numel()
-    codebook = np.array([-0.5, 0.25, 1.0], np.float16)
-    symbols = np.random.default_rng(1).integers(0, 3, size)
-    data = encode(Message(subspace, 0.05, codebook, symbols))
-    rebuilt, message = rebuild(data, TINY, 20)
+    symbols = np.random.default_rng(1).integers(0, 3, model.coordinates.numel())
+    coded = Coded(np.array([-0.5, 0.25, 1.0], np.float16), symbols)
+    rebuilt, message = rebuild(encode(Message(subspace, 0.05, coded)), TINY, 20)
     with torch.no_grad():
-        model.coordinates.copy_(torch.from_numpy(codebook.astype(np.float32)[symbols]))
+        model.coordinates.copy_(torch.from_numpy(coded.coordinates))
         tokens = torch.arange(32).view(2, 16) % 20
         torch.testing.assert_close(rebuilt(tokens), model(tokens), rtol=0, atol=0)
     assert message.alpha == 0.05
 
 
-def test_message_that_names_no_layer_is_rejected():
-    for parametrization in ("sublora", "lora", "monarch"):
-        dimension = 30 if parametrization == "sublora" else None
-        nowhere = config.Subspace(parametrization=parametrization, dimension=dimension, targets=())
-        data = encode(Message(nowhere, 0.1, np.array([0, 1], np.float16), np.arange(30) % 2))
-        with pytest.raises(MessageError, match="subspace.targets: empty"):
-            rebuild(data, TINY, 20)
+def test_a_narrow_model_has_a_message_too():
+    """What a parametrization does not use, such as LoRA's default rank, is not held against the model."""
+    narrow, full = Gpt(layers=1, heads=1, width=2, block=4), Subspace(parametrization="full")
+    size = build(narrow, full, 5).coordinates.numel()
+    rebuilt, _ = rebuild(encode(Message(full, 0.1, Coded(BITS.codebook, np.arange(size) % 2))), narrow, 5)
+    assert rebuilt.coordinates.numel() == size
 
 
-def test_message_of_another_architecture_is_rejected():
-    full = config.Subspace(parametrization="full", dimension=None)
-    with pytest.raises(MessageError, match="coordinates"):
-        rebuild(encode(Message(full, 0.1, np.array([0, 1], np.float16), np.zeros(30, int))), TINY, 20)
-    wide = config.Subspace(dimension=2000, rank=1, targets=("q",))
-    with pytest.raises(MessageError, match="does not fit the architecture"):
-        rebuild(encode(Message(wide, 0.1, np.array([0, 1], np.float16), np.zeros(2000, int))), TINY, 20)
+@pytest.mark.parametrize(
+    ("subspace", "size", "says"),
+    [
+        ({"dimension": 30, "targets": ()}, 30, "subspace.targets: empty"),
+        ({"parametrization": "lora", "targets": ()}, 30, "subspace.targets: empty"),
+        ({"parametrization": "monarch", "targets": ()}, 30, "subspace.targets: empty"),
+        ({"parametrization": "full"}, 30, "the message has 30 coordinates, the model "),
+        ({"dimension": 2000, "rank": 1, "targets": ("q",)}, 2000, "does not fit the architecture"),
+        ({"dimension": 30, "rank": 17}, 30, "beyond any use at width 16"),
+        ({"parametrization": "monarch", "blocks": 17}, 30, "beyond any use at width 16"),
+    ],
+    ids=str,
+)
+def test_a_message_that_fits_no_model_of_this_architecture_is_rejected(subspace, size, says):
+    data = encode(Message(Subspace(**subspace), 0.1, Coded(BITS.codebook, np.arange(size) % 2)))
+    with pytest.raises(MessageError, match=says):
+        rebuild(data, TINY, 20)
 
 
 def test_published_count_by_hand():
     """d = 1,000 equally frequent symbols of 4 levels: C = 2,001 + 64 + 40 bits."""
-    message = Message(config.Subspace(dimension=1000), 0.1, np.arange(4).astype(np.float16), np.arange(1000) % 4)
-    assert published_bits(message) == pytest.approx(2105 + 2 * np.log2(2105) + 7)
+    coded = Coded(np.arange(4).astype(np.float16), np.arange(1000) % 4)
+    assert published_bits(coded) == pytest.approx(2105 + 2 * np.log2(2105) + 7)
+
+
+def test_the_parts_of_a_message_add_up():
+    message = Message(Subspace(dimension=1000), 0.1, Coded(np.array([-1, 0, 2], np.float16), np.arange(1000) % 3))
+    data = encode(message)
+    table = fields(data, message)
+    header, codebook, symbols = table["bytes"]
+    assert table["part"].tolist() == ["header", "codebook", "symbols"] and header + codebook + symbols == len(data)
+    assert table["from byte"].tolist() == [0, header, header + codebook] and table["percent"].sum() == pytest.approx(100)
+    assert data[-symbols:] == shortest(message.coded.symbols, message.coded.codebook)[1]
+    assert data[-symbols - codebook : -symbols] == pack_codebook(message.coded.codebook)[1]
+
+
+# --- one decoder for all formats
+
+
+GPT2 = {"model_type": "gpt2", "n_embd": 8, "n_head": 2, "n_layer": 1, "vocab_size": 20, "n_positions": 16}
+KINDS = {
+    "pretrain": {"model": TINY.model_dump()},
+    "finetune": {"model": {"source": "none", "block": 8, "architecture": GPT2}},
+    "round": {"model": {"source": "none", "block": 8, "architecture": GPT2}},
+    "classify": {},
+}
+
+
+def experiment(kind):
+    return as_experiment({"kind": kind, "name": "mine", **KINDS[kind]})
+
+
+def test_every_kind_has_one_format_of_its_own():
+    kinds = [kind for codec in CODECS.values() for kind in codec.kinds]
+    assert len(set(kinds)) == len(kinds) and set(kinds) == {type(experiment(kind)) for kind in KINDS}
+    assert not set(CODECS) & set(RESERVED)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("format", [*CODECS, *RESERVED, 0x00, 0xFF], ids=hex)
+def test_a_format_that_is_not_of_the_kind_is_refused_in_one_line(kind, format):
+    known = experiment(kind)
+    says = "does not belong to an experiment of kind" if format in CODECS else "unknown message format"
+    says = "needs a later version of sublora" if format in RESERVED else says
+    if format in CODECS and isinstance(known, CODECS[format].kinds):
+        says = "message"  # nothing follows the format, so it is cut
+    for call in (decode_any, lambda data, *rest: with_alpha(data, 0.1, *rest)):
+        with pytest.raises(MessageError, match=says) as caught:
+            call(prefixed(bytes([format])), known, 20)
+        assert "\n" not in str(caught.value)
+
+
+def test_decoding_gives_all_that_losses_depend_on():
+    known, subspace = experiment("pretrain"), Subspace(dimension=30, rank=2, seed=9)
+    data = encode(Message(subspace, 0.05, BITS))
+    decoded = decode_any(data, known, 20)
+    assert (decoded.alpha, decoded.base_sha256) == (0.05, None) and not decoded.model.training
+    assert decoded.published_bits == published_bits(BITS)
+    tokens = torch.arange(16)[None] % 20
+    torch.testing.assert_close(decoded.model(tokens), rebuild(data, TINY, 20)[0](tokens), rtol=0, atol=1e-6)
+
+
+def test_another_smoothing_weight_is_the_same_model_of_the_same_length():
+    known, data = experiment("pretrain"), encode(Message(Subspace(dimension=30), 0.05, BITS))
+    for alpha in ALPHA_GRID:
+        other = with_alpha(data, alpha, known, 20)
+        assert len(other) == len(data) and decode(other, LIMIT).alpha == alpha
+        assert with_alpha(other, 0.05, known, 20) == data
+    with pytest.raises(SubloraError, match="alpha 0.3 is not in the grid"):
+        with_alpha(data, 0.3, known, 20)
+
+
+@pytest.mark.parametrize(
+    ("kind", "model", "says"),
+    [
+        ("pretrain", {"layers": 1001}, "^here.model: more than 1,000,000,000 weights or 1,000 layers"),
+        ("pretrain", {"width": 2**17}, "^here.model: more than"),
+        ("round", {"architecture": {**GPT2, "n_embd": 2**17}}, "^here.model: more than"),
+        ("finetune", {"architecture": None}, "^here.model.architecture: missing"),
+        ("round", {"architecture": {**GPT2, "n_layer": 1001}}, "^here.model.architecture: 1,001 layers"),
+    ],
+    ids=str,
+)
+def test_a_model_too_large_to_be_built_for_a_stranger_is_refused(kind, model, says):
+    values = experiment(kind).parameters()
+    refuse_large_model("here", experiment(kind), 20)
+    with pytest.raises(SubloraError, match=says):
+        refuse_large_model("here", as_experiment({**values, "model": {**values["model"], **model}}), 20)

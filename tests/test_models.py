@@ -4,12 +4,13 @@ import pytest
 import torch
 from torch import nn
 
-from sublora import config
 from sublora.errors import SubloraError
-from sublora.models import GPT, Identity, Kronecker, Subspace, build, initial_weights_sha256, model_weights
+from sublora.experiment import Gpt, Pretrained
+from sublora.experiment import Subspace as SubspaceSettings
+from sublora.models import GPT, Kronecker, Subspace, base_model, base_sha256, build, model_weights, parametrize
 from sublora.models.lora import add_lora
 
-TINY = config.Model(layers=2, heads=2, width=16, block=12)
+TINY = Gpt(layers=2, heads=2, width=16, block=12)
 TOKENS = torch.arange(24).view(2, 12) % 9
 
 
@@ -26,10 +27,10 @@ def test_gpt_predicts_from_the_past_alone():
 
 def test_initial_weights_are_a_function_of_the_seed_alone():
     torch.manual_seed(1)
-    first = initial_weights_sha256(TINY, 9)
+    first = base_sha256(base_model(TINY, 9))
     torch.manual_seed(2)
-    assert initial_weights_sha256(TINY, 9) == first
-    assert initial_weights_sha256(TINY.model_copy(update={"seed": 1}), 9) != first
+    assert base_sha256(base_model(TINY, 9)) == first
+    assert base_sha256(base_model(TINY.model_copy(update={"seed": 1}), 9)) != first
 
 
 def test_model_weights_is_a_count_that_is_never_too_small():
@@ -40,42 +41,48 @@ def test_model_weights_is_a_count_that_is_never_too_small():
 def test_lora_starts_as_the_model_itself():
     gpt = GPT(TINY, 9).eval()
     before = gpt(TOKENS)
-    names = add_lora(gpt, 2, 32.0, 0.1, ("q", "v", "head"), seed=5)
+    names = add_lora(gpt, rank=2, alpha=32.0, dropout=0.1, targets=("q", "v", "head"), seed=5)
     torch.testing.assert_close(gpt.eval()(TOKENS), before)
     assert len(names) == 2 * (2 + 2 + 1)
     again = GPT(TINY, 9)
-    add_lora(again, 2, 32.0, 0.1, ("q", "v", "head"), seed=5)
+    add_lora(again, rank=2, alpha=32.0, dropout=0.1, targets=("q", "v", "head"), seed=5)
     for (name, p), (other, q) in zip(gpt.named_parameters(), again.named_parameters(), strict=True):
         assert name == other and torch.equal(p, q)
 
 
-def test_unknown_lora_target_is_named():
-    with pytest.raises(SubloraError, match="no layer is named 'c_attn'; there are"):
-        add_lora(GPT(TINY, 9), 2, 32.0, 0.0, ("q", "c_attn"), seed=0)
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"dimension": 100_000}, r"^subspace.dimension 100,000 exceeds the .* trainable weights; lower it"),
+        ({"dimension": 9, "targets": ()}, "^subspace.targets: empty; sublora needs at least one layer"),
+        ({"parametrization": "monarch", "targets": ()}, "^subspace.targets: empty; monarch needs at least one layer"),
+        ({"dimension": 9, "targets": ("q", "c_attn")}, "^subspace.targets: no layer is named 'c_attn'; there are"),
+        ({"parametrization": "kronecker", "blocks": 1}, "at least 2 factors, not 1"),
+    ],
+    ids=str,
+)
+def test_a_parametrization_that_does_not_fit_is_refused(settings, says):
+    with pytest.raises(SubloraError, match=says):
+        build(TINY, SubspaceSettings(**settings), 9)
 
 
-@pytest.mark.parametrize(("weights", "coordinates"), [(100, 25), (97, 23), (400, 1), (50, 50)])
-def test_kronecker_is_seeded_and_linear(weights, coordinates):
-    projector = Kronecker(weights, coordinates, seed=3)
-    matrix = torch.stack([projector.matvec(row) for row in torch.eye(coordinates)], dim=1)
-    assert matrix.shape == (weights, coordinates)
-    w = torch.randn(coordinates)
-    torch.testing.assert_close(projector.matvec(w), matrix @ w)
-    torch.testing.assert_close(Kronecker(weights, coordinates, seed=3).matvec(w), projector.matvec(w), rtol=0, atol=0)
-    assert not torch.allclose(Kronecker(weights, coordinates, seed=4).matvec(w), projector.matvec(w))
+PRETRAINED = Pretrained(source="elsewhere", block=12)
 
 
-def test_kronecker_columns_are_orthonormal_where_nothing_is_cut():
-    projector = Kronecker(400, 49, seed=0)
-    matrix = torch.stack([projector.matvec(row) for row in torch.eye(49)], dim=1)
-    torch.testing.assert_close(matrix.T @ matrix, torch.eye(49), atol=1e-5, rtol=0)
+@pytest.mark.parametrize("parametrization", ["sublora", "lora", "kronecker", "monarch"])
+def test_a_pretrained_model_takes_subspace_and_full_alone(parametrization):
+    dimension = 9 if parametrization == "sublora" else None
+    with pytest.raises(SubloraError, match=f"a pretrained model takes subspace or full, not {parametrization}"):
+        parametrize(GPT(TINY, 9), PRETRAINED, SubspaceSettings(parametrization=parametrization, dimension=dimension))
 
 
-def test_dimension_beyond_the_weights_is_refused():
-    with pytest.raises(ValueError, match="d = 11 must be between 1 and the 10"):
-        Kronecker(10, 11, seed=0)
-    with pytest.raises(SubloraError, match=r"subspace.dimension 100,000 exceeds the .* trainable weights; lower it"):
-        build(TINY, config.Subspace(dimension=100_000), 9)
+@pytest.mark.parametrize("dimension", [50, None])
+def test_parametrizing_leaves_the_base_model_as_it_is(dimension):
+    """Whatever the base: its weights are those at coordinates zero."""
+    base, parametrization = GPT(TINY, 9).eval(), "full" if dimension is None else "subspace"
+    model = parametrize(base, PRETRAINED, SubspaceSettings(parametrization=parametrization, dimension=dimension)).eval()
+    assert base_sha256(model.module) == base_sha256(GPT(TINY, 9))
+    torch.testing.assert_close(model(TOKENS), GPT(TINY, 9).eval()(TOKENS))
 
 
 def test_subspace_wraps_any_module_and_alters_none():
@@ -101,7 +108,7 @@ def test_subspace_wraps_any_module_and_alters_none():
 
 
 def test_materialized_is_the_same_function():
-    model = build(TINY, config.Subspace(dimension=50, rank=2), 9).eval()
+    model = build(TINY, SubspaceSettings(dimension=50, rank=2), 9).eval()
     with torch.no_grad():
         model.coordinates.normal_()
         expected = model(TOKENS)
@@ -109,17 +116,22 @@ def test_materialized_is_the_same_function():
         assert not torch.allclose(expected, GPT(TINY, 9).eval()(TOKENS))
 
 
-def test_four_parametrizations_by_one_switch():
-    sizes = {}
-    for parametrization in ("sublora", "lora", "subspace", "full"):
-        dimension = 50 if parametrization in ("sublora", "subspace") else None
-        model = build(TINY, config.Subspace(parametrization=parametrization, dimension=dimension, rank=2), 9)
-        sizes[parametrization] = model.projector.shape
-    lora = 2 * 2 * 2 * (16 + 16) + 2 * (16 + 9)
-    full = sum(p.numel() for p in GPT(TINY, 9).parameters())
-    assert sizes == {"sublora": (lora, 50), "lora": (lora, lora), "subspace": (full, 50), "full": (full, full)}
+LORA, FULL = 2 * 2 * 2 * (16 + 16) + 2 * (16 + 9), sum(p.numel() for p in GPT(TINY, 9).parameters())
+KRONECKER, MONARCH = 4 * (4 * 4 + 4 * 4), 4 * (2 * 4 * 4 * 4)  # two layers of q and v: two factors, or four blocks on each side
 
 
-def test_identity_is_the_identity():
-    w = torch.randn(7)
-    assert Identity(7).matvec(w) is w
+@pytest.mark.parametrize(
+    ("settings", "shape"),
+    [
+        ({"dimension": 50, "rank": 2}, (LORA, 50)),
+        ({"parametrization": "lora", "rank": 2}, (LORA, LORA)),
+        ({"parametrization": "subspace", "dimension": 50}, (FULL, 50)),
+        ({"parametrization": "full"}, (FULL, FULL)),
+        ({"parametrization": "kronecker", "targets": ("q", "v"), "blocks": 2}, (KRONECKER, KRONECKER)),
+        ({"parametrization": "monarch", "targets": ("q", "v"), "blocks": 4}, (MONARCH, MONARCH)),
+        ({"parametrization": "monarch", "targets": ("q", "v"), "blocks": 4, "dimension": 50}, (MONARCH, 50)),
+    ],
+    ids=str,
+)
+def test_all_parametrizations_by_one_switch(settings, shape):
+    assert build(TINY, SubspaceSettings(**settings), 9).projector.shape == shape

@@ -5,10 +5,10 @@ import re
 
 import nbformat
 import pytest
-import yaml
 from tiny import HOME, NOTEBOOKS
 
-from sublora.config import Experiment
+from sublora.experiment import as_experiment, load_experiments
+from sublora.experiment.params import read_yaml
 
 CHECKED = "# NBVAL_CHECK_OUTPUT"
 
@@ -44,29 +44,22 @@ def defaults(path):
     return {line.targets[0].id: ast.literal_eval(line.value) for line in ast.parse(tagged.source).body}
 
 
-def experiment_of(values, path):
-    alone = {"notebooks": [path.stem]} if path.stem in ("glue", "pretrained") else {}
-    return Experiment.from_parameters({**values, **alone}, path.name)
-
-
 def test_the_first_cell_after_the_parameters_enters_the_study(path):
     first, second, *_ = code(path)
     assert "parameters" in first.metadata["tags"]
     assert "\nenter_study();" in second.source
 
 
-def test_defaults_are_a_valid_experiment_of_the_settings_that_a_params_file_has(path):
+def test_defaults_are_a_valid_experiment_that_needs_no_network(path):
     values = defaults(path)
     assert values.pop("runs") == "runs"
-    experiment = experiment_of(values, path)
-    assert experiment.name == {"glue": "demo-glue", "pretrained": "demo-pretrained"}.get(path.stem, "demo")
-    assert values.keys() <= Experiment.model_fields.keys()
-
-
-def test_defaults_need_no_file(path):
-    experiment = experiment_of({key: value for key, value in defaults(path).items() if key != "runs"}, path)
-    assert (experiment.corpus.source, experiment.corpus.path) == ("python-stdlib", None)
-    assert experiment.task is None or (experiment.task.name, experiment.task.path) == ("functions", None)
+    experiment = as_experiment(values, path.name)
+    assert values.keys() == experiment.parameters().keys() - {"notebooks"}, "each group is stated, so that papermill can replace it"
+    assert experiment.name == {"classify": "demo-glue", "round": "demo-pretrained"}.get(experiment.kind, "demo")
+    if experiment.kind == "classify":
+        assert (experiment.task.name, experiment.task.path) == ("functions", None)
+    else:
+        assert (experiment.corpus.source, experiment.corpus.path) == ("python-stdlib", None)
 
 
 def test_papermill_with_a_params_file_means_what_the_command_means(path):
@@ -74,9 +67,16 @@ def test_papermill_with_a_params_file_means_what_the_command_means(path):
     values = defaults(path)
     del values["runs"]
     for file in sorted((HOME / "params").rglob("*.yaml")):
-        stated = yaml.safe_load(file.read_text("utf-8"))
-        experiment = Experiment.from_file(file)
-        if path.stem in experiment.notebooks:
-            for group in values.keys() - stated.keys():
-                given = Experiment.from_parameters({**stated, group: values[group]})
-                assert getattr(given, group) == getattr(experiment, group), f"{file}: state the group {group}"
+        stated = read_yaml(file.read_text("utf-8"))
+        for experiment in load_experiments(file):
+            if path.stem in experiment.notebooks:
+                assert stated.get("kind") == experiment.kind, f"{file}: state the kind"
+                for group in values.keys() - stated.keys():
+                    given = as_experiment({**experiment.parameters(), group: values[group]})
+                    assert getattr(given, group) == getattr(experiment, group), f"{file}: state the group {group}"
+
+
+def test_its_kind_of_experiment_runs_it(path):
+    """The notebooks of a run are those that `sublora run` executes for that kind; the others are for looking on."""
+    experiment = as_experiment({key: value for key, value in defaults(path).items() if key != "runs"})
+    assert (path.stem in experiment.notebooks) == (path.stem not in ("compression", "explore"))

@@ -1,15 +1,14 @@
 """Models trained elsewhere, from a folder of `transformers` to a certificate that needs the folder no more."""
 
-import base64
 import json
 import shutil
 
 import pytest
-import tiny
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import NOTEBOOKS, write_params, write_texts
+from tiny_models import record_requests
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from tokenizers.decoders import ByteLevel
 from transformers import (
@@ -25,17 +24,17 @@ from transformers import (
 )
 
 from sublora import pipeline
-from sublora.bounds.certificate import write_certificate
-from sublora.bounds.format import load_certificate, message_of
-from sublora.bounds.optimize import optimize_run
-from sublora.bounds.verify import verify
-from sublora.compression import MessageError, decode_model, with_alpha
-from sublora.compression.whole import quantize_whole
-from sublora.config import ALPHA_GRID, Experiment
+from sublora.certificate.schema import digest, load_certificate
 from sublora.data import get_tokenizer, prepare
 from sublora.errors import SubloraError
+from sublora.experiment import Corpus, as_experiment
+from sublora.message import MessageError, decode, with_alpha
+from sublora.message.whole import quantize_whole
 from sublora.models.pretrained import Causal, architecture, blank_causal, causal_weights, load_causal
-from sublora.sampling import load_model, sample_text
+from sublora.run import Run
+from sublora.sampling import load
+from sublora.search import search_run
+from sublora.verification import verify
 
 GPT2 = {"vocab_size": 300, "n_layer": 2, "n_embd": 16, "n_head": 2, "n_positions": 32, "bos_token_id": 0, "eos_token_id": 0}
 
@@ -64,17 +63,38 @@ def elsewhere(tmp_path_factory):
     return folder
 
 
-def experiment_values(folder, model="gpt2", **changes):
-    return tiny.settings(
-        folder / "texts",
-        name=model,
-        notebooks=["pretrained"],
-        corpus__tokenizer=str(folder / "tokenizer"),
-        model={"block": 16},
-        pretrained={"source": str(folder / model), "bits": [3, 5], "scales": ["tensor", "row"]},
-        bounds={"levels": ["token", "document"], "tokens": 300, "documents": 60, "held_out_documents": 30},
-        **changes,
-    )
+def values_of(folder, model="gpt2", kind="round"):
+    """The settings of an experiment with one of these models."""
+    groups = {
+        "round": {"rounding": {"bits": [3, 5], "scales": ["tensor", "row"]}},
+        "finetune": {
+            "subspace": {"parametrization": "subspace", "dimension": 12},
+            "training": {"steps": 4, "batch": 4, "precision": "no"},
+            "compression": {"levels": 3},
+        },
+    }
+    return {
+        "kind": kind,
+        "name": model,
+        "corpus": {"source": "text", "path": str(folder / "texts"), "tokenizer": str(folder / "tokenizer"), "train": 0.6},
+        "model": {"source": str(folder / model), "block": 16},
+        "bounds": {"levels": ["token", "document"], "tokens": 300, "documents": 60, "pilot": 0.5, "held_out_documents": 30},
+        **groups[kind],
+    }
+
+
+def write(certificate, path):
+    """Its data as a file with a fresh digest."""
+    path.write_text(json.dumps({**certificate, "certificate_sha256": digest(certificate)}, indent=1) + "\n", "utf-8")
+    return path
+
+
+def refusal(call, *arguments):
+    """The one line of the error that a call raises."""
+    with pytest.raises(SubloraError) as caught:
+        call(*arguments)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
 
 
 @pytest.fixture(scope="module")
@@ -83,98 +103,95 @@ def certified(elsewhere, tmp_path_factory):
     away = tmp_path_factory.mktemp("away")
     for part in ("texts", "tokenizer", "gpt2"):
         shutil.copytree(elsewhere / part, away / part)
-    runs = away / "runs"
-    folder = pipeline.run(write_params(away / "params.yaml", experiment_values(away)), runs, NOTEBOOKS)
+    run = Run(values_of(away), away / "runs")
+    run.certify()
     shutil.rmtree(away / "gpt2")
-    return folder / "certificate.json", runs / "corpora"
+    return run.folder / "certificate.json", run.corpora
 
 
-def test_a_certificate_holds_its_model_and_is_verified_without_the_source(certified):
-    path, corpora = certified
-    certificate = load_certificate(path)
-    assert verify(path, corpora) == []
-    assert certificate["public"]["architecture"]["model_type"] == "gpt2"
-    experiment = Experiment.from_parameters(certificate["params"])
-    decoded = decode_model(message_of(certificate), experiment, certificate["corpus"]["vocab_size"])
-    assert decoded.alpha == certificate["alpha"] and decoded.published_bits > certificate["message_bits"]
-    assert {bound["level"] for bound in certificate["bounds"]} == {"token", "document"}
-    assert certificate["environment"]["seconds"].keys() == {"quantize", "score"}
+@pytest.fixture
+def certificate(certified):
+    return load_certificate(certified[0])
 
 
-def test_the_way_with_the_smallest_promise_is_in_the_message(certified):
-    path, corpora = certified
-    data = message_of(load_certificate(path))
-    sizes = {parts.name for parts in (path.parent / "ways").iterdir()}
-    assert sizes == {"3-tensor", "3-row", "5-tensor", "5-row"}
-    bits, rows = data[3] & 15, bool(data[3] & 16)
-    assert data[2] == 0x57 and bits in (3, 5) and isinstance(rows, bool)
-    assert bits == 3, "an untrained model is not worth more bits"
+def test_a_certificate_holds_its_model_and_is_verified_without_the_source(certified, certificate):
+    assert verify(*certified) == []
+    assert certificate.params["model"]["architecture"]["model_type"] == "gpt2"
+    decoded = decode(certificate.message_bytes, as_experiment(certificate.params), certificate.corpus.vocab_size)
+    assert decoded.alpha == certificate.alpha and decoded.published_bits > certificate.message_bits
+    assert {bound.level for bound in certificate.statements} == {"token", "document"}
+    assert certificate.environment.seconds.keys() == {"quantize", "score"}
+
+
+def test_the_way_with_the_smallest_promise_is_in_the_message(certified, elsewhere, tmp_path):
+    assert {way.name for way in (certified[0].parent / "ways").iterdir()} == {"3-tensor", "3-row", "5-tensor", "5-row"}
+    run = Run(values_of(elsewhere), tmp_path)
+    table = run.compress()
+    best = table.loc[table["bound"].idxmin()]
+    assert run.model is None and len(table) == 4 and 8 * len(run.draft) == best["message_bits"]
+    format, settings = run.draft[2:4]
+    assert (format, settings & 15, bool(settings & 16)) == (0x57, best["bits"], best["scales"] == "row")
+    assert best["bits"] == 3, "an untrained model is not worth more bits"
 
 
 def test_it_speaks(certified):
-    model, tokenizer = load_model(certified[0])
-    text = sample_text(model, tokenizer, "one", 40, smoothing=0.0, seed=1)
-    assert text.startswith("one") and len(tokenizer.encode(text)) > 16, "more than fits a window"
+    model = load(certified[0])
+    text = model.generate("one", 40, seed=1)
+    assert text.startswith("one") and len(model.tokenizer.encode(text)) > 16, "more than fits a window"
+    assert 1 < model.bits(text) < 20 * (1 + len(model.tokenizer.encode(text)))
 
 
 def test_optimize_says_what_it_does_not_do(elsewhere, tmp_path):
-    with pytest.raises(SubloraError, match="list more pretrained.bits"):
-        optimize_run(Experiment.from_parameters(experiment_values(elsewhere)), tmp_path, ["kmeans"], [5])
+    assert "not kind 'round'" in refusal(search_run, as_experiment(values_of(elsewhere)), tmp_path, ["kmeans"], [5])
 
 
 def test_a_finished_run_is_kept_until_the_source_changes(elsewhere, tmp_path, capsys):
     shutil.copytree(elsewhere, tmp_path / "copy")
-    params = write_params(tmp_path / "params.yaml", experiment_values(tmp_path / "copy", model="llama"))
+    params = write_params(tmp_path / "params.yaml", values_of(tmp_path / "copy", "llama"))
     for _ in range(2):
-        folder = pipeline.run(params, tmp_path / "runs", NOTEBOOKS)
+        (folder,) = pipeline.run(params, tmp_path / "runs", NOTEBOOKS)
     assert "pretrained: finished before, kept" in capsys.readouterr().out
     first = load_certificate(folder / "certificate.json")
     torch.manual_seed(1)
     other = LlamaForCausalLM(LlamaForCausalLM.from_pretrained(elsewhere / "llama").config)
     other.save_pretrained(tmp_path / "copy" / "llama")
-    pipeline.run(params, tmp_path / "runs", NOTEBOOKS)
+    assert list(pipeline.run(params, tmp_path / "runs", NOTEBOOKS)) == [folder]
     assert "finished before" not in capsys.readouterr().out
-    assert load_certificate(folder / "certificate.json")["message_sha256"] != first["message_sha256"]
+    assert load_certificate(folder / "certificate.json").message_sha256 != first.message_sha256
 
 
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (lambda c: c["params"]["pretrained"]["architecture"].update(activation_function="relu"), "bounds["),
-        (lambda c: c["params"]["pretrained"]["architecture"].update(n_embd=32), "message: "),
-        (lambda c: c["params"]["model"].update(block=8), "bounds["),
+        ({"activation_function": "relu"}, "bounds["),
+        ({"n_embd": 32}, "message: "),
+        ({"block": 8}, "bounds["),
     ],
 )
-def test_another_architecture_is_not_verified(certified, tmp_path, change, says):
-    path, corpora = certified
-    certificate = load_certificate(path)
-    change(certificate)
-    other = tmp_path / "certificate.json"
-    other.write_text(json.dumps(certificate, indent=1) + "\n")
-    assert any(line.startswith(says) for line in verify(other, corpora))
+def test_another_architecture_is_not_verified(certified, certificate, tmp_path, change, says):
+    data = certificate.data()
+    model = data["params"]["model"]
+    (model if "block" in change else model["architecture"]).update(change)
+    assert any(line.startswith(says) for line in verify(write(data, tmp_path / "certificate.json"), certified[1]))
 
 
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (lambda p: p.update(architecture=None), "params.pretrained.architecture: missing"),
-        (lambda p: p["architecture"].update(n_layer=10**9), "1,000,000,000 layers"),
-        (lambda p: p["architecture"].update(vocab_size=10**11), "more than 1,000,000,000 weights"),
-        (lambda p: p["architecture"].update(model_type="t5"), "type 't5' is none of apertus, .*, gpt2"),
-        (lambda p: p["architecture"].pop("model_type"), "type None is none of"),
-        (lambda p: p["architecture"].update(model_type=["gpt2"]), "is none of"),
-        (lambda p: p["architecture"].update(n_head=7), "no configuration of a causal model"),
+        (None, "params.model.architecture: missing"),
+        ({"n_layer": 10**9}, "1,000,000,000 layers"),
+        ({"vocab_size": 10**11}, "more than 1,000,000,000 weights"),
+        ({"model_type": "t5"}, "type 't5' is none of apertus, "),
+        ({"model_type": None}, "type None is none of"),
+        ({"model_type": ["gpt2"]}, "is none of"),
+        ({"n_head": 7}, "no configuration of a causal model"),
     ],
 )
-def test_a_strangers_architecture_is_refused_in_one_line(certified, tmp_path, change, says):
-    path, corpora = certified
-    certificate = load_certificate(path)
-    change(certificate["params"]["pretrained"])
-    other = tmp_path / "certificate.json"
-    other.write_text(json.dumps(certificate, indent=1) + "\n")
-    with pytest.raises(SubloraError, match=says) as caught:
-        verify(other, corpora)
-    assert "\n" not in str(caught.value)
+def test_a_strangers_architecture_is_refused_in_one_line(certified, certificate, tmp_path, change, says):
+    data = certificate.data()
+    model = data["params"]["model"]
+    model["architecture"] = None if change is None else {**model["architecture"], **change}
+    assert says in refusal(verify, write(data, tmp_path / "certificate.json"), certified[1])
 
 
 NUMBERS = (0, 1, -1, 3, 7, 33, 1000, 10**9, 2**63, 0.5, -1.5, 1e308)
@@ -188,19 +205,18 @@ def test_any_change_to_an_architecture_is_refused_or_computed(elsewhere, data):
     values = architecture(model)
     for key in data.draw(st.lists(st.sampled_from(sorted(values)), min_size=1, max_size=3)):
         values[key] = data.draw(st.sampled_from(VALUES))
-    experiment = experiment_values(elsewhere)
-    experiment["pretrained"]["architecture"] = values
+    experiment = values_of(elsewhere)
+    experiment["model"]["architecture"] = values
     try:
-        decoded = decode_model(quantize_whole(model, 4, 0.1), Experiment.from_parameters(experiment), 280)
+        decoded = decode(quantize_whole(model, 4, 0.1), as_experiment(experiment), 280)
     except SubloraError as error:
         assert "\n" not in str(error)
     else:
         assert decoded.model(torch.zeros(2, 16, dtype=torch.long)).shape == (2, 16, 280)
 
 
-def test_a_strangers_configuration_names_no_code_and_no_kernels(certified):
-    certificate = load_certificate(certified[0])
-    values = dict(certificate["params"]["pretrained"]["architecture"])
+def test_a_strangers_configuration_names_no_code_and_no_kernels(certificate):
+    values = certificate.params["model"]["architecture"]
     hostile = {
         "attn_implementation": "stranger/kernel",
         "_attn_implementation": "stranger/kernel",
@@ -219,6 +235,54 @@ def test_a_strangers_choice_of_tokenizer_is_not_read(certified, tmp_path):
         verify(certified[0], tmp_path)
 
 
+# --- fine-tuned in a subspace of all weights
+
+
+@pytest.fixture(scope="module")
+def finetuned(elsewhere, tmp_path_factory):
+    """A run whose model, a folder of its own, is fine-tuned."""
+    away = tmp_path_factory.mktemp("finetuned")
+    for part in ("texts", "tokenizer", "gpt2", "llama"):
+        shutil.copytree(elsewhere / part, away / part)
+    torch.manual_seed(1)
+    GPT2LMHeadModel(GPT2Config(**GPT2)).save_pretrained(away / "retrained")
+    run = Run(values_of(away, kind="finetune"), away / "runs")
+    run.certify()
+    return run
+
+
+def test_a_fine_tuned_model_is_a_short_message_on_top_of_its_base(finetuned, elsewhere):
+    path = finetuned.folder / "certificate.json"
+    stated = load_certificate(path)
+    assert verify(path, finetuned.corpora) == []
+    assert stated.params["model"]["architecture"]["n_embd"] == 16 and stated.message_bits < 300
+    assert finetuned.message[1] == 0x52 and len(finetuned.model.coordinates) == 12
+    tokens, base = torch.arange(16)[None], load_causal(str(elsewhere / "gpt2"), 280, 16)
+    with torch.no_grad():
+        decoded = decode(finetuned.message, finetuned.experiment, 280).model(tokens)
+        torch.testing.assert_close(decoded, base(tokens), atol=2, rtol=0)
+        assert not torch.allclose(decoded, base(tokens))
+    assert load(path).generate("one", 5).startswith("one")
+
+
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [("retrained", "sha256"), ("llama", "another"), ("none", "cannot load"), ("owner/name", "cannot load")],
+)
+def test_another_base_or_none_is_named_and_nothing_is_downloaded(finetuned, tmp_path, monkeypatch, source, says):
+    asked = record_requests(monkeypatch, source)
+    data = load_certificate(finetuned.folder / "certificate.json").data()
+    data["params"]["model"]["source"] = source if "/" in source else str(finetuned.folder.parents[1] / source)
+    assert says in refusal(verify, write(data, tmp_path / "certificate.json"), finetuned.corpora)
+    assert asked == []
+
+
+def test_a_run_asks_the_hub(monkeypatch):
+    asked = record_requests(monkeypatch, "owner/name")
+    assert "cannot load 'owner/name'" in refusal(load_causal, "owner/name", 280, 16)
+    assert asked
+
+
 def test_every_family_gives_the_logits_of_transformers(elsewhere):
     tokens = torch.arange(16)[None]
     for name, kind in (("gpt2", GPT2LMHeadModel), ("llama", LlamaForCausalLM)):
@@ -230,19 +294,18 @@ def test_every_family_gives_the_logits_of_transformers(elsewhere):
         assert weights <= causal_weights(architecture(model)) <= weights + 32 * 32, "with its masks and tables"
 
 
-def test_models_that_see_what_they_predict_are_refused(elsewhere, certified):
+def test_models_that_see_what_they_predict_are_refused(elsewhere):
     with pytest.raises(SubloraError, match="type 'bert' is none of"):
         load_causal(str(elsewhere / "bert"), 280, 16)
-    with pytest.raises(SubloraError, match="no causal language model"):
+    with pytest.raises(SubloraError, match="not a causal language model"):
         load_causal(str(elsewhere / "seeing"), 280, 16)
     seeing = Causal(Gemma3ForCausalLM.from_pretrained(elsewhere / "seeing"), 280, 16)
-    values = load_certificate(certified[0])["params"]
-    values["pretrained"]["architecture"] = architecture(seeing)
-    data = quantize_whole(seeing, 8, 0.1)
-    with pytest.raises(SubloraError, match="no causal language model"):
-        decode_model(data, Experiment.from_parameters(values), 280)
-    values["pretrained"]["architecture"] |= {"use_bidirectional_attention": False}
-    assert decode_model(data, Experiment.from_parameters(values), 280).alpha == 0.1
+    values, data = values_of(elsewhere), quantize_whole(seeing, 8, 0.1)
+    values["model"]["architecture"] = architecture(seeing)
+    with pytest.raises(SubloraError, match="not a causal language model"):
+        decode(data, as_experiment(values), 280)
+    values["model"]["architecture"] |= {"use_bidirectional_attention": False}
+    assert decode(data, as_experiment(values), 280).alpha == 0.1
 
 
 KINDS = {"seeing": Gemma3ForCausalLM, "bert": BertLMHeadModel, "llama": LlamaForCausalLM}
@@ -254,15 +317,15 @@ def test_looking_ahead_is_noticed_by_trying(elsewhere, folder, kind):
     if folder == "llama":
         model.check_causal()
     else:
-        with pytest.raises(SubloraError, match="no causal language model"):
+        with pytest.raises(SubloraError, match="not a causal language model"):
             model.check_causal()
 
 
-def test_a_short_message_of_a_large_model_is_refused(certified):
-    values = load_certificate(certified[0])["params"]
-    values["pretrained"]["architecture"] |= {"vocab_size": 10**6}
+def test_a_short_message_of_a_large_model_is_refused(certificate):
+    values = certificate.data()["params"]
+    values["model"]["architecture"] |= {"vocab_size": 10**6}
     with pytest.raises(MessageError, match="too few for this architecture"):
-        decode_model(message_of(load_certificate(certified[0])), Experiment.from_parameters(values), 280)
+        decode(certificate.message_bytes, as_experiment(values), 280)
 
 
 def test_what_is_learnt_and_no_parameter_is_named(elsewhere, monkeypatch):
@@ -273,36 +336,30 @@ def test_what_is_learnt_and_no_parameter_is_named(elsewhere, monkeypatch):
         load_causal("x.bin", 280, 16)
 
 
-def test_models_that_do_not_fit_are_named(elsewhere, tmp_path):
-    for name, vocabulary, block, says in (
+@pytest.mark.parametrize(
+    ("name", "vocabulary", "block", "says"),
+    [
         ("gpt2", 301, 16, "it has 301 tokens, the model 300"),
         ("gpt2", 280, 64, "model.block: 64 tokens, but the pretrained model reads 32"),
         ("none", 280, 16, "cannot load"),
-    ):
-        with pytest.raises(SubloraError, match=says) as caught:
-            load_causal(str(elsewhere / name), vocabulary, block)
-        assert "\n" not in str(caught.value)
+    ],
+)
+def test_models_that_do_not_fit_are_named(elsewhere, name, vocabulary, block, says):
+    assert says in refusal(load_causal, str(elsewhere / name), vocabulary, block)
 
 
-def test_a_model_too_large_for_a_certificate_is_said_to_be(certified, tmp_path, monkeypatch):
-    certificate = load_certificate(certified[0])
-    monkeypatch.setattr("sublora.bounds.certificate.LARGEST_CERTIFICATE", 1000)
-    with pytest.raises(SubloraError, match="take fewer bits"):
-        write_certificate(tmp_path / "certificate.json", certificate, {})
+def test_a_model_too_large_for_a_certificate_is_said_to_be(certificate, tmp_path, monkeypatch):
+    monkeypatch.setattr("sublora.certificate.schema.LARGEST_CERTIFICATE", 1000)
+    assert "take fewer bits" in refusal(certificate.save, tmp_path / "certificate.json")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_smoothing_weight_is_three_bits(certified):
-    certificate = load_certificate(certified[0])
-    experiment = Experiment.from_parameters(certificate["params"])
-    data = message_of(certificate)
-    for alpha in ALPHA_GRID:
+def test_the_smoothing_weight_is_three_bits(certificate):
+    experiment, data = as_experiment(certificate.params), certificate.message_bytes
+    for alpha in certificate.public.alpha_grid:
         other = with_alpha(data, alpha, experiment, 280)
-        assert len(other) == len(data) and decode_model(other, experiment, 280).alpha == alpha
-        assert with_alpha(other, certificate["alpha"], experiment, 280) == data
-    for hostile in (b"", b"\x02\x52", data[:-1], base64.b64encode(data)):
-        with pytest.raises(MessageError):
-            with_alpha(hostile, 0.1, experiment, 280)
+        assert len(other) == len(data) and decode(other, experiment, 280).alpha == alpha
+        assert with_alpha(other, certificate.alpha, experiment, 280) == data
 
 
 def test_a_tokenizer_of_transformers_reads_everything_as_text(elsewhere, tmp_path):
@@ -311,24 +368,5 @@ def test_a_tokenizer_of_transformers_reads_everything_as_text(elsewhere, tmp_pat
     for text in ("one two\n", "<end>", "naïve 日本 \x00"):
         ids = tokenizer.encode(text)
         assert 0 not in ids and tokenizer.decode([*ids, 0]) == text
-    corpus = Experiment.from_parameters(experiment_values(elsewhere)).corpus
-    store = prepare(corpus, tmp_path)
+    store = prepare(Corpus(**values_of(elsewhere)["corpus"]), tmp_path)
     assert (store.vocab_size, store.eot, len(store)) == (280, 0, 300)
-
-
-@pytest.mark.parametrize(
-    ("changes", "says"),
-    [
-        ({"pretrained": None}, "notebook pretrained needs the group pretrained"),
-        ({"notebooks": ["pretrain", "bounds"]}, "group pretrained needs notebooks"),
-        ({"pretrained": {"source": "x", "bits": [9]}}, "key 'pretrained.bits.0'"),
-        ({"pretrained": {"source": "x", "bits": []}}, "bits must be a list of one or more choices"),
-        ({"pretrained": {"source": "x", "scale": ["row"]}}, "did you mean 'pretrained.scales'"),
-        ({"pretrained": {}}, "key 'pretrained.source' is missing"),
-        ({"corpus": {"tokenizer": "byte"}}, "key 'corpus.tokenizer': must be bytes, gpt2"),
-        ({"task": {"name": "sst2"}}, "task and pretrained exclude each other"),
-    ],
-)
-def test_settings_that_make_no_sense(elsewhere, changes, says):
-    with pytest.raises(SubloraError, match=says):
-        Experiment.from_parameters(experiment_values(elsewhere) | changes)

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.linalg import hadamard
 
-from sublora import config
 from sublora.errors import SubloraError
+from sublora.experiment import Gpt
 from sublora.models import GPT
 from sublora.models.projectors import (
     PROJECTORS,
@@ -235,14 +235,14 @@ def test_film_weights_are_coordinates_where_half_of_the_numbers_suffice():
 
 
 def test_film_knows_the_names_of_our_gpt():
-    gpt = GPT(config.Model(layers=2, heads=2, width=16, block=12, bias=True), 9)
+    gpt = GPT(Gpt(layers=2, heads=2, width=16, block=12, bias=True), 9)
     film = {name for name, _ in gpt.named_parameters() if is_film(name)}
     assert film == {name for name, p in gpt.named_parameters() if p.dim() == 1}
 
 
-def test_identity_transposed():
+def test_identity_is_the_identity_and_its_own_transpose():
     v = torch.randn(7)
-    assert Identity(7).rmatvec(v) is v
+    assert Identity(7).matvec(v) is v and Identity(7).rmatvec(v) is v
 
 
 def test_errors_say_what_to_do():

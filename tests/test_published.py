@@ -4,18 +4,18 @@ import re
 from pathlib import Path
 
 import pytest
-from certificates import certificate, classifier_certificate, metrics
+from certificates import certificate, changed, classifier_certificate, metrics
 
-from sublora.bounds.format import load_certificate
+from sublora.certificate.schema import load_certificate
 from sublora.reporting import compression, drawing, paper, reading, terminal, tradeoff
 from sublora.reporting.published import METHODS, points, published, published_value
-from sublora.reporting.runs import Run
+from sublora.reporting.runs import KeptRun
 
 HOME = Path(__file__).parent.parent
 
 
 def run(name, *sizes, make=certificate):
-    return Run(name, Path(name), make(name, *sizes), metrics())
+    return KeptRun(name, Path(name), make(name, *sizes), metrics())
 
 
 def test_every_published_value_says_where_it_was_read():
@@ -51,8 +51,8 @@ def test_the_measured_order_is_by_hoeffding_and_says_what_is_vacuous():
 def test_bounds_over_tokens_stand_side_by_side():
     path = HOME / "results" / "pretrained" / "stories260K" / "certificate.json"
     values = load_certificate(path)
-    bounds = {(b["metric"], b["inequality"]): b for b in reading.statements(values)}
-    text = str(compression.tokens_table([Run("stories", path.parent, values, None), run("documents-only")]))
+    bounds = {(b.metric, b.inequality): b for b in reading.certified(values)}
+    text = str(compression.tokens_table([KeptRun("stories", path.parent, values, None), run("documents-only")]))
     assert "documents-only" not in text and " 9.00 |" in text
     for metric in ("bpd", "top100_error"):
         for inequality in ("freedman", "azuma"):
@@ -64,6 +64,8 @@ def test_of_several_glue_runs_the_best_is_shown():
                               run("glue-qqp-random-5000", 0.02, make=classifier_certificate)])  # fmt: skip
     text = str(table)
     assert " 38.01 |" in text and " 41.01 |" not in text and text.count(" not run |") == 3
+    commands = [row["Command"].strip("`").split() for row in table.rows]
+    assert all((HOME / command[-1]).is_file() for command in commands)
 
 
 def test_figures_hold_the_runs_and_the_published_points():
@@ -71,12 +73,11 @@ def test_figures_hold_the_runs_and_the_published_points():
     above, below = tradeoff.size_figure(runs).axes
     lines = {line.get_label(): line for line in below.lines}
     assert list(lines["training value"].get_xdata()) == [0.06, 0.281, 4.0]
-    bounds = [paper.stated(one.certificate, "bpd", "hoeffding")["bound"] for one in runs]
+    bounds = [paper.stated(one.certificate, "bpd", "hoeffding").bound for one in runs]
     assert list(lines["bound by hoeffding"].get_ydata()) == bounds
     assert below.texts[0].get_text() == reading.number(min(bounds)) and above.texts[0].get_text() == "12.12"
-    named = [Run(method, Path(method), certificate(method, 281, 4.2), None) for method in METHODS]
-    for one in named:
-        one.certificate["params"]["subspace"]["parametrization"] = one.name
+    made = {method: changed(certificate(method), "params", "subspace", "parametrization", to=method) for method in METHODS}
+    named = [KeptRun(method, Path(method), of, None) for method, of in made.items()]
     above, below = tradeoff.pareto_figure(named).axes
     assert {line.get_label() for line in below.lines} >= set(METHODS.values())
     assert "Original model" not in {line.get_label() for line in above.lines}
@@ -86,7 +87,7 @@ def test_figures_hold_the_runs_and_the_published_points():
 
 def test_the_drawing_has_the_certificates_numbers():
     words = " ".join(text.get_text() for text in drawing.method_drawing(certificate()).axes[0].texts)
-    bound = reading.rounded_up(reading.headline(certificate())["bound"])
+    bound = reading.rounded_up(reading.headline(certificate()).bound)
     assert "281 bytes" in words and "2,248 bits" in words and f"at most {bound:.2f} bits per byte" in words
     words = " ".join(text.get_text() for text in drawing.method_drawing(classifier_certificate()).axes[0].texts)
     assert "at most 41.11%" in words

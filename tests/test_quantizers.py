@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from sublora import config
 from sublora.compression import Quantized
 from sublora.compression import quantizers as Q
 from sublora.compression.quantizers import (
@@ -22,9 +21,10 @@ from sublora.compression.quantizers import (
     quantize,
     uniform_codebook,
 )
+from sublora.experiment import Gpt, Subspace
 from sublora.models import build
 
-TINY = config.Model(layers=1, heads=2, width=16, block=8)
+TINY = Gpt(layers=1, heads=2, width=16, block=8)
 
 VALUES = st.lists(st.floats(-100, 100, width=16), min_size=1, max_size=60).map(np.array)
 
@@ -172,7 +172,7 @@ def test_unknown_quantizers_and_negative_penalties():
 
 @pytest.fixture
 def quantized():
-    model = build(TINY, config.Subspace(dimension=30, rank=2, lora_dropout=0.0), 9).eval()
+    model = build(TINY, Subspace(dimension=30, rank=2, lora_dropout=0.0), 9).eval()
     with torch.no_grad():
         model.coordinates.copy_(torch.randn(30, generator=torch.Generator().manual_seed(0)))
     return Quantized(model, np.array([-1, 0, 1], np.float16))

@@ -1,6 +1,5 @@
 """Certificates as words, tables and figures."""
 
-import copy
 import json
 import math
 import re
@@ -11,9 +10,8 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-from certificates import VOCABULARY, certificate, metrics, write_run
+from certificates import VOCABULARY, altered, certificate, changed, metrics, only, restated, with_bound, write_run
 
-from sublora.bounds.format import LARGEST_CERTIFICATE, load_certificate
 from sublora.errors import SubloraError
 from sublora.reporting import display, figures, markdown, reading, runs, sentences, tables, terminal
 
@@ -24,75 +22,12 @@ def quick():
 
 
 def bound_of(values, **wanted):
-    return next(b for b in values["bounds"] if all(b[key] == value for key, value in wanted.items()))
-
-
-def change(values, *path, to):
-    """A copy of nested plain data with one value replaced (or, with `to=KeyError`, its key removed)."""
-    changed = copy.deepcopy(values)
-    place = changed
-    for key in path[:-1]:
-        place = place[key]
-    if to is KeyError:
-        del place[path[-1]]
-    else:
-        place[path[-1]] = to
-    return changed
-
-
-def test_a_certificate_survives_loading(tmp_path, quick):
-    assert load_certificate(write_run(tmp_path, quick)) == quick
-
-
-@pytest.mark.parametrize(
-    ("path", "to", "named"),
-    [
-        (("message_bits",), KeyError, "'message_bits' is missing"),
-        (("message_bits",), 2_249, "message_bits 2249"),
-        (("message",), "no base64!", "not base64"),
-        (("delta",), "0.05", "'delta'"),
-        (("format",), "sublora-certificate/0", "'sublora-certificate/0'"),
-        (("format",), KeyError, "'format' is missing"),
-        (("bounds",), [], "'bounds'"),
-        (("bounds", 3, "units"), 1.5, "'bounds[3].units'"),
-        (("bounds", 0, "bound"), 99.0, "nonvacuous contradicts"),
-        (("bounds", 4, "pool"), None, "needs a pool"),
-        (("corpus", "unit"), KeyError, "'corpus.unit' is missing"),
-        (("environment", "seconds", "train"), None, "'environment.seconds.train'"),
-        (("held_out", 0, "value"), float("nan"), "NaN is not a number"),
-        (("alpha",), 0.3, "no bound in bits has the message's alpha, 0.3"),
-        (("alpha",), KeyError, "'alpha' is missing"),
-    ],
-)
-def test_a_wrong_certificate_is_one_line_with_file_and_key(tmp_path, quick, path, to, named):
-    file = write_run(tmp_path, change(quick, *path, to=to))
-    with pytest.raises(SubloraError) as caught:
-        load_certificate(file)
-    assert str(file) in str(caught.value) and named in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize("text", ["", "{", "[" * 100_000, "[1]", "null", '"text"'])
-def test_text_that_is_no_certificate_is_refused(tmp_path, text):
-    file = tmp_path / "certificate.json"
-    file.write_text(text)
-    with pytest.raises(SubloraError, match="make the run again"):
-        load_certificate(file)
-
-
-def test_a_huge_or_binary_or_missing_file_is_refused(tmp_path):
-    huge, binary = tmp_path / "huge.json", tmp_path / "binary.json"
-    with huge.open("wb") as file:
-        file.truncate(LARGEST_CERTIFICATE + 1)
-    binary.write_bytes(b"\xff\xfe\x00")
-    for path, named in ((huge, "larger than 96 MiB"), (binary, "cannot read"), (tmp_path / "none.json", "no certificate")):
-        with pytest.raises(SubloraError, match=named):
-            load_certificate(path)
+    return next(b for b in values.statements if all(getattr(b, key) == value for key, value in wanted.items()))
 
 
 def test_runs_that_cannot_be_read_are_named_and_skipped(tmp_path, quick):
     write_run(tmp_path, quick)
-    write_run(tmp_path, {**certificate("old"), "format": "sublora-certificate/0"})
+    write_run(tmp_path, altered(certificate("old"), "format", to="sublora-certificate/0"))
     write_run(tmp_path, certificate("logless")).with_name("metrics.csv").unlink()
     write_run(tmp_path, certificate("wronglog")).with_name("metrics.csv").write_text("a,b\n1,2\n")
     (tmp_path / "unfinished").mkdir()
@@ -120,33 +55,31 @@ def test_no_runs_says_what_to_do(tmp_path):
 
 def test_kept_runs_stand_in_for_those_that_are_not_there(tmp_path, quick, monkeypatch):
     results = tmp_path / "results"
-    write_run(results, {**quick, "certificate_sha256": "1"})
-    write_run(results / "table1", {**quick, "experiment": "sublora", "certificate_sha256": "2"})
+    write_run(results, changed(quick, "certificate_sha256", to="1"))
+    write_run(results / "table1", changed(certificate("sublora"), "certificate_sha256", to="2"))
     monkeypatch.setenv("SUBLORA_RESULTS", str(results))
     monkeypatch.setenv("SUBLORA_RUNS", str(tmp_path / "runs"))
     assert [run.path for run in runs.runs_for_pages()[0]] == [results / "quick"]
     write_run(tmp_path / "runs", quick)
-    write_run(tmp_path / "runs", {**quick, "experiment": "table1-sublora", "certificate_sha256": "2"})
+    write_run(tmp_path / "runs", changed(certificate("table1-sublora"), "certificate_sha256", to="2"))
     assert [run.path for run in runs.runs_for_pages()[0]] == [tmp_path / "runs" / "quick"]
     assert [run.name for run in runs.kept_runs("table1")[0]] == ["sublora"]
     assert "run `make figure1`" in runs.kept_runs("figure1")[1][0]
 
 
 def test_only_statements_about_the_certified_model_are_shown(quick):
-    assert {bound["alpha"] for bound in quick["bounds"]} > {0.1, 0.25}
-    assert {bound["alpha"] for bound in reading.statements(quick)} == {0.1, None}
-    other = {**quick, "alpha": 0.25}
-    assert {bound["alpha"] for bound in reading.statements(other)} == {0.25, None}
+    assert {bound.alpha for bound in quick.statements} > {0.1, 0.25}
+    assert {bound.alpha for bound in reading.certified(quick)} == {0.1, None}
+    other = changed(quick, "alpha", to=0.25)
+    assert {bound.alpha for bound in reading.certified(other)} == {0.25, None}
     assert reading.headline(other) != reading.headline(quick)
 
 
 def test_the_headline_is_fixed_in_advance_not_the_smallest(quick):
     headline = reading.headline(quick)
-    assert (headline["assumption"], headline["inequality"], headline["metric"]) == ("unseen", "betting", "bpd")
-    worse = change(quick, "bounds", quick["bounds"].index(headline), "bound", to=7.9)
-    assert reading.headline(worse)["bound"] == 7.9
-    without = {**quick, "bounds": [b for b in quick["bounds"] if b["assumption"] == "iid"]}
-    assert reading.headline(without)["assumption"] == "iid"
+    assert (headline.assumption, headline.inequality, headline.metric) == ("unseen", "betting", "bpd")
+    assert reading.headline(with_bound(quick, headline, 7.9)).bound == 7.9
+    assert reading.headline(only(quick, lambda b: b.assumption == "iid")).assumption == "iid"
 
 
 @pytest.mark.parametrize(
@@ -157,7 +90,7 @@ def test_bounds_are_rounded_up(value, up):
 
 
 def test_the_guarantee_in_words(quick):
-    value = math.ceil(100 * reading.headline(quick)["bound"]) / 100
+    value = math.ceil(100 * reading.headline(quick).bound) / 100
     assert sentences.guarantee(quick) == (
         "With 95% confidence over the random split, the model, stored in 281 bytes (2,248 bits), predicts the 13,845"
         f" Python functions that it was not trained on at {value:.2f} bits per byte or better on average. Guessing"
@@ -169,15 +102,14 @@ def test_the_guarantee_in_words(quick):
 
 
 def test_other_corpora_have_documents_and_tokens(quick):
-    other = {**quick, "corpus": {**quick["corpus"], "name": "openwebtext", "unit": "token"}, "delta": 0.01}
+    other = changed(changed(quick, "corpus", "name", to="openwebtext"), "corpus", "unit", to="token")
+    other = changed(other, "delta", to=0.01)
     sentence = sentences.guarantee(other)
     assert "With 99% confidence" in sentence and "13,845 documents" in sentence and "bits per token" in sentence
 
 
 def test_a_vacuous_certificate_guarantees_nothing(quick):
-    place = quick["bounds"].index(reading.headline(quick))
-    vacuous = change(quick, "bounds", place, "bound", to=8.5)
-    vacuous = change(vacuous, "bounds", place, "nonvacuous", to=False)
+    vacuous = with_bound(quick, reading.headline(quick), 8.5)
     assert sentences.guarantee(vacuous).startswith("This certificate guarantees nothing about the 13,845")
     assert "predicts" not in sentences.guarantee(vacuous)
 
@@ -185,7 +117,7 @@ def test_a_vacuous_certificate_guarantees_nothing(quick):
 @pytest.mark.parametrize("assumption", ["iid", "pool", "unseen", "martingale"])
 @pytest.mark.parametrize("metric", ["bpd", "top10_error"])
 def test_every_assumption_and_metric_has_a_sentence(quick, assumption, metric):
-    bound = {**bound_of(quick, metric=metric, assumption="iid"), "assumption": assumption}
+    bound = restated(bound_of(quick, metric=metric, assumption="iid"), assumption=assumption)
     sentence = sentences.sentence(quick, bound)
     assert sentence.endswith(".") and "95%" in sentence
     assert ("top-10 error" in sentence) == (metric == "top10_error")
@@ -202,41 +134,45 @@ def test_no_held_out_value_beside_a_pool_bound(quick):
 def test_verdicts(quick):
     bound = bound_of(quick, metric="bpd", assumption="iid", alpha=0.1, inequality="betting")
     assert reading.verdict(bound, 4.3) == "better"
-    assert reading.verdict(bound, bound["bound"] + 0.01) == "contradicted"
-    assert reading.verdict({**bound, "bound": bound["vacuous_at"]}, None) == "vacuous"
+    assert reading.verdict(bound, bound.bound + 0.01) == "contradicted"
+    assert reading.verdict(restated(bound, bound=bound.vacuous_at), None) == "vacuous"
 
 
 def test_tables_show_the_certificates_numbers(quick):
     text = str(tables.bounds_table(quick))
-    for bound in reading.statements(quick):
-        if bound["metric"] == "bpd":
+    for bound in reading.certified(quick):
+        if bound.metric == "bpd":
             assert f"| **{reading.written(bound)}**" in text
-    assert tables.errors_table({**quick, "bounds": bits_only(quick)}) is None
-    assert "bounds no top-k error" in display.errors({**quick, "bounds": bits_only(quick)})
-
-
-def bits_only(values):
-    return [bound for bound in values["bounds"] if bound["metric"] == "bpd"]
+    bits_only = only(quick, lambda b: b.metric == "bpd")
+    assert tables.errors_table(bits_only) is None
+    assert "bounds no top-k error" in display.errors(bits_only)
 
 
 def test_tables_of_runs(tmp_path, quick):
     write_run(tmp_path, quick)
-    write_run(tmp_path, change(certificate("other", 700), "environment", "seconds", to={"train": 7.0, "pilot": 5.0}))
+    write_run(tmp_path, changed(certificate("other", 700), "environment", "seconds", to={"train": 7.0, "pilot": 5.0}))
     found, _ = runs.load_runs(tmp_path)
     assert "700" in str(tables.sizes_table(found))
     paper = str(tables.paper_table(found))
-    assert "not certified" in paper and f"{round(quick['paper_accounting']['bits']):,}" in paper
+    assert "not certified" in paper and f"{round(quick.paper_accounting.bits):,}" in paper
     environment = str(tables.environment_table(found))
     assert "Pilot (s)" in environment and " 211 |" in environment and " 274 |" in environment
     assert sentences.cost("quick", quick) == "quick: 4.6 minutes on cpu (train 3.5, score 1.1)"
 
 
 def test_a_certificate_shows_itself_and_escapes_what_it_holds(quick):
-    text = display.Certificate({**quick, "experiment": "<script>alert(1)</script>"})._repr_markdown_()
+    text = changed(quick, "experiment", to="<script>alert(1)</script>")._repr_markdown_()
     assert "<script" not in text and "&lt;script&gt;" in text
     assert "13,845 Python functions" in text and "\n| Speaks of" in text
     assert "src=" not in text and "](" not in text
+    assert repr(quick) == f"<certificate of quick: {len(quick.statements)} bounds>"
+    assert quick.bounds.equals(tables.bounds_frame(quick)) and quick.bounds.iloc[0]["assumption"] == "unseen"
     assert "<b>" not in display.skipped(["<b>"]) and "Nothing was left out" in display.skipped([])
+
+
+def test_a_table_without_rows_shows_its_columns():
+    empty = markdown.Table([], left=("Run",), groups=("Group",), columns=("Group", "Run", "n"))
+    assert str(empty) == "| Group | Run | n |\n| ----- | --- | --: |\n"
 
 
 def test_markdown_shows_exactly_the_characters_it_was_given():
@@ -250,14 +186,13 @@ def test_markdown_shows_exactly_the_characters_it_was_given():
 
 def test_a_bound_that_no_loss_can_exceed_is_called_vacuous_everywhere(quick):
     bound = reading.headline(quick)
-    largest = math.log2(VOCABULARY) - math.log2(bound["alpha"])
+    largest = math.log2(VOCABULARY) - math.log2(bound.alpha)
     assert reading.largest_loss(bound) == pytest.approx(largest)
-    below, above = ({**bound, "bound": value, "nonvacuous": False} for value in (largest - 0.02, largest))
+    below, above = (restated(bound, bound=value) for value in (largest - 0.02, largest))
     assert reading.written(below) == reading.number(largest - 0.02) and reading.written(above) == "vacuous"
-    assert reading.written({**bound, "metric": "top1_error", "bound": 1.05}) == "vacuous"
-    place = quick["bounds"].index(bound)
-    values = change(change(quick, "bounds", place, "bound", to=2 * largest), "bounds", place, "nonvacuous", to=False)
-    found = [runs.Run("quick", Path("quick"), values, metrics())]
+    assert reading.written(restated(bound, metric="top1_error", bound=1.05)) == "vacuous"
+    values = with_bound(quick, bound, 2 * largest)
+    found = [runs.KeptRun("quick", Path("quick"), values, metrics())]
     shown = [str(make(found)) for make in (tables.sizes_table, tables.tightness_table)]
     shown += [str(tables.bounds_table(values)), sentences.guarantee(values), terminal.details(values, Path("c.json"))]
     shown += [" ".join(text.get_text() for text in figures.bounds_overview(values).axes[0].texts)]
@@ -272,10 +207,10 @@ def test_the_terminal_shows_the_headline_and_no_control_characters(quick):
     assert names == ["bound", "guess", "held", "message", "certificate", "next"]
     bound = reading.headline(quick)
     assert f"{reading.written(bound)} bits per byte" in text and "8.01" in text and "281 bytes" in text
-    hostile = change(quick, "experiment", to="\x1b[2Jverified\r")
+    hostile = changed(quick, "experiment", to="\x1b[2Jverified\r")
     assert "\x1b" not in terminal.details(hostile, Path("c.json")) and "\r" not in terminal.details(hostile, Path("c.json"))
-    empty = change(quick, "bounds", quick["bounds"].index(bound), "nonvacuous", to=False)
-    assert "VACUOUS" in terminal.summary(empty, Path("c.json")) and "smaller message" in terminal.summary(empty, Path("c.json"))
+    vacuous = terminal.summary(with_bound(quick, bound, 8.5), Path("c.json"))
+    assert "8.50 bits per byte, VACUOUS" in vacuous and "smaller message" in vacuous
 
 
 def test_the_main_figure_draws_what_the_table_says(quick):
@@ -283,7 +218,7 @@ def test_the_main_figure_draws_what_the_table_says(quick):
     labels = [label.get_text() for label in ax.get_yticklabels()]
     assert labels[:2] == ["unseen, betting", "unseen, hoeffding"]
     shown = {text.get_text() for text in ax.texts}
-    assert shown == {reading.written(b) for b in reading.statements(quick) if b["metric"] == "bpd"}
+    assert shown == {reading.written(b) for b in reading.certified(quick) if b.metric == "bpd"}
     diamonds = [line for line in ax.lines if line.get_marker() == "D"]
     assert {labels[int(line.get_ydata()[0])].split(",")[0] for line in diamonds} == {"unseen", "iid"}
 
@@ -294,9 +229,10 @@ def test_the_parts_are_stacked_up_to_the_bound(quick):
     for bar in ax.patches:
         column = round(bar.get_x() + bar.get_width() / 2)
         tops[column] = max(tops.get(column, 0), bar.get_y() + bar.get_height())
-    expected = [b["bound"] for b in bits_only(quick) if (b["assumption"], b["inequality"]) == ("iid", "hoeffding")]
+    wanted = ("bpd", "iid", "hoeffding")
+    expected = [b.bound for b in quick.statements if (b.metric, b.assumption, b.inequality) == wanted]
     assert [tops[column] for column in sorted(tops)] == pytest.approx(expected)
-    without_parts = {**quick, "bounds": [{**b, "parts": None} for b in quick["bounds"]]}
+    without_parts = changed(quick, "bounds", to=[restated(b, parts=None).model_dump() for b in quick.statements])
     assert "no iid bound by hoeffding" in figures.bound_against_alpha(without_parts).axes[0].texts[0].get_text()
 
 
@@ -330,7 +266,7 @@ def test_figures_leave_pyplot_as_it_was(tmp_path, quick):
 
 def test_reporting_knows_nothing_of_torch():
     code = (
-        "import sys; from sublora.reporting import terminal; from sublora.bounds.format import load_certificate;"
+        "import sys; from sublora.reporting import terminal; from sublora.certificate.schema import load_certificate;"
         "assert not {'torch', 'pandas'} & sys.modules.keys();"
         "from sublora.reporting import display, figures, render, runs, sentences, tables;"
         "sys.exit('torch' in sys.modules)"
@@ -342,5 +278,5 @@ def test_meanings_name_every_number_of_the_headline(quick):
     names = json.dumps([name for name, _ in sentences.meanings(quick)])
     for number in ("2,248 bits", "41,536 Python functions", "13,845 Python functions", "8.01 bits per byte"):
         assert number in names
-    pooled = {**quick, "bounds": [b for b in quick["bounds"] if b["assumption"] == "pool"]}
+    pooled = only(quick, lambda b: b.assumption == "pool")
     assert "held-out" not in json.dumps([name for name, _ in sentences.meanings(pooled)])

@@ -3,49 +3,51 @@
 Whether the models really score so is for `make verify`, which takes minutes and the same interpreter.
 """
 
-import hashlib
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from sublora.bounds.certificate import digest
-from sublora.bounds.format import load_certificate, message_of
-from sublora.compression import decode_model, rebuild
-from sublora.config import Experiment
-from sublora.finetune.message import rebuild as rebuild_classifier
+from sublora.certificate.schema import digest, load_certificate
+from sublora.experiment import Round, as_experiment, load_experiment
+from sublora.message import decode
 from sublora.reporting.runs import GROUPS, load_metrics
 
 HOME = Path(__file__).parent.parent
-KEPT = sorted((HOME / "results").glob("*/*/certificate.json"))
+KEPT = sorted((HOME / "results").rglob("certificate.json"))
+LARGEST_NOTEBOOK = 200_000  # bytes
 
 
 def test_each_group_has_a_certificate_for_each_of_its_params_files():
     for group in ("table1", "figure1"):
         wanted = {path.stem for path in (HOME / "params" / group).glob("*.yaml")}
         assert wanted and wanted == {path.parent.name for path in KEPT if path.parent.parent.name == group}
-    assert {path.parent.parent.name for path in KEPT} <= set(GROUPS)
+    assert {path.parent.parent.name for path in KEPT} <= {*GROUPS, "results"}
 
 
-@pytest.mark.parametrize("path", KEPT, ids=lambda path: "-".join(path.parts[-3:-1]))
+@pytest.mark.parametrize("path", KEPT, ids=lambda path: "-".join(path.relative_to(HOME / "results").parts[:-1]))
 def test_a_kept_certificate_is_whole_and_of_its_params_file(path):
     certificate = load_certificate(path)
-    assert certificate["certificate_sha256"] == digest(certificate)
-    group, name = path.parts[-3:-1]
-    experiment = Experiment.from_parameters(certificate["params"])
-    stated = Experiment.from_file(HOME / "params" / group / f"{name}.yaml").parameters()
-    if experiment.pretrained:  # whose architecture the certificate adds
-        stated["pretrained"]["architecture"] = experiment.pretrained.architecture
-    assert experiment.parameters() == stated
-    message = message_of(certificate)
-    assert hashlib.sha256(message).hexdigest() == certificate["message_sha256"]
-    if experiment.pretrained:
-        assert decode_model(message, experiment, certificate["corpus"]["vocab_size"]).alpha == certificate["alpha"]
-        return  # it was trained elsewhere, so that there is no log
-    if experiment.task is None:
-        model, decoded = rebuild(message, experiment.model, certificate["corpus"]["vocab_size"])
-        assert decoded.alpha == certificate["alpha"] and len(decoded.codebook) <= experiment.compression.levels
-        assert all(np.isfinite(weights.detach().numpy()).all() for weights in model.parameters())
-    else:
-        rebuild_classifier(message, experiment.task, local_only=True)
-    assert load_metrics(path.parent / "metrics.csv")["train_loss"].notna().any()
+    assert certificate.certificate_sha256 == digest(json.loads(path.read_text("utf-8")))
+    experiment = as_experiment(certificate.params)
+    stated = load_experiment(HOME / "params" / path.parent.relative_to(HOME / "results").with_suffix(".yaml"))
+    if isinstance(experiment, Round):  # the certificate adds the architecture
+        stated = stated.model_copy(update={"model": experiment.model})
+    assert experiment.parameters() == stated.parameters()
+    decoded = decode(certificate.message_bytes, experiment, certificate.corpus.vocab_size, local_only=True)
+    assert decoded.alpha == certificate.alpha
+    assert all(np.isfinite(weights.detach().numpy()).all() for weights in decoded.model.parameters())
+    if not isinstance(experiment, Round):  # which is not trained, and has no log
+        assert load_metrics(path.parent / "metrics.csv")["train_loss"].notna().any()
+
+
+def test_kept_notebooks_are_small_and_name_no_machine():
+    kept = sorted((HOME / "results").rglob("*.ipynb"))
+    assert kept
+    for path in kept:
+        assert path.stat().st_size < LARGEST_NOTEBOOK, path
+        parameters = [
+            "".join(cell["source"]) for cell in json.loads(path.read_text("utf-8"))["cells"] if "injected" in str(cell["metadata"])
+        ]
+        assert parameters and 'runs = "runs"' in parameters[0], path

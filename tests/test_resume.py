@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from sublora import config
 from sublora.data import Split, write_store
 from sublora.errors import SubloraError
+from sublora.experiment import as_experiment
 from sublora.models import build
 from sublora.training import Sampler, load_checkpoint, pretrain
 
-EXPERIMENT = config.Experiment.from_parameters(
+EXPERIMENT = as_experiment(
     {
         "name": "tiny",
         "model": {"layers": 1, "heads": 2, "width": 16, "block": 16},
@@ -41,7 +41,7 @@ def corpus(tmp_path):
 def fit(corpus, folder, **training):
     changed = EXPERIMENT.parameters()
     changed["training"] |= training
-    experiment = config.Experiment.from_parameters(changed)
+    experiment = as_experiment(changed)
     model = build(experiment.model, experiment.subspace, 21)
     metrics = pretrain(model, *corpus, experiment, folder)
     return model.coordinates.detach().clone(), metrics.drop(columns=["tokens_per_second", "seconds"])

@@ -10,14 +10,13 @@ import pytest
 import torch
 from torch import nn
 
-from sublora import config
-from sublora.bounds import scoring
-from sublora.bounds.scoring import Scores, sequences, token_windows, unit_windows
-from sublora.bounds.smoothing import smoothed_bits
-from sublora.config import ALPHA_GRID, TOP_K
 from sublora.data import write_store
 from sublora.errors import SubloraError
+from sublora.experiment import ALPHA_GRID, TOP_K, Gpt
+from sublora.inequalities.smoothing import smoothed_bits
 from sublora.models import GPT
+from sublora.scoring import scores as scoring
+from sublora.scoring.scores import Scores, sequences, token_windows, unit_windows
 
 BLOCK, V = 12, 9
 
@@ -33,14 +32,14 @@ def store(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def gpt():
-    return GPT(config.Model(layers=2, heads=2, width=16, block=BLOCK, weight_std=0.3, embedding_std=0.5), V).eval()
+    return GPT(Gpt(layers=2, heads=2, width=16, block=BLOCK, weight_std=0.3, embedding_std=0.5), V).eval()
 
 
 def score(model, store, documents, block, stride, batch_tokens, **options):
     lengths = store.lengths[documents]
     windows = unit_windows(store.offsets[documents], lengths, block, stride)
     offsets = np.concatenate([[0], np.cumsum(lengths)])
-    return scoring.score(model, store, windows, offsets, documents, batch_tokens, "test", **options)
+    return scoring.score(model, store, windows, offsets, documents, batch_tokens=batch_tokens, label="test", **options)
 
 
 @torch.no_grad()
@@ -114,7 +113,7 @@ def test_a_token_on_its_own_scores_as_within_its_document(store, gpt, stride):
     whole = score(gpt, store, documents, BLOCK, stride, 100)
     drawn = np.array([0, 11, 12, 13, 20, 40, int(whole.offsets[-1]) - 1])
     windows = token_windows(store.offsets[documents], store.lengths[documents], drawn, BLOCK, stride)
-    tokens = scoring.score(gpt, store, windows, np.arange(len(drawn) + 1), drawn, 60, "test")
+    tokens = scoring.score(gpt, store, windows, np.arange(len(drawn) + 1), drawn, batch_tokens=60, label="test")
     np.testing.assert_allclose(tokens.log_probability, whole.log_probability[drawn], atol=2e-5)
     np.testing.assert_array_equal(tokens.rank, whole.rank[drawn])
 
@@ -127,7 +126,8 @@ def test_sequences_cover_every_token_once_and_are_read_on_their_own(store, gpt):
     np.testing.assert_array_equal(covered, expected)
     assert lengths.max() <= BLOCK and lengths.min() >= 1
     windows = unit_windows(starts, lengths, BLOCK, 5)
-    scores = scoring.score(gpt, store, windows, np.concatenate([[0], np.cumsum(lengths)]), np.arange(len(lengths)), 50, "test")
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    scores = scoring.score(gpt, store, windows, offsets, np.arange(len(lengths)), batch_tokens=50, label="test")
     logs, _ = plainly(gpt, np.asarray(store.tokens[starts[1] : starts[1] + lengths[1]]), 5)
     np.testing.assert_allclose(scores.log_probability[scores.offsets[1] : scores.offsets[2]], logs, atol=2e-5)
 
@@ -203,16 +203,16 @@ PROCESS = """
 import sys
 from pathlib import Path
 import numpy as np
-from sublora import config
-from sublora.bounds.scoring import score, unit_windows
+from sublora.experiment import Gpt
 from sublora.data import TokenStore
 from sublora.models import GPT
+from sublora.scoring.scores import score, unit_windows
 
 store, keep = TokenStore.open(sys.argv[1]), sys.argv[2]
-model = GPT(config.Model(layers=2, heads=2, width=16, block=12, weight_std=0.3, embedding_std=0.5), 9).eval()
+model = GPT(Gpt(layers=2, heads=2, width=16, block=12, weight_std=0.3, embedding_std=0.5), 9).eval()
 windows = unit_windows(store.offsets[:-1], store.lengths, 12, 5)
 options = {"expectations": True, "keep": Path(keep), "identity": "gpt"}
-scores = score(model, store, windows, store.offsets, np.arange(len(store)), 24, "test", **options)
+scores = score(model, store, windows, store.offsets, np.arange(len(store)), batch_tokens=24, label="test", **options)
 scores.save(sys.argv[3])
 """
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sublora.bounds.smoothing import document_means, loss_range, scale_to_unit, smoothed_bits, topk_errors
 from sublora.errors import SubloraError
+from sublora.inequalities.smoothing import document_means, loss_range, scale_to_unit, smoothed_bits, topk_errors
 
 ALPHAS = st.floats(1e-6, 1 - 1e-6)
 VOCABULARIES = st.integers(2, 60_000)
@@ -82,10 +82,10 @@ def test_document_means(documents):
 
 def test_scaling_absorbs_rounding_and_nothing_else():
     low, width = loss_range(0.1, 257)
-    assert scale_to_unit([low - 1e-12, low + width / 2, low + width + 1e-12], low, width).tolist() == [0.0, 0.5, 1.0]
+    assert scale_to_unit([low - 1e-12, low + width / 2, low + width + 1e-12], low=low, width=width).tolist() == [0.0, 0.5, 1.0]
     for wrong in (low - 1e-6, low + width + 1e-6, math.nan):
         with pytest.raises(SubloraError, match="losses"):
-            scale_to_unit([low, wrong], low, width)
+            scale_to_unit([low, wrong], low=low, width=width)
 
 
 @pytest.mark.parametrize(
@@ -105,8 +105,8 @@ def test_scaling_absorbs_rounding_and_nothing_else():
         (lambda: document_means([1.0, 2.0], [1, 2]), "offsets"),
         (lambda: document_means([1.0, 2.0], [0, 2, 2]), "offsets: document 1"),
         (lambda: document_means([1.0, 2.0], [0.0, 2.0]), "offsets"),
-        (lambda: scale_to_unit([], 0.0, 1.0), "losses"),
-        (lambda: scale_to_unit([0.5], 0.0, 0.0), "width"),
+        (lambda: scale_to_unit([], low=0.0, width=1.0), "losses"),
+        (lambda: scale_to_unit([0.5], low=0.0, width=0.0), "width"),
     ],
 )
 def test_bad_input_is_named_in_one_line(call, named):

@@ -7,10 +7,10 @@ import pytest
 from datasets import Dataset
 from scipy import stats
 
-from sublora.config import Corpus
 from sublora.data import draw_split
 from sublora.data.split import permutation
 from sublora.errors import SubloraError
+from sublora.experiment import Corpus
 
 
 def parts(split):
@@ -76,7 +76,7 @@ def test_openwebtext_has_the_publications_split(documents):
     assert split.train.tolist() == published["train"]["i"][:]
     assert np.concatenate([split.validation, split.test]).tolist() == published["test"]["i"][:]
     assert len(split.test) - len(split.validation) in (0, 1)
-    assert "publication" in split.description and "2357" in split.description
+    assert "openwebtext" in split.description and "2357" in split.description
 
 
 def test_openwebtext_has_the_published_number_of_documents():

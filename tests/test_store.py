@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sublora.config import Corpus
 from sublora.data import TokenStore, build_store, draw_split, get_tokenizer, prepare, store, write_store
 from sublora.errors import SubloraError
+from sublora.experiment import Corpus
 
 TEXTS = ["one", "", "two ünï", "three\n", "one"]
 KEPT = ["one", "two ünï", "three\n", "one"]

@@ -6,19 +6,19 @@ import pytest
 import torch
 from torch import nn
 
-from sublora import config
 from sublora.errors import SubloraError
+from sublora.experiment import Gpt
 from sublora.models import GPT, Identity, Kronecker, Subspace
 from sublora.models.structured import KroneckerLinear, MonarchLinear, replace_linears
 
-TINY = config.Model(layers=2, heads=2, width=16, block=12, bias=True)
+TINY = Gpt(layers=2, heads=2, width=16, block=12, bias=True)
 TOKENS = torch.arange(24).view(2, 12) % 9
 SHAPES = [(16, 16), (16, 64), (64, 16), (12, 7), (7, 13), (30, 31)]
 
 
 def layers(inputs, outputs, std=0.3, seed=0):
     for kind, size in ((KroneckerLinear, 2), (KroneckerLinear, 3), (MonarchLinear, 1), (MonarchLinear, 4), (MonarchLinear, 7)):
-        yield kind(inputs, outputs, size, True, std, torch.Generator("cpu").manual_seed(seed))
+        yield kind(inputs, outputs, size, bias=True, std=std, generator=torch.Generator("cpu").manual_seed(seed))
 
 
 @pytest.mark.parametrize(("inputs", "outputs"), SHAPES)
@@ -38,14 +38,14 @@ def test_numbers_of_weights():
         return sum(p.numel() for p in layer.parameters())
 
     generator = torch.Generator("cpu").manual_seed(0)
-    assert count(KroneckerLinear(16, 64, 2, False, 0.02, generator)) == 8 * 4 + 8 * 4
-    assert count(KroneckerLinear(27, 8, 3, True, 0.02, generator)) == 3 * (2 * 3) + 8
-    assert count(MonarchLinear(16, 64, 4, False, 0.02, generator)) == 4 * (4 * 4) + 4 * (16 * 4)
-    assert count(MonarchLinear(10, 6, 4, True, 0.02, generator)) == 4 * (2 * 3) + 4 * (2 * 2) + 6
+    assert count(KroneckerLinear(16, 64, 2, bias=False, std=0.02, generator=generator)) == 8 * 4 + 8 * 4
+    assert count(KroneckerLinear(27, 8, 3, bias=True, std=0.02, generator=generator)) == 3 * (2 * 3) + 8
+    assert count(MonarchLinear(16, 64, 4, bias=False, std=0.02, generator=generator)) == 4 * (4 * 4) + 4 * (16 * 4)
+    assert count(MonarchLinear(10, 6, 4, bias=True, std=0.02, generator=generator)) == 4 * (2 * 3) + 4 * (2 * 2) + 6
 
 
 def test_monarch_is_full_where_low_rank_is_not():
-    layer = MonarchLinear(36, 36, 6, False, 1.0, torch.Generator("cpu").manual_seed(0))
+    layer = MonarchLinear(36, 36, 6, bias=False, std=1.0, generator=torch.Generator("cpu").manual_seed(0))
     weight = layer.dense()
     assert (weight != 0).all()  # every output reads every input
     assert torch.linalg.matrix_rank(weight) == 36
@@ -54,7 +54,8 @@ def test_monarch_is_full_where_low_rank_is_not():
 @pytest.mark.parametrize("kind", [KroneckerLinear, MonarchLinear])
 def test_initial_weights_have_the_standard_deviation_asked_for(kind):
     generator = torch.Generator("cpu").manual_seed(0)
-    squares = torch.stack([kind(40, 60, 2, False, 0.02, generator).dense().detach().square().mean() for _ in range(40)])
+    layers = [kind(40, 60, 2, bias=False, std=0.02, generator=generator) for _ in range(40)]
+    squares = torch.stack([layer.dense().detach().square().mean() for layer in layers])
     # one matrix has hundreds of weights: its mean square is within a few percent, the mean of 40 within 1 percent or so
     assert math.sqrt(squares.mean()) == pytest.approx(0.02, rel=0.05)
 
@@ -66,7 +67,7 @@ def test_gradients_reach_all_weights_and_the_input():
         assert x.grad.abs().min() > 0
         for name, p in layer.named_parameters():
             assert p.grad is not None and p.grad.abs().max() > 0, name
-    layer = MonarchLinear(5, 6, 2, True, 1.0, torch.Generator("cpu").manual_seed(1)).double()
+    layer = MonarchLinear(5, 6, 2, bias=True, std=1.0, generator=torch.Generator("cpu").manual_seed(1)).double()
     assert torch.autograd.gradcheck(layer, torch.randn(3, 5, dtype=torch.float64, requires_grad=True))
 
 
@@ -121,10 +122,10 @@ def test_a_named_head_is_replaced_and_the_embedding_stays():
 
 def test_errors_name_what_is_wrong():
     with pytest.raises(SubloraError, match="called 'monarc', the nearest is 'monarch'"):
-        replace_linears(GPT(TINY, 9), "monarc", ("q",), 4, 0, 0.02)
+        replace_linears(GPT(TINY, 9), "monarc", ("q",), 4, seed=0, std=0.02)
     with pytest.raises(SubloraError, match="no linear layer is named 'tokens'; there are"):
-        replace_linears(GPT(TINY, 9), "monarch", ("tokens",), 4, 0, 0.02)
+        replace_linears(GPT(TINY, 9), "monarch", ("tokens",), 4, seed=0, std=0.02)
     with pytest.raises(SubloraError, match="16 × 16 cannot have 17 blocks; choose 1 to 16"):
-        replace_linears(GPT(TINY, 9), "monarch", ("q",), 17, 0, 0.02)
+        replace_linears(GPT(TINY, 9), "monarch", ("q",), 17, seed=0, std=0.02)
     with pytest.raises(SubloraError, match="at least 2 factors, not 1"):
-        replace_linears(GPT(TINY, 9), "kronecker", ("q",), 1, 0, 0.02)
+        replace_linears(GPT(TINY, 9), "kronecker", ("q",), 1, seed=0, std=0.02)

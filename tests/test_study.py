@@ -1,8 +1,13 @@
-"""Where relative paths lead."""
+"""A study's folder: where relative paths lead, and how it begins."""
 
+import subprocess
 from pathlib import Path
 
-from sublora.study import enter_study
+import pytest
+from tiny import HOME, complaint
+
+from sublora import study
+from sublora.study import PARTS, enter_study
 
 
 def test_a_notebook_opened_in_its_folder_moves_to_the_folder_above(tmp_path, monkeypatch):
@@ -18,3 +23,30 @@ def test_any_other_folder_stays(tmp_path, monkeypatch):
     for folder in (tmp_path, tmp_path / "notebooks", tmp_path / "notebooks" / "deeper"):  # none is beside a folder `params`
         monkeypatch.chdir(folder)
         assert enter_study() == Path.cwd() == folder
+
+
+def test_a_new_study_is_a_copy_of_the_repository_without_what_was_made_there(tmp_path, sublora):
+    status, out, err = sublora("init", tmp_path / "new" / "study")
+    assert (status, err) == (0, "") and out.endswith(f"next: cd {tmp_path / 'new' / 'study'} && sublora run params/quick.yaml\n")
+    copied = {path.relative_to(tmp_path / "new" / "study") for path in tmp_path.rglob("*") if path.is_file()}
+    listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard", *PARTS]
+    files = subprocess.run(listed, cwd=HOME, capture_output=True, text=True, check=True).stdout
+    assert copied == set(map(Path, files.splitlines()))
+
+
+@pytest.mark.parametrize("there", ["full/of", "full", "a-file"])
+def test_a_study_begins_only_in_an_empty_folder(tmp_path, sublora, there):
+    (tmp_path / "full" / "of").mkdir(parents=True)
+    (tmp_path / "full" / "of" / "things").touch()
+    (tmp_path / "a-file").touch()
+    before = sorted(tmp_path.rglob("*"))
+    line = complaint(sublora("init", tmp_path / there))
+    assert line.startswith(f"sublora: {tmp_path / there}: ") and "give a new" in line
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_copy_that_fails_leaves_nothing(tmp_path, sublora, monkeypatch):
+    (tmp_path / "study").mkdir()
+    monkeypatch.setattr(study, "PARTS", ("params", "no-such-part"))
+    assert "no-such-part" in complaint(sublora("init", tmp_path / "study"))
+    assert list(tmp_path.rglob("*")) == [tmp_path / "study"]

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sublora.bounds.inequalities import betting, betting_grid, complexity_nats, empirical_bernstein, hoeffding, kl
-from sublora.bounds.levels import bound_mean
-from sublora.bounds.subsampling import (
+from sublora.errors import SubloraError
+from sublora.inequalities.independent import betting, betting_grid, complexity_nats, empirical_bernstein, hoeffding, kl
+from sublora.inequalities.means import bound_mean
+from sublora.inequalities.subsampling import (
     betting_subsampled,
     betting_two_stage,
     hoeffding_subsampled,
@@ -21,7 +22,6 @@ from sublora.bounds.subsampling import (
     subsample,
     upper_limit,
 )
-from sublora.errors import SubloraError
 
 
 def text_like(n, seed=0, mean=0.3):
@@ -37,7 +37,7 @@ def test_hoeffding_is_the_published_subsampling_bound(risk, bits, n, m, delta):
     n, m = sorted((n, m))
     r, div = n / (n + m), bits * math.log(2)
     published = risk + math.sqrt((div - math.log(r * delta)) / (2 * m)) + math.sqrt(-math.log((1 - r) * delta) / (2 * n))
-    parts = hoeffding_subsampled(risk, bits, delta, m, n, 1)
+    parts = hoeffding_subsampled(risk, bits, delta, m, n, candidates=1)
     assert parts.bound == pytest.approx(published, abs=1e-12, rel=1e-12)
     assert parts.empirical == risk and sum(parts) == pytest.approx(parts.bound, rel=1e-15)
 
@@ -46,14 +46,14 @@ def test_numbers_of_the_publication():
     """OpenWebText documents: m = 8,009,762, n = 10,000, delta = 0.05, and the best point's complexity 1.530 bits."""
     m, n = 8_009_762, 10_000
     assert shares(n, m) == pytest.approx(1.2469e-3, abs=1e-7)
-    assert split_nats(0, 0.05, m, n, 1)[0] == pytest.approx(9.683, abs=1e-3)
-    parts = hoeffding_subsampled(0.5, 110_659, 0.05, m, n, 1)
+    assert split_nats(0, 0.05, m, n, candidates=1)[0] == pytest.approx(9.683, abs=1e-3)
+    parts = hoeffding_subsampled(0.5, 110_659, 0.05, m, n, candidates=1)
     assert parts.subsampling == pytest.approx(0.012241, abs=1e-6)
     assert 18.786965 * (parts.complexity + parts.subsampling) == pytest.approx(1.530, abs=1e-3)
 
 
 def test_candidates_are_charged_in_the_subsample_term_only():
-    one, many = (hoeffding_subsampled(0.5, 800, 0.05, 5000, 1000, a) for a in (1, 64))
+    one, many = (hoeffding_subsampled(0.5, 800, 0.05, 5000, 1000, candidates=a) for a in (1, 64))
     assert many.complexity == one.complexity
     expected = one.subsampling**2 + math.log(64) / 2000
     assert many.subsampling**2 == pytest.approx(expected, rel=1e-12)
@@ -103,9 +103,9 @@ def test_expected_gaps():
     values = text_like(10_000)
     drawn = (2600, 0.05, 55_000)
     mean = float(values.mean())
-    assert hoeffding_subsampled(mean, *drawn, 10_000, 1).bound - mean == pytest.approx(0.141, abs=5e-4)
-    assert kl_subsampled(values, *drawn, 1) - mean == pytest.approx(0.126, abs=1e-3)
-    gap = betting_subsampled(values, *drawn, 1) - mean
+    assert hoeffding_subsampled(mean, *drawn, 10_000, candidates=1).bound - mean == pytest.approx(0.141, abs=5e-4)
+    assert kl_subsampled(values, *drawn, candidates=1) - mean == pytest.approx(0.126, abs=1e-3)
+    gap = betting_subsampled(values, *drawn, candidates=1) - mean
     assert gap == pytest.approx(0.0275, abs=1.5e-3)
     everything = bound_mean(
         text_like(55_000), inequality="betting", assumption="iid", message_bits=2600, delta=0.05, m=55_000
@@ -118,14 +118,14 @@ def test_a_pilot_saves_the_choice_of_bet():
         ("text-like", text_like(5000), text_like(5000, seed=1)),
         ("0-1", (text_like(5000) < 0.3).astype(float), (text_like(2000, seed=1) < 0.3).astype(float)),
     ]:
-        plain = betting_subsampled(values, 2600, 0.05, 55_000, 1)
-        assert values.mean() < betting_subsampled(values, 2600, 0.05, 55_000, 1, pilot) < plain, name
+        plain = betting_subsampled(values, 2600, 0.05, 55_000, candidates=1)
+        assert values.mean() < betting_subsampled(values, 2600, 0.05, 55_000, candidates=1, pilot=pilot) < plain, name
 
 
 def test_a_misleading_pilot_changes_only_the_bet():
     """The pilot picks one bet of the grid and nothing else: the bound is the one that this bet alone gives."""
     values, m = text_like(1000), 5000
-    first, second = split_nats(800, 0.05, m, 1000, 1)
+    first, second = split_nats(800, 0.05, m, 1000, candidates=1)
     bets = betting_grid(m, first)
     found = betting_two_stage(values, first, second, m, pilot=np.ones(50))
     saved = first + math.log(len(bets))  # the first event is still over all bets
@@ -140,10 +140,10 @@ def test_monotone_in_message_delta_candidates(seed, bits, candidates, delta, mor
     bets, inner = betting_grid(4000, 100.0, 8), betting_grid(200, 6.0, 6)
 
     def bounds(bits, delta, candidates):
-        first, second = split_nats(bits, delta, 4000, 200, candidates)
+        first, second = split_nats(bits, delta, 4000, 200, candidates=candidates)
         return np.array(
             [
-                hoeffding_subsampled(float(values.mean()), bits, delta, 4000, 200, candidates).bound,
+                hoeffding_subsampled(float(values.mean()), bits, delta, 4000, 200, candidates=candidates).bound,
                 kl(betting(values, second, inner), first, 4000),
                 betting_two_stage(values, first, second, 4000, bets=bets, inner_bets=inner),
             ]
@@ -157,17 +157,17 @@ def test_monotone_in_message_delta_candidates(seed, bits, candidates, delta, mor
 
 
 def test_nothing_proved_is_one():
-    assert betting_subsampled(np.ones(50), 80, 0.05, 100, 1) == 1.0
-    assert betting_subsampled(np.full(50, 0.5), 1e9, 0.05, 100, 1) == 1.0
+    assert betting_subsampled(np.ones(50), 80, 0.05, 100, candidates=1) == 1.0
+    assert betting_subsampled(np.full(50, 0.5), 1e9, 0.05, 100, candidates=1) == 1.0
 
 
 def test_limits_enclose_the_mean_and_kl_is_tighter_for_zeros_and_ones():
     values = (np.random.default_rng(0).random(2000) < 0.8).astype(float)
     mean = values.mean()
     for binary in (False, True):
-        assert lower_limit(values, 4.0, binary) < mean < upper_limit(values, 4.0, binary)
-    assert upper_limit(values, 4.0, True) < upper_limit(values, 4.0) < upper_limit(values, 4.0, True) + 0.01
-    assert kl_subsampled(values, 800, 0.05, 9000, 1, True) < kl_subsampled(values, 800, 0.05, 9000, 1)
+        assert lower_limit(values, 4.0, binary=binary) < mean < upper_limit(values, 4.0, binary=binary)
+    assert upper_limit(values, 4.0, binary=True) < upper_limit(values, 4.0) < upper_limit(values, 4.0, binary=True) + 0.01
+    assert kl_subsampled(values, 800, 0.05, 9000, candidates=1, binary=True) < kl_subsampled(values, 800, 0.05, 9000, candidates=1)
     assert upper_limit(text_like(2000), 4.0) - text_like(2000).mean() < 0.2 * (
         kl(float(text_like(2000).mean()), 4.0, 2000) - text_like(2000).mean()
     )
@@ -196,15 +196,16 @@ def test_all_units_use_the_plain_inequalities_and_the_whole_of_delta():
 
 
 def test_fewer_units_use_the_subsample():
-    values, drawn = text_like(500), (800, 0.05, 3000, 7)
+    values, drawn = text_like(500), (800, 0.05, 3000)
     common = {"message_bits": 800, "delta": 0.05, "m": 3000, "candidates": 7, "pool": 9000}
-    parts = hoeffding_subsampled(float(values.mean()), 800, 0.05, 3000, 500, 7)
+    parts = hoeffding_subsampled(float(values.mean()), 800, 0.05, 3000, 500, candidates=7)
     for assumption in ("iid", "pool"):
         found = bound_mean(values, inequality="hoeffding", assumption=assumption, **common)
         assert found.parts == parts and found.bound == parts.bound
-        assert bound_mean(values, inequality="kl", assumption=assumption, **common).bound == kl_subsampled(values, *drawn)
+        found = bound_mean(values, inequality="kl", assumption=assumption, **common)
+        assert found.bound == kl_subsampled(values, *drawn, candidates=7)
         found = bound_mean(values, inequality="betting", assumption=assumption, **common)
-        assert found.bound == betting_subsampled(values, *drawn)
+        assert found.bound == betting_subsampled(values, *drawn, candidates=7)
 
 
 # -- the draw --------------------------------------------------------------------------------------------------------
@@ -262,16 +263,16 @@ def door(values=HALF, inequality="betting", assumption="iid", message_bits=8, de
     [
         (lambda: shares(11, 10), "n"),
         (lambda: shares(0, 10), "n"),
-        (lambda: hoeffding_subsampled(0.5, 8, 0.05, 10, 11, 1), "n"),
-        (lambda: hoeffding_subsampled(0.5, 8, 0.05, 20, 10, 0), "candidates"),
-        (lambda: hoeffding_subsampled(1.5, 8, 0.05, 20, 10, 1), "mean"),
-        (lambda: hoeffding_subsampled(0.5, -8, 0.05, 20, 10, 1), "message_bits"),
-        (lambda: hoeffding_subsampled(0.5, 8, 1.0, 20, 10, 1), "delta"),
-        (lambda: kl_subsampled([], 8, 0.05, 20, 1), "values_n"),
-        (lambda: kl_subsampled(HALF, 8, 0.05, 20, 1, True), "values_n"),
-        (lambda: betting_subsampled([0.5, math.nan], 8, 0.05, 20, 1), "values_n"),
-        (lambda: betting_subsampled(HALF, 8, 0.05, 9, 1), "n"),
-        (lambda: betting_subsampled(HALF, 8, 0.05, 20, 1, [2.0]), "pilot"),
+        (lambda: hoeffding_subsampled(0.5, 8, 0.05, 10, 11, candidates=1), "n"),
+        (lambda: hoeffding_subsampled(0.5, 8, 0.05, 20, 10, candidates=0), "candidates"),
+        (lambda: hoeffding_subsampled(1.5, 8, 0.05, 20, 10, candidates=1), "mean"),
+        (lambda: hoeffding_subsampled(0.5, -8, 0.05, 20, 10, candidates=1), "message_bits"),
+        (lambda: hoeffding_subsampled(0.5, 8, 1.0, 20, 10, candidates=1), "delta"),
+        (lambda: kl_subsampled([], 8, 0.05, 20, candidates=1), "values_n"),
+        (lambda: kl_subsampled(HALF, 8, 0.05, 20, candidates=1, binary=True), "values_n"),
+        (lambda: betting_subsampled([0.5, math.nan], 8, 0.05, 20, candidates=1), "values_n"),
+        (lambda: betting_subsampled(HALF, 8, 0.05, 9, candidates=1), "n"),
+        (lambda: betting_subsampled(HALF, 8, 0.05, 20, candidates=1, pilot=[2.0]), "pilot"),
         (lambda: betting_two_stage(HALF, 1.0, 1.0, 9), "n"),
         (lambda: betting_two_stage(HALF, -1.0, 1.0, 20), "first"),
         (lambda: subsample(b"m", "no hash", 10, 5), "store_sha256"),

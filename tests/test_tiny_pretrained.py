@@ -7,8 +7,8 @@ import pytest
 import torch
 from tiny import write_texts
 
-from sublora.config import Corpus
 from sublora.data import prepare
+from sublora.experiment import Corpus
 from sublora.models.pretrained import load_causal
 from sublora.models.tiny import SETTINGS, make_pretrained
 

@@ -8,10 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import logsumexp
 
-from sublora.bounds.inequalities import betting, betting_grid, complexity_nats, kl, log_growth
-from sublora.bounds.levels import bound_mean
-from sublora.bounds.subsampling import betting_two_stage, lower_limit, split_nats, upper_limit
-from sublora.bounds.unseen import (
+from sublora.errors import SubloraError
+from sublora.inequalities.independent import betting, betting_grid, complexity_nats, kl, log_growth
+from sublora.inequalities.means import bound_mean
+from sublora.inequalities.subsampling import betting_two_stage, lower_limit, split_nats, upper_limit
+from sublora.inequalities.unseen import (
     BLOCKS,
     betting_unseen,
     betting_unseen_blocks,
@@ -23,7 +24,6 @@ from sublora.bounds.unseen import (
     kl_unseen_subsampled,
     unseen,
 )
-from sublora.errors import SubloraError
 
 
 def text_like(n, seed=0):
@@ -33,12 +33,12 @@ def text_like(n, seed=0):
 @given(st.integers(0, 10**6), st.integers(1, 199))
 def test_the_conversion_is_exact(seed, m):
     pool = np.random.default_rng(seed).random(200)
-    assert unseen(pool.mean(), pool[:m].mean(), m, 200) == pytest.approx(pool[m:].mean(), abs=1e-11)
+    assert unseen(pool.mean(), pool[:m].mean(), m, M=200) == pytest.approx(pool[m:].mean(), abs=1e-11)
 
 
 def test_serfling_by_hand():
     """m = 3 of M = 4: M/(M - m) = 4, Serfling's factor 1 - 2/4."""
-    assert hoeffding_unseen(0.25, 6.0, 3, 4) == pytest.approx(0.25 + 4 * math.sqrt(6.0 * 0.5 / 6), rel=1e-15)
+    assert hoeffding_unseen(0.25, 6.0, 3, M=4) == pytest.approx(0.25 + 4 * math.sqrt(6.0 * 0.5 / 6), rel=1e-15)
 
 
 @pytest.mark.parametrize(("share", "factor"), [(0.5, 1.4), (0.9, 3.2), (0.95, 4.5)])
@@ -46,14 +46,14 @@ def test_inflation_against_hoeffding_on_the_same_training_set(share, factor):
     """THEORY 3: 1.4, 3.2, 4.5 times with Serfling."""
     M = 100_000
     m = round(share * M)
-    gap = hoeffding_unseen(0.0, 10.0, m, M) / math.sqrt(10.0 / (2 * m))
+    gap = hoeffding_unseen(0.0, 10.0, m, M=M) / math.sqrt(10.0 / (2 * m))
     assert gap == pytest.approx(factor, abs=0.05)
 
 
 def test_subsampled_hoeffding_inflates_the_first_root_only():
     m, n, M = 3000, 1000, 4000
-    parts = hoeffding_unseen_subsampled(0.3, 800, 0.05, m, n, 5, M)
-    first, second = split_nats(800, 0.05, m, n, 5)
+    parts = hoeffding_unseen_subsampled(0.3, 800, 0.05, m, n, candidates=5, M=M)
+    first, second = split_nats(800, 0.05, m, n, candidates=5)
     assert parts.complexity == pytest.approx(4 * math.sqrt(first * (1 - 2999 / 4000) / 6000), rel=1e-14)
     assert parts.subsampling == pytest.approx(math.sqrt(second / 2000), rel=1e-14)
     assert parts.bound == sum(parts)
@@ -85,13 +85,13 @@ def test_running_candidate_is_section_3_converted(m, M, nats, kind):
         u = (low + high) / 2
         refuted = np.logaddexp.reduce(literal_wealth(values, u, M, bets)) - math.log(len(bets)) >= nats
         low, high = (low, u) if refuted else (u, high)
-    expected = unseen(high, float(values.mean()), m, M)
-    assert betting_unseen(values, nats, M, bets) == pytest.approx(min(expected, 1.0), abs=1e-6)
+    expected = unseen(high, float(values.mean()), m, M=M)
+    assert betting_unseen(values, nats, bets, M=M) == pytest.approx(min(expected, 1.0), abs=1e-6)
 
 
 def test_running_candidate_by_hand():
     """m = 1, X = 0: the factor is 1 + c u/(1 - u) at u = (M - 1) v/M, so M = 2, c = 1/2, B = ln 1.25: u = 1/3."""
-    assert betting_unseen(np.zeros(1), math.log(1.25), 2, np.array([0.5])) == pytest.approx(2 / 3, abs=1e-8)
+    assert betting_unseen(np.zeros(1), math.log(1.25), np.array([0.5]), M=2) == pytest.approx(2 / 3, abs=1e-8)
 
 
 @settings(max_examples=30)
@@ -105,7 +105,7 @@ def test_wealth_grows_with_the_unseen_mean(seed, m, left, rate):
         log_growth(y * (m + left - np.arange(m)) / (left * (1 - v) + tails), bets) for v in np.linspace(0, 0.9999, 20)
     ]
     assert (np.diff(wealths, axis=0) >= -1e-9).all() and np.isfinite(wealths).all()
-    assert 0 <= betting_unseen(values, 3.0, m + left, bets) <= 1
+    assert 0 <= betting_unseen(values, 3.0, bets, M=m + left) <= 1
 
 
 def test_running_candidate_beats_the_conversion():
@@ -115,16 +115,16 @@ def test_running_candidate_beats_the_conversion():
     nats = complexity_nats(bits, 0.05)
     bets = betting_grid(m, nats)
     mean, truth = pool[:m].mean(), pool[m:].mean()
-    running = betting_unseen(pool[:m], nats, M, bets)
-    converted = unseen(betting(pool[:m], nats, bets), mean, m, M)
-    assert truth < running < converted < hoeffding_unseen(mean, nats, m, M)
+    running = betting_unseen(pool[:m], nats, bets, M=M)
+    converted = unseen(betting(pool[:m], nats, bets), mean, m, M=M)
+    assert truth < running < converted < hoeffding_unseen(mean, nats, m, M=M)
     assert running - mean == pytest.approx(0.092, abs=0.003)
     assert converted - mean == pytest.approx(0.171, abs=0.003)
 
 
 def test_nothing_proved():
-    assert betting_unseen(np.ones(50), 3.0, 60, betting_grid(50, 3.0)) == 1.0
-    assert betting_unseen(np.full(50, 0.4), 1e6, 60, betting_grid(50, 1e6)) == 1.0
+    assert betting_unseen(np.ones(50), 3.0, betting_grid(50, 3.0), M=60) == 1.0
+    assert betting_unseen(np.full(50, 0.4), 1e6, betting_grid(50, 1e6), M=60) == 1.0
 
 
 # -- subsamples ------------------------------------------------------------------------------------------------------
@@ -132,10 +132,10 @@ def test_nothing_proved():
 
 def test_subsampled_betting_takes_both_limits():
     values, m, M = text_like(2000), 8000, 10_000
-    first, second = split_nats(800, 0.05, m, 2000, 3, parts=2)
+    first, second = split_nats(800, 0.05, m, 2000, candidates=3, parts=2)
     assert second == pytest.approx(math.log(2 * 3 / (0.8 * 0.05)), rel=1e-14)
     upper, lower = betting_two_stage(values, first, second, m), lower_limit(values, second)
-    found = betting_unseen_subsampled(values, 800, 0.05, m, 3, M)
+    found = betting_unseen_subsampled(values, 800, 0.05, m, candidates=3, M=M)
     assert found == pytest.approx((M * upper - m * lower) / (M - m), rel=1e-14)
     assert lower < values.mean() < upper < found
 
@@ -145,10 +145,10 @@ def test_subsampled_kl_is_the_largest_over_the_possible_training_means():
         (text_like(1000), 4000, 6000, 400),
         ((np.random.default_rng(0).random(300) < 0.9).astype(float), 400, 2000, 300),  # here it falls with the mean
     ]:
-        first, second = split_nats(bits, 0.05, m, len(values), 1)
+        first, second = split_nats(bits, 0.05, m, len(values), candidates=1)
         upper = upper_limit(values, second)
-        every = [kl_unseen(q, first, m, M) for q in np.r_[np.linspace(0, upper, 2001), upper]]
-        found = kl_unseen_subsampled(values, bits, 0.05, m, 1, M)
+        every = [kl_unseen(q, first, m, M=M) for q in np.r_[np.linspace(0, upper, 2001), upper]]
+        found = kl_unseen_subsampled(values, bits, 0.05, m, candidates=1, M=M)
         assert found >= max(every) - 1e-12
         assert found == pytest.approx(max(every), abs=1e-4)
 
@@ -156,8 +156,8 @@ def test_subsampled_kl_is_the_largest_over_the_possible_training_means():
 def test_kl_unseen_can_fall_with_the_mean():
     """So an upper limit of the training mean alone, put in, would not be an upper bound."""
     m, M, nats = 400, 500, 200.0
-    assert kl_unseen(0.95, nats, m, M) < kl_unseen(0.6, nats, m, M)
-    assert kl_unseen(0.6, nats, m, M) == unseen(kl(0.6, nats, m), 0.6, m, M)
+    assert kl_unseen(0.95, nats, m, M=M) < kl_unseen(0.6, nats, m, M=M)
+    assert kl_unseen(0.6, nats, m, M=M) == unseen(kl(0.6, nats, m), 0.6, m, M=M)
 
 
 def test_the_front_door_finds_each_of_them():
@@ -166,18 +166,18 @@ def test_the_front_door_finds_each_of_them():
     nats, mean = complexity_nats(80, 0.05), float(values.mean())
     bets = betting_grid(m, nats)
     for inequality, expected in [
-        ("hoeffding", hoeffding_unseen(mean, nats, m, M)),
-        ("kl", kl_unseen(mean, nats, m, M)),
-        ("betting", unseen(betting(values, nats, bets), mean, m, M)),
+        ("hoeffding", hoeffding_unseen(mean, nats, m, M=M)),
+        ("kl", kl_unseen(mean, nats, m, M=M)),
+        ("betting", unseen(betting(values, nats, bets), mean, m, M=M)),
     ]:
         assert bound_mean(values, inequality=inequality, m=m, **common).bound == expected
     running = bound_mean(values, inequality="betting", m=m, places=np.arange(m), **common).bound
-    assert running == betting_unseen(values, nats, M, bets)
+    assert running == betting_unseen(values, nats, bets, M=M)
 
     for inequality, expected in [
-        ("hoeffding", hoeffding_unseen_subsampled(mean, 80, 0.05, 500, 400, 2, M).bound),
-        ("kl", kl_unseen_subsampled(values, 80, 0.05, 500, 2, M)),
-        ("betting", betting_unseen_subsampled(values, 80, 0.05, 500, 2, M)),
+        ("hoeffding", hoeffding_unseen_subsampled(mean, 80, 0.05, 500, 400, candidates=2, M=M).bound),
+        ("kl", kl_unseen_subsampled(values, 80, 0.05, 500, candidates=2, M=M)),
+        ("betting", betting_unseen_subsampled(values, 80, 0.05, 500, candidates=2, M=M)),
     ]:
         found = bound_mean(values, inequality=inequality, m=500, candidates=2, **common)
         assert found.bound == expected
@@ -187,20 +187,20 @@ def test_the_front_door_finds_each_of_them():
 @pytest.mark.parametrize(
     ("call", "named"),
     [
-        (lambda: inflation(10, 10), "m"),
-        (lambda: unseen(0.5, 0.4, 11, 10), "m"),
-        (lambda: unseen(math.nan, 0.4, 5, 10), "upper_pool"),
-        (lambda: unseen(0.5, 1.4, 5, 10), "mean"),
-        (lambda: hoeffding_unseen(0.5, -1.0, 5, 10), "nats"),
-        (lambda: hoeffding_unseen(0.5, 1.0, 10, 10), "m"),
-        (lambda: betting_unseen([], 1.0, 10, [0.5]), "values_in_split_order"),
-        (lambda: betting_unseen([0.5, math.nan], 1.0, 10, [0.5]), "values_in_split_order"),
-        (lambda: betting_unseen([0.5, 0.5], 1.0, 2, [0.5]), "m"),
-        (lambda: betting_unseen([0.5, 0.5], 1.0, 3, [1.5]), "bets"),
-        (lambda: hoeffding_unseen_subsampled(0.5, 8, 0.05, 10, 11, 1, 20), "n"),
-        (lambda: kl_unseen_subsampled([0.5], 8, 0.05, 10, 1, 10), "m"),
-        (lambda: betting_unseen_subsampled([0.5], 8, 0.05, 10, 1, 10), "m"),
-        (lambda: betting_unseen_subsampled([0.5], 8, 1.5, 10, 1, 20), "delta"),
+        (lambda: inflation(10, M=10), "m"),
+        (lambda: unseen(0.5, 0.4, 11, M=10), "m"),
+        (lambda: unseen(math.nan, 0.4, 5, M=10), "upper_pool"),
+        (lambda: unseen(0.5, 1.4, 5, M=10), "mean"),
+        (lambda: hoeffding_unseen(0.5, -1.0, 5, M=10), "nats"),
+        (lambda: hoeffding_unseen(0.5, 1.0, 10, M=10), "m"),
+        (lambda: betting_unseen([], 1.0, [0.5], M=10), "values_in_split_order"),
+        (lambda: betting_unseen([0.5, math.nan], 1.0, [0.5], M=10), "values_in_split_order"),
+        (lambda: betting_unseen([0.5, 0.5], 1.0, [0.5], M=2), "m"),
+        (lambda: betting_unseen([0.5, 0.5], 1.0, [1.5], M=3), "bets"),
+        (lambda: hoeffding_unseen_subsampled(0.5, 8, 0.05, 10, 11, candidates=1, M=20), "n"),
+        (lambda: kl_unseen_subsampled([0.5], 8, 0.05, 10, candidates=1, M=10), "m"),
+        (lambda: betting_unseen_subsampled([0.5], 8, 0.05, 10, candidates=1, M=10), "m"),
+        (lambda: betting_unseen_subsampled([0.5], 8, 1.5, 10, candidates=1, M=20), "delta"),
     ],
 )
 def test_bad_input_is_named_in_one_line(call, named):
@@ -243,7 +243,7 @@ def test_blocks_agree_with_their_steps_done_by_hand():
     rng, m, M = np.random.default_rng(5), 400, 600
     places = rng.permutation(m)[:120]
     values = np.clip(rng.normal(0.3, 0.05, 120), 0, 1)
-    found = betting_unseen_blocks(values, places, 12, 0.05, m, 3, M)
+    found = betting_unseen_blocks(values, places, 12, 0.05, m, candidates=3, M=M)
     by_hand = blocks_by_hand(values, places, 12, 0.05, m, 3, M)
     assert by_hand - 1e-3 <= found <= by_hand + 1e-9 and found < 0.8
 
@@ -252,15 +252,16 @@ def test_blocks_are_tighter_than_the_conversion_and_looser_than_all_units():
     rng, m, M, bits = np.random.default_rng(6), 8000, 11_000, 300
     values = np.clip(rng.normal(0.4, 0.06, m), 0, 1)
     drawn, other = np.sort(rng.permutation(m)[:2000]), np.sort(rng.permutation(m)[:300])
-    converted = betting_unseen_subsampled(values[drawn], bits, 0.05, m, 1, M, values[other])
-    blocks = betting_unseen_blocks(values[drawn], drawn, bits, 0.05, m, 1, M, (values[other], other))
+    converted = betting_unseen_subsampled(values[drawn], bits, 0.05, m, candidates=1, M=M, pilot=values[other])
+    blocks = betting_unseen_blocks(values[drawn], drawn, bits, 0.05, m, candidates=1, M=M, pilot=(values[other], other))
     nats = complexity_nats(bits, 0.05)
-    everything = betting_unseen(values, nats, M, betting_grid(m, nats))
+    everything = betting_unseen(values, nats, betting_grid(m, nats), M=M)
     assert 0.4 < everything < blocks < converted
     assert blocks - everything < 0.5 * (converted - everything)
-    assert blocks <= betting_unseen_blocks(values[drawn], drawn, bits + 100, 0.05, m, 1, M, (values[other], other))
-    assert blocks <= betting_unseen_blocks(values[drawn], drawn, bits, 0.05, m, 8, M, (values[other], other))
-    without = betting_unseen_blocks(values[drawn], drawn, bits, 0.05, m, 1, M)
+    pilot = values[other], other
+    assert blocks <= betting_unseen_blocks(values[drawn], drawn, bits + 100, 0.05, m, candidates=1, M=M, pilot=pilot)
+    assert blocks <= betting_unseen_blocks(values[drawn], drawn, bits, 0.05, m, candidates=8, M=M, pilot=pilot)
+    without = betting_unseen_blocks(values[drawn], drawn, bits, 0.05, m, candidates=1, M=M)
     assert abs(without - blocks) < 0.1 * (blocks - 0.4)
     found = bound_mean(
         values[drawn], inequality="betting", assumption="unseen", message_bits=bits, delta=0.05, m=m, pool=M,
@@ -272,4 +273,4 @@ def test_blocks_are_tighter_than_the_conversion_and_looser_than_all_units():
 @pytest.mark.parametrize("places", [[0, 1, 1], [0, 1], [0, 1, 10], [-1, 0, 1], [0.0, 1.0, 2.0]])
 def test_places_that_are_none_are_named(places):
     with pytest.raises(SubloraError, match="^places: "):
-        betting_unseen_blocks([0.1, 0.2, 0.3], np.array(places), 8, 0.05, 10, 1, 20)
+        betting_unseen_blocks([0.1, 0.2, 0.3], np.array(places), 8, 0.05, 10, candidates=1, M=20)

@@ -9,12 +9,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sublora import config
-from sublora.compression.fields import MessageError, varint
-from sublora.compression.whole import decode_whole, encode_whole, quantize_whole, rebuild_whole
-from sublora.config import ALPHA_GRID
 from sublora.data import get_tokenizer
 from sublora.errors import SubloraError
+from sublora.experiment import ALPHA_GRID, Gpt
+from sublora.message.frame import MessageError, prefixed
+from sublora.message.whole import decode_whole, encode_whole, quantize_whole, rebuild_whole
 from sublora.models import GPT
 from sublora.models.llama2c import load_llama2c
 
@@ -76,7 +75,7 @@ def test_changed_cut_and_random_bytes_are_a_message_error_or_a_model(data):
     changed = bytearray(original)
     changed[position] ^= data.draw(st.integers(1, 255))
     body = bytes([0x57]) + data.draw(st.binary(max_size=200))
-    for hostile in (bytes(changed), varint(len(body) + 1) + body):
+    for hostile in (bytes(changed), prefixed(body)):
         try:
             decoded, _ = decode_whole(hostile, shapes_of(values))
         except MessageError:
@@ -85,10 +84,10 @@ def test_changed_cut_and_random_bytes_are_a_message_error_or_a_model(data):
 
 
 def test_tied_weights_are_there_once():
-    model = GPT(config.Model(layers=1, heads=2, width=16, block=8), 300)
+    model = GPT(Gpt(layers=1, heads=2, width=16, block=8), 300)
     size = len(quantize_whole(model, 8, 0.05))
     assert size < 1.1 * sum(parameter.numel() for parameter in model.parameters())
-    other = GPT(config.Model(layers=1, heads=2, width=16, block=8, seed=5), 300)
+    other = GPT(Gpt(layers=1, heads=2, width=16, block=8, seed=5), 300)
     assert rebuild_whole(quantize_whole(model, 8, 0.05), other) == 0.05
     assert other.head.weight is other.tokens.weight
     tokens = torch.arange(8)[None]

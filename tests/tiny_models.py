@@ -2,7 +2,7 @@
 
 import torch
 
-WORDS = ["<pad>", "<unk>", "<s>", "</s>", *"a film good bad dull fine very not is was the . ?".split()]
+WORDS = ["<pad>", "<unk>", "<s>", "</s>", *"a film good bad dull fine very not is was the . ? story stale".split()]
 
 
 def save_model(folder, kind="gpt2", tokenizer=True, head=True):
@@ -56,3 +56,17 @@ def save_model(folder, kind="gpt2", tokenizer=True, head=True):
         special |= {} if kind == "gpt2" else {"pad_token": "<pad>"}
         PreTrainedTokenizerFast(tokenizer_object=words, model_max_length=64, **special).save_pretrained(folder)
     return str(folder)
+
+
+def record_requests(monkeypatch, name):
+    """Addresses with `name` in them that the hub is asked for from now on, a growing list. No request is answered."""
+    from huggingface_hub.utils import get_session
+
+    addresses = []
+
+    def send(_, request, **options):
+        addresses.extend([str(request.url)] if name in str(request.url) else [])
+        raise OSError("no network")
+
+    monkeypatch.setattr(type(get_session()), "send", send)
+    return addresses

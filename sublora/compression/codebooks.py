@@ -48,9 +48,9 @@ def unpack_codebook(format: int, data: bytes, levels: int) -> np.ndarray:
     if format == 0:
         return _checked(numbers)
     if format == 1:
-        return _checked(_steps(*numbers, levels))
+        return _checked(_steps(numbers[0], numbers[1], levels))
     if format == 2:
-        return _checked(normal_float(*numbers, levels))
+        return _checked(normal_float(numbers[0], numbers[1], levels))
     return _checked(np.concatenate([-numbers[::-1], np.zeros(levels % 2, np.float16), numbers]))
 
 
@@ -114,7 +114,8 @@ def _pack(codebook: np.ndarray, format: int) -> bytes | None:
 
 def _pack_line(codebook: np.ndarray, places: np.ndarray) -> bytes | None:
     """(offset, slope) with float16(offset + slope·places) = codebook. For each slope that fits the ends, the offsets that every
-    level allows are an interval; if it holds a 16-bit float, then the one nearest to its middle is one."""
+    level allows are an interval; if it holds a 16-bit float, then the one nearest to its middle is one, or where two are equally
+    near, the other may be."""
     if len(codebook) == 1:
         return None
     values = codebook.astype(np.float64)
@@ -125,9 +126,12 @@ def _pack_line(codebook: np.ndarray, places: np.ndarray) -> bytes | None:
     slopes = np.arange(least.view(np.uint16), int(most.view(np.uint16)) + 1, dtype=np.uint16).view(np.float16)
     shifts = slopes.astype(np.float64)[:, None] * places
     middles = ((low - shifts).max(1) + (high - shifts).min(1)) / 2
-    offsets = middles.astype(np.float16)
-    fits = ((offsets.astype(np.float64)[:, None] + shifts).astype(np.float16) == codebook).all(1)
-    return _float16(offsets[fits][0], slopes[fits][0]) if fits.any() else None
+    nearest = middles.astype(np.float16)
+    for offsets in (nearest, np.nextafter(nearest, np.float16(-np.inf)), np.nextafter(nearest, np.float16(np.inf))):
+        fits = ((offsets.astype(np.float64)[:, None] + shifts).astype(np.float16) == codebook).all(1)
+        if fits.any():
+            return _float16(offsets[fits][0], slopes[fits][0])
+    return None
 
 
 def _pack_multiples(codebook: np.ndarray) -> bytes | None:

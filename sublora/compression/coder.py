@@ -126,7 +126,7 @@ def _blocks(size: int) -> Iterator[tuple[int, int]]:
         begin = end
 
 
-def _model(counts: np.ndarray, prior: np.ndarray) -> Categorical:
+def _model(counts: np.ndarray, prior: np.ndarray) -> constriction.stream.model.Categorical:
     return Categorical((counts + prior) / (counts.sum() + prior.sum()), perfect=False)
 
 
@@ -137,7 +137,8 @@ def _prior(coder: str, levels: int, codebook: np.ndarray | None, field: Callable
     if coder == "static":
         grid = GRIDS[field(len(GRIDS))]
         return _static_prior(np.array([field(grid) for _ in range(levels)]))
-    return _shape_prior(coder, codebook, field(LOCATIONS), field(len(SCALES)), STRENGTHS[field(len(STRENGTHS))], _exact_exp)
+    assert codebook is not None  # `_check`
+    return _shape_prior(coder, codebook, field(LOCATIONS), field(len(SCALES)), STRENGTHS[field(len(STRENGTHS))], exp=_exact_exp)
 
 
 def _header(coder: str, counts: np.ndarray, codebook: np.ndarray | None) -> list[int]:
@@ -149,6 +150,7 @@ def _header(coder: str, counts: np.ndarray, codebook: np.ndarray | None) -> list
         best = int(np.argmin(bits))
         return [best, *roots[best].tolist()]
     if coder in ("laplace", "gaussian") and counts.any():
+        assert codebook is not None  # `_check`
         return _shape_header(coder, counts, codebook.astype(np.float64))
     return [0] * (len(counts) + 1)
 
@@ -171,7 +173,7 @@ def _static_prior(roots: np.ndarray) -> np.ndarray:
 # laplace, gaussian: the mass of each level's cell, which ends half-way to its neighbours
 
 
-def _shape_prior(coder: str, codebook: np.ndarray, location: int, scale: int, strength: float, exp: Callable) -> np.ndarray:
+def _shape_prior(coder: str, codebook: np.ndarray, location: int, scale: int, strength: float, *, exp: Callable) -> np.ndarray:
     """Mass of each level's cell in multiples of `UNIT`, at least one of them, times `strength`; location and scale are indices."""
     levels = codebook.astype(np.float64)
     span = levels[-1] - levels[0]
@@ -193,7 +195,7 @@ def _shape_header(coder: str, counts: np.ndarray, levels: np.ndarray) -> list[in
         for a in range(max(0, location - 3), min(LOCATIONS, location + 4))
         for b in range(max(0, scale - 8), min(len(SCALES), scale + 9))
     ]
-    priors = np.array([_shape_prior(coder, levels, a, b, 1.0, np.exp) for a, b in near])
+    priors = np.array([_shape_prior(coder, levels, a, b, 1.0, exp=np.exp) for a, b in near])
     bits = np.array([_bits(counts, priors * strength) for strength in STRENGTHS])
     strength, place = np.unravel_index(bits.argmin(), bits.shape)
     return [*near[place], int(strength)]
@@ -223,7 +225,7 @@ def _gaussian(z: np.ndarray, exp: Callable) -> np.ndarray:
 _CUMULATIVE = {"laplace": _laplace, "gaussian": _gaussian}
 
 
-def _shortest_payload(encoder: RangeEncoder) -> bytes:
+def _shortest_payload(encoder: constriction.stream.queue.RangeEncoder) -> bytes:
     """The shortest bytes that decode to what was encoded; read as a binary fraction, they lie in the encoder's interval."""
     words, (produced, (lower, width)) = encoder.get_compressed(), encoder.pos()
     inside = int.from_bytes(words.astype(">u4").tobytes(), "big") << 32 * (produced + 2 - len(words))

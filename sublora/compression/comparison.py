@@ -40,12 +40,3 @@ def rate_distortion(
                 rate = (bits + extra) / len(values)
                 rows.append((quantizer, len(codebook), coder, entropy_bits(symbols), bits, extra, rate, distortion))
     return pd.DataFrame(rows, columns=list(COLUMNS)).drop_duplicates(["quantizer", "levels", "coder"], ignore_index=True)
-
-
-def fields(data: bytes, payload_bytes: int, codebook_bytes: int) -> pd.DataFrame:
-    """What a message of `compression.message` is made of, in bytes: header, codebook, symbols, and their shares in percent."""
-    sizes = {"header": len(data) - payload_bytes - codebook_bytes, "codebook": codebook_bytes, "symbols": payload_bytes}
-    table = pd.DataFrame({"part": list(sizes), "bytes": list(sizes.values())})
-    table["from byte"] = table["bytes"].cumsum().shift(fill_value=0)
-    table["percent"] = 100 * table["bytes"] / len(data)
-    return table

@@ -1,34 +1,33 @@
-"""The second phase: from trained coordinates to a message."""
+"""From trained coordinates to a codebook and symbols: one way for every kind of model."""
 
-from pathlib import Path
+from collections.abc import Callable
 
+import numpy as np
 import pandas as pd
+import torch
 
 from sublora.compression.aware import Quantized
-from sublora.compression.message import Message
 from sublora.compression.quantizers import quantize
-from sublora.config import ALPHA_GRID, Experiment
-from sublora.data import Split, TokenStore
+from sublora.experiment import Compression
 from sublora.models import Subspace
-from sublora.training.pretrain import phase_schedule, train_phase
+
+Adapt = Callable[[Quantized, Callable[[], torch.Tensor] | None], pd.DataFrame]
+"""Trains a quantized model for `finetune_steps` steps, with a penalty or None; returns the metrics."""
 
 
-def compress(
-    model: Subspace, store: TokenStore, split: Split, experiment: Experiment, folder: Path
-) -> tuple[Message, pd.DataFrame | None]:
-    """Quantize the coordinates, let them adapt to their levels for `finetune_steps` steps, and make them a message.
+def quantize_and_adapt(
+    model: Subspace, settings: Compression, adapt: Adapt
+) -> tuple[np.ndarray, np.ndarray, pd.DataFrame | None]:
+    """(codebook float16 (L,), symbols int64 (d,), metrics of the adaptation or None) of a trained model.
 
-    Returns the message, its smoothing weight still the grid's first, and the metrics of the adaptation (None without any).
+    The coordinates are quantized. Where `settings` asks for it, they and their levels then adapt to each other: `adapt` trains the
+    quantized model, and the rate penalty is the entropy of its symbols.
     """
-    settings = experiment.compression
     coordinates = model.coordinates.detach().cpu().numpy()
     codebook, symbols = quantize(coordinates, settings.quantizer, settings.levels, settings.entropy_penalty)
-    metrics = None
-    if settings.finetune_steps:
-        quantized = Quantized(model, codebook)
-        rate = settings.finetune_learning_rate
-        schedule = phase_schedule(experiment, settings.finetune_steps, rate, rate / 50)
-        penalty = (lambda: settings.rate_penalty * quantized.rate()) if settings.rate_penalty else None
-        metrics = train_phase(quantized, store, split, experiment, folder, "quantize", schedule, penalty=penalty)
-        codebook, symbols = quantized.coded()
-    return Message(experiment.subspace, ALPHA_GRID[0], codebook, symbols), metrics
+    if not settings.finetune_steps:
+        return codebook, symbols, None
+    quantized = Quantized(model, codebook)
+    penalty = (lambda: settings.rate_penalty * quantized.rate()) if settings.rate_penalty else None
+    metrics = adapt(quantized, penalty)
+    return *quantized.coded(), metrics

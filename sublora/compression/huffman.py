@@ -43,7 +43,7 @@ def decode_huffman(payload: bytes, size: int, levels: int) -> np.ndarray:
     return used[np.array([decoder.decode_symbol(tree) for _ in range(size)], int)].astype(np.uint8)
 
 
-def _word(tree: Encoder, indices: list[int]) -> tuple[np.ndarray, int]:
+def _word(tree: constriction.symbol.huffman.EncoderHuffmanTree, indices: list[int]) -> tuple[np.ndarray, int]:
     words = constriction.symbol.QueueEncoder()
     for index in indices:
         words.encode_symbol(index, tree)

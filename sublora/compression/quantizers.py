@@ -29,7 +29,7 @@ def quantize(values: np.ndarray, name: str, levels: int, penalty: float = 0.0) -
 def uniform_codebook(values: np.ndarray, levels: int) -> np.ndarray:
     """L equal bins over the range of `values` (d,); each level is the mean of its bin (an empty bin's is its centre).
 
-    The publication's quantizer (Lotfi et al. 2024a, released code). Returns float16 (L',), strictly ascending.
+    The paper's quantizer (Lotfi et al. 2024a, released code). Returns float16 (L',), strictly ascending.
     """
     values = _finite(values, levels)
     edges = np.linspace(values.min(), values.max(), levels + 1)
@@ -52,8 +52,9 @@ def kmeans_codebook(values: np.ndarray, levels: int) -> np.ndarray:
         weights = np.diff(starts, append=len(values)).astype(np.float64)
         points = np.add.reduceat(values, starts) / weights
     else:
-        points, weights = np.unique(values, return_counts=True)
-    begins = _optimal_cells(points, weights.astype(np.float64), min(levels, len(points)))
+        points, counts = np.unique(values, return_counts=True)
+        weights = counts.astype(np.float64)
+    begins = _optimal_cells(points, weights, min(levels, len(points)))
     return _distinct(np.add.reduceat(points * weights, begins) / np.add.reduceat(weights, begins))
 
 
@@ -117,7 +118,8 @@ def ecsq_assign(values: np.ndarray, codebook: np.ndarray, shares: np.ndarray, pe
     values, levels = np.asarray(values, np.float64), codebook.astype(np.float64)
     # Less v², the costs are lines in v with slopes -2·level; which line is lowest changes at ascending v, along their envelope.
     heights = levels**2 - penalty * values.var() * np.log2(shares)
-    envelope, changes = [0], []
+    envelope: list[int] = [0]
+    changes: list[float] = []
     for new in range(1, len(levels)):
         while True:
             old = envelope[-1]

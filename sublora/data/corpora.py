@@ -21,12 +21,12 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sublora.config import Corpus
 from sublora.errors import SubloraError
+from sublora.experiment import Corpus
 from sublora.progress import progress_bar
 
 HUB_NAMES = {"openwebtext": "Skylion007/openwebtext"}
-OPENERS = {".xz": lzma.open, ".gz": gzip.open, ".bz2": bz2.open}
+OPENERS: dict[str, Callable[..., Any]] = {".xz": lzma.open, ".gz": gzip.open, ".bz2": bz2.open}
 
 
 def documents(corpus: Corpus) -> Iterator[str]:
@@ -227,7 +227,7 @@ def _no_field(field: str, fields: Any, where: str) -> SubloraError:
 
 
 @contextlib.contextmanager
-def _opened(path: Path) -> Iterator[tuple[BinaryIO, Callable[[], None]]]:
+def _opened(path: Path) -> Iterator[tuple[BinaryIO, Callable[[], object]]]:
     """The unpacked bytes of a file, and a function that brings the progress bar up to date."""
     with _io_errors_named(path), open(path, "rb") as raw:
         with progress_bar(total=path.stat().st_size, desc=path.name, unit="B", unit_scale=True) as bar:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sublora.config import Corpus
 from sublora.errors import SubloraError
+from sublora.experiment import Corpus
 
 OPENWEBTEXT_SHARE, OPENWEBTEXT_SEED = 0.0005, 2357
 
@@ -29,7 +29,7 @@ def draw_split(documents: int, corpus: Corpus) -> Split:
     """Split `range(documents)` uniformly at random, without looking at any document (THEORY 3, pool).
 
     train and validation are `corpus.train` and `corpus.validation` of the documents, rounded, at least one each; test
-    is what remains. `openwebtext` keeps the publication's split, whatever the shares and the seed say: 0.05% held out
+    is what remains. `openwebtext` keeps the paper's split, whatever the shares and the seed say: 0.05% held out
     by `datasets.Dataset.train_test_split` with seed 2357, of which the first half is validation and the rest test.
     Raises SubloraError when there are too few documents for three parts.
     """
@@ -39,7 +39,7 @@ def draw_split(documents: int, corpus: Corpus) -> Split:
         held_out = math.ceil(OPENWEBTEXT_SHARE * documents)
         validation, test, train = np.split(order, [held_out // 2, held_out])
         settings = f"test_size {OPENWEBTEXT_SHARE}, seed {OPENWEBTEXT_SEED}"
-        how = f"the publication's rule for openwebtext ({settings}; validation and test halve the held-out part)"
+        how = f"the paper's rule for openwebtext ({settings}; validation and test halve the held-out part)"
     else:
         order = permutation(documents, corpus.split_seed)
         sizes = [max(1, round(share * documents)) for share in (corpus.train, corpus.validation)]
@@ -51,7 +51,7 @@ def draw_split(documents: int, corpus: Corpus) -> Split:
             "test, and none may be 0; add documents, or change corpus.train and corpus.validation"
         )
     description = f"{documents} documents by {how}: {len(train)} train, {len(validation)} validation, {len(test)} test"
-    return Split(*(part.astype(np.int64) for part in (train, validation, test)), description)
+    return Split(train.astype(np.int64), validation.astype(np.int64), test.astype(np.int64), description)
 
 
 def permutation(n: int, seed: int) -> np.ndarray:

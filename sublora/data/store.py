@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 from filelock import FileLock
 
-from sublora.config import Corpus
 from sublora.data.corpora import corpus_identity, corpus_name, documents
 from sublora.data.tokenizers import get_tokenizer
 from sublora.errors import SubloraError
+from sublora.experiment import Corpus
 
 FORMAT = "sublora-tokens/1"
 FILES = ("tokens.bin", "offsets.npy", "meta.json")
@@ -99,7 +99,7 @@ class TokenStore:
             chunk = self.tokens[start : start + CHUNK]
             if chunk.max() >= self.vocab_size:
                 raise _broken(tokens_file, f"it holds token id {chunk.max()}, outside 0..{self.vocab_size - 1}")
-            digest.update(chunk)
+            digest.update(chunk.data)
         if (self.tokens[self.offsets[1:] - 1] != self.eot).any():
             raise _broken(tokens_file, f"a document does not end with the end-of-text id {self.eot}")
         if _sha256(digest, self.offsets, self.tokenizer, self.vocab_size, self.eot) != self.sha256:
@@ -159,7 +159,7 @@ def build_store(corpus: Corpus, path: str | Path) -> TokenStore:
     whole corpus is read even so. Raises SubloraError for what is wrong with the corpus, and when `path` cannot be written.
     """
     tokenizer = get_tokenizer(corpus.tokenizer)
-    texts = documents(corpus)
+    texts: Iterable[str] = documents(corpus)
     if corpus.max_documents is not None:
         texts = _sample(texts, corpus.max_documents)
     information = {"python": platform.python_version()} if corpus.source == "python-stdlib" else {}
@@ -209,8 +209,8 @@ def write_store(
                     raise SubloraError(f"{name}: document {len(offsets) - 1} has token id {wrong}, outside {allowed}")
                 data = np.empty(len(ids) + 1, dtype)
                 data[:-1], data[-1] = ids, eot
-                stream.write(data)
-                digest.update(data)
+                stream.write(data.data)
+                digest.update(data.data)
                 offsets.append(offsets[-1] + len(ids) + 1)
         if len(offsets) == 1:
             raise SubloraError(f"{name}: the corpus is empty: no document has a token; choose another corpus")

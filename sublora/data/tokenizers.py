@@ -1,4 +1,4 @@
-"""Text to token ids and back: bytes, GPT-2's byte-pair encoding, or the tokenizer of a model trained elsewhere."""
+"""Text to token ids and back: bytes, GPT-2's byte-pair encoding, or the tokenizer of a pretrained model."""
 
 import functools
 from collections.abc import Callable, Sequence

@@ -1,6 +1,6 @@
 """Models: a GPT, LoRA, projectors, and the wrapper that makes any module a function of d coordinates."""
 
-from sublora.models.build import build, initial_weights_sha256, model_weights
+from sublora.models.build import base_model, base_sha256, build, in_subspace, model_weights, parametrize
 from sublora.models.gpt import GPT
 from sublora.models.projectors import PROJECTORS, Identity, Kronecker, make_projector
 from sublora.models.subspace import Subspace
@@ -11,8 +11,11 @@ __all__ = [
     "Kronecker",
     "PROJECTORS",
     "Subspace",
+    "base_model",
+    "base_sha256",
     "build",
-    "initial_weights_sha256",
+    "in_subspace",
     "make_projector",
     "model_weights",
+    "parametrize",
 ]

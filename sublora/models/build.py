@@ -2,57 +2,104 @@
 
 import hashlib
 
-from sublora import config
+from torch import nn
+
 from sublora.errors import SubloraError
+from sublora.experiment import Gpt, Pretrained
+from sublora.experiment import Subspace as SubspaceSettings
 from sublora.models.gpt import GPT
 from sublora.models.lora import add_lora
+from sublora.models.pretrained import Causal, causal_weights, has_architecture, load_causal
 from sublora.models.projectors import Identity, make_projector
 from sublora.models.structured import replace_linears
 from sublora.models.subspace import Subspace
 
 
-def build(model: config.Model, subspace: config.Subspace, vocab_size: int) -> Subspace:
-    """The GPT of `model` under one of the parametrizations; its coordinates are zero, that is, its weights initial.
+def base_model(model: Gpt | Pretrained, vocab_size: int, local_only: bool = False) -> GPT | Causal:
+    """The public model that a message starts from: token ids (batch, time) to logits (batch, time, V).
+
+    local_only: nothing is downloaded.
+    Raises SubloraError for a pretrained model that cannot be loaded, or has another architecture than the settings state.
+    """
+    if isinstance(model, Gpt):
+        return GPT(model, vocab_size)
+    base = load_causal(model.source, vocab_size, model.block, local_only)
+    if model.architecture is not None and not has_architecture(base, model.architecture):
+        raise SubloraError(f"model.architecture: {model.source!r} has another one here; use the model that the settings speak of")
+    return base
+
+
+def build(model: Gpt | Pretrained, subspace: SubspaceSettings, vocab_size: int) -> Subspace:
+    """`parametrize` of the base model that the settings name."""
+    return parametrize(base_model(model, vocab_size), model, subspace)
+
+
+def parametrize(base: nn.Module, model: Gpt | Pretrained, subspace: SubspaceSettings) -> Subspace:
+    """The base model under one of the parametrizations; its coordinates are zero, that is, its weights are those of the base.
 
     sublora: LoRA's weights in a random subspace. lora: all of LoRA's weights. subspace: all weights in a random subspace.
     full: all weights. kronecker, monarch: the weights of structured layers in place of the targets, all of them or, with a
-    dimension, in a random subspace. Raises SubloraError when the dimension exceeds the number of trainable weights.
+    dimension, in a random subspace. A pretrained model takes subspace and full.
+    Raises SubloraError when the dimension exceeds the number of trainable weights, and for a parametrization that does not fit.
     """
+    if isinstance(model, Pretrained) and subspace.parametrization not in ("subspace", "full"):
+        raise SubloraError(f"subspace.parametrization: a pretrained model takes subspace or full, not {subspace.parametrization}")
     if not subspace.targets and subspace.parametrization not in ("subspace", "full"):
         raise SubloraError(f"subspace.targets: empty; {subspace.parametrization} needs at least one layer, such as q")
-    gpt = GPT(model, vocab_size)
     if subspace.parametrization in ("kronecker", "monarch"):
-        # What is added to the residual stream is scaled down, as in GPT-2.
-        scaled = {"proj", "down"} & set(subspace.targets)
-        trainable = []
-        for targets, std in (
-            (set(subspace.targets) - scaled, model.weight_std),
-            (scaled, model.weight_std / (2 * model.layers) ** 0.5),
-        ):
-            seed = subspace.seed + len(trainable)
-            trainable += replace_linears(gpt, subspace.parametrization, sorted(targets), subspace.blocks, seed, std)
+        assert isinstance(model, Gpt)
+        trainable = _structured(base, model, subspace)
     elif subspace.parametrization in ("sublora", "lora"):
-        settings = (subspace.rank, subspace.lora_alpha, subspace.lora_dropout, subspace.targets, subspace.seed)
-        trainable = add_lora(gpt, *settings)
+        trainable = add_lora(
+            base,
+            rank=subspace.rank,
+            alpha=subspace.lora_alpha,
+            dropout=subspace.lora_dropout,
+            targets=subspace.targets,
+            seed=subspace.seed,
+        )
     else:
-        trainable = [name for name, _ in gpt.named_parameters()]
-    parameters = dict(gpt.named_parameters())
+        trainable = [name for name, _ in base.named_parameters()]
+    return in_subspace(base, trainable, subspace)
+
+
+def in_subspace(base: nn.Module, trainable: list[str], subspace: SubspaceSettings) -> Subspace:
+    """`base` with its parameters named `trainable` as a function of coordinates: each a coordinate, or all in a random subspace."""
+    parameters = dict(base.named_parameters())
     layout = [(name, parameters[name].numel()) for name in trainable]
     if subspace.dimension is None:
-        return Subspace(gpt, Identity(sum(size for _, size in layout)), trainable)
-    return Subspace(gpt, make_projector(subspace.projector, layout, subspace.dimension, subspace.seed), trainable)
+        return Subspace(base, Identity(sum(size for _, size in layout)), trainable)
+    return Subspace(base, make_projector(subspace.projector, layout, subspace.dimension, subspace.seed), trainable)
 
 
-def initial_weights_sha256(model: config.Model, vocab_size: int) -> str:
-    """Fingerprint of the initial weights, so that a certificate can tell when a platform draws other ones."""
+def _structured(gpt: nn.Module, model: Gpt, subspace: SubspaceSettings) -> list[str]:
+    """Replace the targets by structured layers; the names of their weights."""
+    scaled = {"proj", "down"} & set(subspace.targets)  # what is added to the residual stream is scaled down, as in GPT-2
+    trainable: list[str] = []
+    for targets, std in (
+        (set(subspace.targets) - scaled, model.weight_std),
+        (scaled, model.weight_std / (2 * model.layers) ** 0.5),
+    ):
+        seed = subspace.seed + len(trainable)
+        trainable += replace_linears(gpt, subspace.parametrization, sorted(targets), subspace.blocks, seed=seed, std=std)
+    return trainable
+
+
+def base_sha256(base: nn.Module) -> str:
+    """Fingerprint of a base model's parameters, so that a certificate can tell when a machine has other ones."""
     digest = hashlib.sha256()
-    for name, parameter in GPT(model, vocab_size).named_parameters():
+    for name, parameter in base.named_parameters():
         digest.update(name.encode())
-        digest.update(parameter.detach().numpy().tobytes())
+        digest.update(parameter.detach().cpu().numpy().tobytes())
     return digest.hexdigest()
 
 
-def model_weights(model: config.Model, vocab_size: int) -> int:
-    """How many weights the GPT has, counted with all biases, without building it."""
+def model_weights(model: Gpt | Pretrained, vocab_size: int) -> int:
+    """How many weights the base model has, counted with all biases, without building it.
+
+    Raises SubloraError for a pretrained model whose architecture cannot be built.
+    """
+    if isinstance(model, Pretrained):
+        return causal_weights(model.architecture)
     width = model.width
     return (vocab_size + model.block) * width + model.layers * (12 * width * width + 13 * width) + 2 * width

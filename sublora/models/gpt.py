@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from sublora.config import Model
+from sublora.experiment import Gpt
 
 
 class Attention(nn.Module):
@@ -46,7 +46,7 @@ class GPT(nn.Module):
     Initial weights are a function of `config.seed` alone: they are drawn on the CPU from a generator of their own.
     """
 
-    def __init__(self, config: Model, vocab_size: int):
+    def __init__(self, config: Gpt, vocab_size: int):
         super().__init__()
         self.block_size = config.block
         self.vocab_size = vocab_size
@@ -59,7 +59,7 @@ class GPT(nn.Module):
         self._initialize(config)
 
     @torch.no_grad()
-    def _initialize(self, config: Model) -> None:
+    def _initialize(self, config: Gpt) -> None:
         generator = torch.Generator("cpu").manual_seed(config.seed)
         for name, parameter in self.named_parameters():
             if parameter.dim() < 2:  # norms start at one, biases at zero

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -9,7 +10,7 @@ from torch import nn
 from sublora.errors import SubloraError
 
 
-def add_lora(module: nn.Module, rank: int, alpha: float, dropout: float, targets: Sequence[str], seed: int) -> list[str]:
+def add_lora(module: nn.Module, *, rank: int, alpha: float, dropout: float, targets: Sequence[str], seed: int) -> list[str]:
     """Put W + (alpha/rank)·B·A in place of every W whose name ends with one of `targets`; return the names of all A and B.
 
     A (rank × inputs) is uniform in ±1/√inputs, drawn on the CPU from `seed` in the order of the names; B (outputs × rank) is zero.
@@ -21,7 +22,8 @@ def add_lora(module: nn.Module, rank: int, alpha: float, dropout: float, targets
     for target in targets:
         if target not in ends:
             raise SubloraError(f"subspace.targets: no layer is named {target!r}; there are {', '.join(sorted(ends - {''}))}")
-    config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=list(targets))
+    scale: Any = alpha  # peft says int, and means any number
+    config = LoraConfig(r=rank, lora_alpha=scale, lora_dropout=dropout, target_modules=list(targets))
     inject_adapter_in_model(config, module)
     adapters = sorted((name, p) for name, p in module.named_parameters() if "lora_" in name)
     generator = torch.Generator("cpu").manual_seed(seed)

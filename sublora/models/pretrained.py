@@ -1,4 +1,4 @@
-"""Models trained elsewhere: the dense causal language models of `transformers`, or a checkpoint of llama2.c."""
+"""Pretrained models: the dense causal language models of `transformers`, or a checkpoint of llama2.c."""
 
 import json
 from collections.abc import Mapping
@@ -26,7 +26,7 @@ UNSAID = ("architectures", "auto_map", "dtype", "torch_dtype", "transformers_ver
 CAUSAL = 1e-3
 """How much a probability may change when a later token does: rounding of large logits."""
 
-NOT_CAUSAL = "pretrained: predictions depend on tokens after them, so this is no causal language model"
+NOT_CAUSAL = "model.source: predictions depend on tokens after them, so it is not a causal language model"
 
 
 class Causal(nn.Module):
@@ -36,7 +36,9 @@ class Causal(nn.Module):
     longest window it shall read.
     """
 
-    def __init__(self, base: nn.Module, vocab_size: int, block_size: int):
+    base: Any  # of one of the many classes of `transformers`
+
+    def __init__(self, base: Any, vocab_size: int, block_size: int):
         """Raises SubloraError when the model has fewer tokens, or reads shorter windows."""
         super().__init__()
         self.base, self.vocab_size, self.block_size = base.eval(), vocab_size, block_size
@@ -65,9 +67,10 @@ class Causal(nn.Module):
                 raise SubloraError(NOT_CAUSAL)
 
 
-def load_causal(source: str, vocab_size: int, block_size: int) -> Causal:
+def load_causal(source: str, vocab_size: int, block_size: int, local_only: bool = False) -> Causal:
     """The model in a folder, on the hub, or in a llama2.c file (.bin), in float32. No code of the model's own is run.
 
+    local_only: nothing is downloaded.
     Raises SubloraError for one that cannot be loaded, is not causal or of other sizes (`Causal`), or learnt more than parameters.
     """
     if source.endswith(".bin"):
@@ -76,17 +79,18 @@ def load_causal(source: str, vocab_size: int, block_size: int) -> Causal:
         from transformers import AutoModelForCausalLM  # here, because importing it takes seconds
 
         try:
-            options = {"dtype": torch.float32, "trust_remote_code": False, "use_safetensors": True}
+            options = {"dtype": torch.float32, "trust_remote_code": False, "use_safetensors": True, "local_files_only": local_only}
+            options["adapter_kwargs"] = {"local_files_only": local_only}  # transformers looks for adapters, too
             base = AutoModelForCausalLM.from_pretrained(source, **options)
         except Exception as error:  # transformers passes on whatever its downloader, its parsers or the file system raise
             why = " ".join(str(error).split())[:150]
-            raise SubloraError(f"pretrained.source: cannot load {source!r} ({type(error).__name__}: {why})") from None
+            raise SubloraError(f"model.source: cannot load {source!r} ({type(error).__name__}: {why})") from None
     model = Causal(base, vocab_size, block_size)
     parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
     fresh = blank_causal(architecture(model), vocab_size, block_size).state_dict()
     for name, tensor in model.state_dict().items():
         if name not in parameters and not torch.equal(tensor, fresh.get(name, torch.empty(0))):
-            raise SubloraError(f"pretrained.source: {source!r} has learnt {name}, which is no parameter; it cannot be coded")
+            raise SubloraError(f"model.source: {source!r} has learnt {name}, which is no parameter; it cannot be coded")
     model.check_causal()
     return model
 
@@ -94,6 +98,16 @@ def load_causal(source: str, vocab_size: int, block_size: int) -> Causal:
 def architecture(model: Causal) -> dict[str, Any]:
     """The configuration as plain data: with the parameters, all that the model is."""
     return _declared(model.base.config.model_type, json.loads(json.dumps(model.base.config.to_diff_dict())))
+
+
+def has_architecture(model: Causal, stated: Mapping[str, Any]) -> bool:
+    """Whether a model's configuration is the stated one; what either leaves out has this version's defaults.
+
+    Raises SubloraError when the stated one is none.
+    """
+    one, other = (_config(values).to_dict() for values in (stated, architecture(model)))
+    kinds = one["model_type"], other["model_type"]
+    return kinds[0] == kinds[1] and _declared(kinds[0], one) == _declared(kinds[0], other)
 
 
 def blank_causal(architecture: Mapping[str, Any] | None, vocab_size: int, block_size: int) -> Causal:
@@ -128,9 +142,9 @@ def _config(architecture: Mapping[str, Any] | None) -> Any:
     from transformers import AutoConfig
 
     if architecture is None:
-        raise SubloraError("pretrained.architecture: missing, so no one knows what the message's weights are for")
+        raise SubloraError("model.architecture: missing, so nobody knows what the weights of the message are for")
     if (kind := architecture.get("model_type")) not in FAMILIES:
-        raise SubloraError(f"pretrained.architecture: type {kind!r:.40} is none of {', '.join(FAMILIES)}")
+        raise SubloraError(f"model.architecture: type {kind!r:.40} is none of {', '.join(FAMILIES)}")
     if architecture.get("use_bidirectional_attention"):  # Gemma's models can be encoders
         raise SubloraError(NOT_CAUSAL)
     try:
@@ -140,7 +154,7 @@ def _config(architecture: Mapping[str, Any] | None) -> Any:
         raise _impossible(error) from None
     for what, count in counts.items():
         if not 1 <= count <= MOST:
-            raise SubloraError(f"pretrained.architecture: {count:,} {what}; 1 to {MOST:,} are built")
+            raise SubloraError(f"model.architecture: {count:,} {what}; 1 to {MOST:,} are built")
     return config
 
 
@@ -154,4 +168,4 @@ def _declared(model_type: str, values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _impossible(error: Exception) -> SubloraError:
     why = " ".join(str(error).split())[:150]
-    return SubloraError(f"pretrained.architecture: no configuration of a causal model ({type(error).__name__}: {why})")
+    return SubloraError(f"model.architecture: no configuration of a causal model ({type(error).__name__}: {why})")

@@ -7,18 +7,33 @@ which go to any device, are in no state dictionary. Times are multiplications of
 
 import difflib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from sublora import config
+from sublora import experiment
 from sublora.errors import SubloraError
 
 
-class Identity(nn.Module):
+class Projector(nn.Module):
+    """What all projectors have in common."""
+
+    name: str
+    shape: tuple[int, int]
+
+    def matvec(self, w: torch.Tensor) -> torch.Tensor:
+        """P w."""
+        raise NotImplementedError
+
+    def rmatvec(self, v: torch.Tensor) -> torch.Tensor:
+        """Pᵀ v."""
+        raise NotImplementedError
+
+
+class Identity(Projector):
     """P = I: every trainable weight is a coordinate (d = D). Time and memory O(1)."""
 
     name = "identity"
@@ -34,10 +49,10 @@ class Identity(nn.Module):
         return v
 
 
-class Kronecker(nn.Module):
+class Kronecker(Projector):
     """P = R Π (Q1 ⊗ … ⊗ Qk) S: a rounded Kronecker product of `order` random matrices with a random permutation.
 
-    Order 2 with orthonormal factors (`kron_qr`) is the projector of the publication (`rdkronqr`; Lotfi et al. 2022, section 4;
+    Order 2 with orthonormal factors (`kron_qr`) is the projector of the paper (`rdkronqr`; Lotfi et al. 2022, section 4;
     2024a, settings). With D1 = ⌈√D⌉, D2 = ⌈D/D1⌉, d1 = ⌈√d⌉ and d2 = ⌈d/d1⌉, Q1 is D1 × d1 and Q2 is D2 × d2; S pads w with
     zeros to d1·d2, Π permutes the D1·D2 results, R keeps the first D. A higher order takes the k-th root first and rounds what
     remains in the same way. Orthonormal factors give P orthonormal columns, but for the rows that R cuts; Gaussian ones have
@@ -50,6 +65,8 @@ class Kronecker(nn.Module):
     >>> P.matvec(torch.ones(30)).shape
     torch.Size([1000])
     """
+
+    permutation: torch.Tensor
 
     def __init__(self, weights: int, coordinates: int, seed: int, order: int = 2, orthonormal: bool = True):
         super().__init__()
@@ -80,7 +97,7 @@ class Kronecker(nn.Module):
         return kronecker_product([factor.T for factor in self.factors], grid)[: self.shape[1]]
 
 
-class KroneckerSum(nn.Module):
+class KroneckerSum(Projector):
     """P = R Π (R1 ⊗ 1 + 1 ⊗ R2) / √(2D): the one-sided Kronecker projector, a sum (`rkron`; Lotfi et al. 2022, section 4).
 
     R1 (D1 × d) and R2 (D2 × d) are Gaussian, D1 = ⌈√D⌉ and D2 = ⌈D/D1⌉, 1 is a vector of ones: a weight is one entry of R1 w
@@ -90,6 +107,9 @@ class KroneckerSum(nn.Module):
     """
 
     name = "kron_one_sided"
+    left: torch.Tensor
+    right: torch.Tensor
+    permutation: torch.Tensor
 
     def __init__(self, weights: int, coordinates: int, seed: int):
         super().__init__()
@@ -113,11 +133,13 @@ class KroneckerSum(nn.Module):
         return self.left.T @ grid.sum(1) + self.right.T @ grid.sum(0)
 
 
-class Dense(nn.Module):
+class Dense(Projector):
     """P Gaussian with entries of variance 1/D, or orthonormal: its Q factor, made in float64 (Li et al. 2018). For small models.
 
     Time O(D·d); memory 4·D·d bytes, and some 30·D·d while the orthonormal one is made.
     """
+
+    matrix: torch.Tensor
 
     def __init__(self, weights: int, coordinates: int, seed: int, orthonormal: bool = False):
         super().__init__()
@@ -135,7 +157,7 @@ class Dense(nn.Module):
         return self.matrix.T @ v
 
 
-class Sparse(nn.Module):
+class Sparse(Projector):
     """P with signs at random places, a share 1/√D of all (very sparse: Li, Hastie & Church 2006; Li et al. 2018).
 
     The places are stratified (Kane & Nelson 2014): with m = ⌈√D⌉, every column has one sign, at a uniform place, in each stretch of
@@ -148,6 +170,8 @@ class Sparse(nn.Module):
     """
 
     name = "sparse"
+    rows: torch.Tensor
+    signs: torch.Tensor
 
     def __init__(self, weights: int, coordinates: int, seed: int):
         super().__init__()
@@ -172,7 +196,7 @@ class Sparse(nn.Module):
         return (entries.view(self.rows.shape) * self.signs).sum(1) * self.scale
 
 
-class Fastfood(nn.Module):
+class Fastfood(Projector):
     """P = blocks H G Π H B / √(n·D), one upon another, the first D rows of them (Fastfood: Le, Sarlós & Smola 2013).
 
     Each block has random signs B, a random permutation Π, a Gaussian diagonal G and the Walsh-Hadamard matrix H of size n, the
@@ -182,6 +206,9 @@ class Fastfood(nn.Module):
     """
 
     name = "fastfood"
+    signs: torch.Tensor
+    permutation: torch.Tensor
+    gaussian: torch.Tensor
 
     def __init__(self, weights: int, coordinates: int, seed: int):
         super().__init__()
@@ -213,7 +240,7 @@ class Fastfood(nn.Module):
         return (walsh_hadamard(x) * self.signs).sum(0)[: self.shape[1]]
 
 
-class Zero(nn.Module):
+class Zero(Projector):
     """P = 0, of no coordinates: the weights stay where they are. Time O(D), memory O(1)."""
 
     name = "zero"
@@ -229,14 +256,14 @@ class Zero(nn.Module):
         return v.new_zeros(0)
 
 
-class Film(nn.Module):
+class Film(Projector):
     """The first coordinates go to the FiLM weights (scales and shifts) by one projector, the rest to the others by another.
 
     (Perez et al. 2018; as a subspace: Lotfi et al. 2022, section 4.) layout: name and size of the parameters in the order of the
     flat weights; `is_film` tells which are FiLM weights. Time and memory are those of the two projectors, and O(D) time.
     """
 
-    def __init__(self, name: str, layout: Sequence[tuple[str, int]], film: nn.Module, others: nn.Module):
+    def __init__(self, name: str, layout: Sequence[tuple[str, int]], film: Projector, others: Projector):
         super().__init__()
         self.name = name
         self.shape = (film.shape[0] + others.shape[0], film.shape[1] + others.shape[1])
@@ -259,7 +286,7 @@ class Film(nn.Module):
         return torch.cat(sides)
 
 
-_PLAIN = {
+_PLAIN: dict[str, Callable[[int, int, int], Projector]] = {
     "kron_qr": Kronecker,
     "kron": partial(Kronecker, orthonormal=False),
     "kron_qr3": partial(Kronecker, order=3),
@@ -274,11 +301,11 @@ _PLAIN = {
 MOST_NUMBERS = 2**32
 """A projector of more numbers (16 GiB) is refused before anything is allocated."""
 
-PROJECTORS = (*config.PROJECTORS, *(f"film+{name}" for name in _PLAIN))
+PROJECTORS = (*experiment.PROJECTORS, *(f"film+{name}" for name in _PLAIN))
 """All names. The order is part of the message format (a message holds an index): new names go to the end."""
 
 
-def make_projector(name: str, layout: Sequence[tuple[str, int]], coordinates: int, seed: int) -> nn.Module:
+def make_projector(name: str, layout: Sequence[tuple[str, int]], coordinates: int, seed: int) -> Projector:
     """The projector called `name` from `coordinates` numbers to the weights of `layout`: (parameter name, size) in flat order.
 
     `film` moves the FiLM weights alone, by kron_qr. `film+NAME` makes each of them a coordinate of its own if they need no more
@@ -351,7 +378,10 @@ def _sylvester(size: int, like: torch.Tensor) -> torch.Tensor:
     """The (size × size) Hadamard matrix: (-1)^(number of bits that i and j share)."""
     index = torch.arange(size, device=like.device)
     shared = index[:, None] & index
-    return math.prod(1 - 2 * ((shared >> bit) & 1) for bit in range((size - 1).bit_length())).to(like.dtype)
+    signs = torch.ones_like(shared)
+    for bit in range((size - 1).bit_length()):
+        signs = signs * (1 - 2 * ((shared >> bit) & 1))
+    return signs.to(like.dtype)
 
 
 def kronecker_product(factors: Sequence[torch.Tensor], x: torch.Tensor) -> torch.Tensor:

@@ -24,7 +24,7 @@ class KroneckerLinear(nn.Module):
     Σ o_i·i_i weights instead of outputs·inputs.
     """
 
-    def __init__(self, inputs: int, outputs: int, order: int, bias: bool, std: float, generator: torch.Generator):
+    def __init__(self, inputs: int, outputs: int, order: int, *, bias: bool, std: float, generator: torch.Generator):
         super().__init__()
         if order < 2:
             raise SubloraError(f"a Kronecker product needs at least 2 factors, not {order}; raise it")
@@ -52,7 +52,7 @@ class MonarchLinear(nn.Module):
     zero. About 2/blocks of the weights of a full square matrix.
     """
 
-    def __init__(self, inputs: int, outputs: int, blocks: int, bias: bool, std: float, generator: torch.Generator):
+    def __init__(self, inputs: int, outputs: int, blocks: int, *, bias: bool, std: float, generator: torch.Generator):
         super().__init__()
         most = min(inputs, outputs)
         if not 1 <= blocks <= most:
@@ -85,7 +85,7 @@ class MonarchLinear(nn.Module):
 _KINDS = {"kronecker": KroneckerLinear, "monarch": MonarchLinear}
 
 
-def replace_linears(module: nn.Module, kind: str, targets: Sequence[str], size: int, seed: int, std: float) -> list[str]:
+def replace_linears(module: nn.Module, kind: str, targets: Sequence[str], size: int, *, seed: int, std: float) -> list[str]:
     """Put a structured layer in place of every `nn.Linear` whose name ends with one of `targets`; return its weights' names.
 
     kind: "kronecker", where size is the number of factors, or "monarch", where it is the number of blocks.
@@ -106,7 +106,8 @@ def replace_linears(module: nn.Module, kind: str, targets: Sequence[str], size: 
     for name, old in linears.items():
         if name.rsplit(".", 1)[-1] not in targets:
             continue
-        new = _KINDS[kind](old.in_features, old.out_features, size, old.bias is not None, std, generator).to(old.weight.device)
+        shape = (old.in_features, old.out_features, size)
+        new = _KINDS[kind](*shape, bias=old.bias is not None, std=std, generator=generator).to(old.weight.device)
         module.set_submodule(name, new)
         names += [f"{name}.{parameter}" for parameter, _ in new.named_parameters()]
     return names

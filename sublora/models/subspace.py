@@ -7,6 +7,8 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
+from sublora.models.projectors import Projector
+
 
 class Subspace(nn.Module):
     """Wrap any module so that its only trainable parameter is `coordinates` w ∈ R^d (zeros at first).
@@ -19,7 +21,9 @@ class Subspace(nn.Module):
     Li et al. 2018 (intrinsic dimension); Lotfi et al. 2024a, section 4 (SubLoRA, when the weights are LoRA's).
     """
 
-    def __init__(self, module: nn.Module, projector: nn.Module, trainable: Sequence[str]):
+    initial: torch.Tensor
+
+    def __init__(self, module: nn.Module, projector: Projector, trainable: Sequence[str]):
         super().__init__()
         parameters = dict(module.named_parameters())
         self.names = tuple(trainable)

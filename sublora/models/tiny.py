@@ -2,12 +2,16 @@
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 
 from sublora.data import TokenStore
 from sublora.progress import progress_bar
+
+if TYPE_CHECKING:  # importing it takes seconds
+    from transformers import PreTrainedModel
 
 SETTINGS = "made-from.json"
 """In the model's folder, written last: what the model is a function of."""
@@ -30,8 +34,8 @@ def make_pretrained(
     A model that is there already and was made from the same settings and documents is kept. It may train on any document of a
     corpus that it is certified on later: all that it learns is in the message that the bound pays for.
     """
-    settings = {"layers": layers, "width": width, "block": block, "steps": steps, "batch": batch}
-    settings |= {"learning_rate": learning_rate, "seed": seed, "corpus": store.sha256, "torch": torch.__version__}
+    sizes = {"layers": layers, "width": width, "block": block, "steps": steps, "batch": batch}
+    settings = {**sizes, "learning_rate": learning_rate, "seed": seed, "corpus": store.sha256, "torch": torch.__version__}
     text = json.dumps(settings, indent=1) + "\n"
     if (folder / SETTINGS).is_file() and (folder / SETTINGS).read_text("utf-8") == text:
         return folder
@@ -39,7 +43,7 @@ def make_pretrained(
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # enough for so small a model, and every machine adds in the same order
     try:
-        _train(model, store, block, steps, batch, learning_rate, seed)
+        _train(model, store, block=block, steps=steps, batch=batch, learning_rate=learning_rate, seed=seed)
     finally:
         torch.set_num_threads(threads)
     (folder / SETTINGS).unlink(missing_ok=True)  # what is half written is not accepted
@@ -48,21 +52,30 @@ def make_pretrained(
     return folder
 
 
-def _untrained(vocab_size: int, layers: int, width: int, block: int, seed: int) -> torch.nn.Module:
+def _untrained(vocab_size: int, layers: int, width: int, block: int, seed: int) -> "PreTrainedModel":
     from transformers import LlamaConfig, LlamaForCausalLM  # here, because importing it takes seconds
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # saving takes no time
-    sizes = {"hidden_size": width, "intermediate_size": 2 * width, "num_hidden_layers": layers, "max_position_embeddings": block}
-    names = {"bos_token_id": None, "eos_token_id": vocab_size - 1}
+    config = LlamaConfig(
+        vocab_size=vocab_size,
+        hidden_size=width,
+        intermediate_size=2 * width,
+        num_hidden_layers=layers,
+        num_attention_heads=4,
+        max_position_embeddings=block,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=vocab_size - 1,
+    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return LlamaForCausalLM(
-            LlamaConfig(vocab_size=vocab_size, num_attention_heads=4, tie_word_embeddings=True, **sizes, **names)
-        )
+        return LlamaForCausalLM(config)
 
 
-def _train(model: torch.nn.Module, store: TokenStore, block: int, steps: int, batch: int, learning_rate: float, seed: int) -> None:
+def _train(
+    model: "PreTrainedModel", store: TokenStore, *, block: int, steps: int, batch: int, learning_rate: float, seed: int
+) -> None:
     random = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.AdamW(model.parameters(), learning_rate, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps)

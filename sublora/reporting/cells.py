@@ -77,7 +77,8 @@ def _options(page: Path, number: int, source: str) -> dict[str, Any]:
 
 def _markdown(page: Path, number: int, options: dict[str, Any], outputs: list[nbformat.NotebookNode]) -> str:
     """What a cell shows, as Quarto's Markdown: a figure or table with a label is a division that ends with its caption."""
-    label, parts = options.get("label"), []
+    label = options.get("label")
+    parts: list[str] = []
     for output in outputs:
         data = output.get("data", {})
         if "image/svg+xml" in data and "fig-alt" in options:

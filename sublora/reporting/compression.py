@@ -10,10 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from sublora.errors import SubloraError
-from sublora.reporting.figures import _axes, _in_style, _legend_above, _nothing
+from sublora.reporting.figures import _axes, _figure, _in_style, _legend_above, _nothing
 from sublora.reporting.markdown import Table, link
-from sublora.reporting.reading import SHOWN_K, in_percent, metric_name, number, statements, written
-from sublora.reporting.runs import Run
+from sublora.reporting.reading import SHOWN_K, certified, in_percent, metric_name, number, scaled, written
+from sublora.reporting.runs import KeptRun
 from sublora.reporting.tables import DASH
 
 COLUMNS = ("quantizer", "levels", "coder", "entropy_bits", "payload_bits", "codebook_bits", "bits_per_coordinate", "distortion")
@@ -63,12 +63,12 @@ def rate_figure(frame: pd.DataFrame, ax: Axes | None = None) -> Figure:
         return _nothing(ax, "no table of combinations")
     colours = sns.color_palette("colorblind")
     for colour, (quantizer, rows) in zip(colours, shortest_coder(frame).groupby("quantizer", sort=False), strict=False):
-        _line(ax, rows, "bits_per_coordinate", "distortion", colour, quantizer)
+        _line(ax, rows, "bits_per_coordinate", "distortion", colour=colour, quantizer=quantizer)
     ax.set_yscale("log")
     ax.set_xlabel("rate (bits per coordinate, codebook included)")
     ax.set_ylabel("mean squared error (variances)")
     _legend_above(ax)
-    return ax.get_figure(root=True)
+    return _figure(ax)
 
 
 @_in_style
@@ -84,7 +84,7 @@ def excess_figure(frame: pd.DataFrame, ax: Axes | None = None) -> Figure:
     ax.set_xlabel("entropy of the symbols (bits per coordinate)")
     ax.set_ylabel("beyond it (bits per coordinate)")
     _legend_above(ax)
-    return ax.get_figure(root=True)
+    return _figure(ax)
 
 
 @_in_style
@@ -96,16 +96,16 @@ def promise_figure(frame: pd.DataFrame, uniform: float | None = None, ax: Axes |
     for colour, (quantizer, rows) in zip(
         sns.color_palette("colorblind"), shortest_coder(frame).groupby("quantizer", sort=False), strict=False
     ):
-        _line(ax, rows, "message_bits", "bound", colour, quantizer)
+        _line(ax, rows, "message_bits", "bound", colour=colour, quantizer=quantizer)
     if uniform is not None:
         ax.axhline(uniform, color="black", linestyle="--", linewidth=1.2, label=f"uniform guess, {number(uniform)}")
     ax.set_xlabel("size of the message (bits)")
     ax.set_ylabel("promised bound (bits per token)")
     _legend_above(ax)
-    return ax.get_figure(root=True)
+    return _figure(ax)
 
 
-def _line(ax: Axes, rows: pd.DataFrame, x: str, y: str, colour: tuple[float, ...], quantizer: str) -> None:
+def _line(ax: Axes, rows: pd.DataFrame, x: str, y: str, *, colour: tuple[float, ...], quantizer: str) -> None:
     """One quantizer: a dot for each number of levels, which stands beside it."""
     rows = rows.sort_values(x)
     ax.plot(rows[x], rows[y], "o-", color=colour, markersize=5, label=quantizer.replace("_", " "))
@@ -146,27 +146,27 @@ def projectors_table(frame: pd.DataFrame) -> Table:
     return Table.of(shown, left=("Projector",), groups=("Size",))
 
 
-def tokens_table(runs: Sequence[Run]) -> Table:
+def tokens_table(runs: Sequence[KeptRun]) -> Table:
     """Training value, both bounds over tokens and the uniform guess, of bits and of top-k errors; several rows a run."""
     rows = []
     for run in runs:
         certificate = run.certificate
-        bounds = [bound for bound in statements(certificate) if bound["assumption"] == "martingale"]
+        bounds = [bound for bound in certified(certificate) if bound.assumption == "martingale"]
         for metric in ("bpd", *(f"top{k}_error" for k in SHOWN_K)):
-            found = {bound["inequality"]: bound for bound in bounds if bound["metric"] == metric}
+            found = {bound.inequality: bound for bound in bounds if bound.metric == metric}
             if "freedman" not in found or "azuma" not in found:
                 continue
             first = found["freedman"]
             rows.append(
                 {
                     "Run": link(run.name, run.page),
-                    "Message (bytes)": f"{certificate['message_bits'] // 8:,}",
-                    "Training tokens": f"{first['units']:,}",
+                    "Message (bytes)": f"{certificate.message_bits // 8:,}",
+                    "Training tokens": f"{first.units:,}",
                     "Metric": metric_name(certificate, metric) + (" (%)" if in_percent(metric) else ""),
-                    "Training": written(first, "empirical"),
+                    "Training": scaled(first, first.empirical),
                     "Freedman": written(first),
                     "Azuma": written(found["azuma"]),
-                    "Uniform guess": written(first, "vacuous_at"),
+                    "Uniform guess": scaled(first, first.vacuous_at),
                 }
             )
     columns = ("Run", "Message (bytes)", "Training tokens", "Metric", "Training", "Freedman", "Azuma", "Uniform guess")

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from sublora.errors import SubloraError
-from sublora.reporting.figures import BLUE, ORANGE, _axes, _in_style, _legend_above, _nothing
+from sublora.reporting.figures import BLUE, ORANGE, _axes, _figure, _in_style, _legend_above, _nothing
 from sublora.reporting.markdown import Table
 from sublora.reporting.tables import DASH
 
@@ -80,7 +80,7 @@ def coverage_figure(frame: pd.DataFrame, ax: Axes | None = None) -> Figure:
     ax.set_ylim(len(frame) - 0.4, -0.6)
     ax.set_xlabel(f"share of violations (at the left edge: {FLOOR:g} or fewer)")
     _legend_above(ax)
-    return ax.get_figure(root=True)
+    return _figure(ax)
 
 
 def _names(frame: pd.DataFrame) -> list[str]:

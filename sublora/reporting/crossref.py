@@ -19,7 +19,8 @@ class Crossref:
     """The filter of one page, `Crossref(path).apply(document)`. Raises SubloraError for what does not resolve."""
 
     def __init__(self, page: Path):
-        self.page, self.numbers = page, {}
+        self.page = page
+        self.numbers: dict[str, int] = {}
 
     def apply(self, document: pf.Doc) -> None:
         """Change the document; it is walked twice, because a reference may come before what it names."""

@@ -1,55 +1,45 @@
 """Certificates as Markdown, for Jupyter and for the report's pages."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
+from sublora.certificate.schema import Certificate
 from sublora.reporting import sentences
 from sublora.reporting.markdown import Markdown, Table, bullets, escape, link
-from sublora.reporting.runs import Run
+from sublora.reporting.runs import KeptRun
 from sublora.reporting.tables import bounds_table, errors_table
 
 
-class Certificate(dict):
-    """A certificate (a plain dictionary) that shows itself in Jupyter as `certificate`."""
-
-    def __repr__(self) -> str:  # a dictionary's own would put the whole file into every executed notebook
-        return f"<certificate of {self['experiment']}: {len(self['bounds'])} bounds>"
-
-    def _repr_markdown_(self) -> str:
-        return certificate(self)
-
-
-def certificate(values: Mapping[str, Any]) -> Markdown:
+def certificate(of: Certificate) -> Markdown:
     """How a certificate shows itself in Jupyter: the guarantee in a sentence, tables of bounds, small print."""
-    errors = errors_table(values)
-    tables = [bounds_table(values)] + ([] if errors is None else [errors])
-    parts = [f"**{escape(values['experiment'])}**", guarantee(values), *map(str, tables), small_print(values)]
+    errors = errors_table(of)
+    tables = [bounds_table(of)] + ([] if errors is None else [errors])
+    parts = [f"**{escape(of.experiment)}**", guarantee(of), *map(str, tables), small_print(of)]
     return Markdown("\n\n".join(parts))
 
 
-def guarantee(values: Mapping[str, Any]) -> Markdown:
+def guarantee(of: Certificate) -> Markdown:
     """The headline sentence, and the sentence about fresh documents below it where it is another."""
-    first, second = sentences.guarantee(values), sentences.guarantee_iid(values)
+    first, second = sentences.guarantee(of), sentences.guarantee_iid(of)
     text = f"> **{escape(first)}**"
     return Markdown(text if second in (None, first) else f"{text}\n\n{escape(second)}")
 
 
-def evidence(run: Run) -> Markdown:
+def evidence(run: KeptRun) -> Markdown:
     """Where the headline's numbers come from: the executed notebook, the certificate's digest, and the command that checks it."""
-    digest = str(run.certificate.get("certificate_sha256", ""))[:12]
+    digest = run.certificate.certificate_sha256[:12]
     made = link("the executed notebook", run.page) if run.page else escape("a notebook that was not kept")
     where = Markdown(f"`{run.path.name}/certificate.json`")
     return Markdown(f"Run {escape(run.label)}: made by {made}. `sublora verify` checks {where} (digest {escape(digest)}).")
 
 
-def small_print(values: Mapping[str, Any]) -> Markdown:
+def small_print(of: Certificate) -> Markdown:
     """How to read the statements together."""
-    return escape(sentences.small_print(values))
+    return escape(sentences.small_print(of))
 
 
-def meanings(values: Mapping[str, Any]) -> Markdown:
+def meanings(of: Certificate) -> Markdown:
     """A list of the headline's numbers with their meanings."""
-    rows = sentences.meanings(values)
+    rows = sentences.meanings(of)
     return Markdown("".join(f"- **{escape(name)}.** {escape(meaning)}\n" for name, meaning in rows))
 
 
@@ -58,12 +48,12 @@ def skipped(lines: Sequence[str]) -> Markdown:
     return bullets(lines) or escape("Nothing was left out: every certificate in the folder could be read.")
 
 
-def errors(values: Mapping[str, Any]) -> Table | Markdown:
+def errors(of: Certificate) -> Table | Markdown:
     """The table of bounds on top-k errors, or that the certificate has none."""
-    table = errors_table(values)
+    table = errors_table(of)
     return escape("This certificate bounds no top-k error.") if table is None else table
 
 
-def costs(runs: Sequence[Run]) -> Markdown:
+def costs(runs: Sequence[KeptRun]) -> Markdown:
     """What each run cost, from its certificate: minutes by stage, and the device."""
-    return bullets(sentences.cost(run.certificate["experiment"], run.certificate) for run in runs)
+    return bullets(sentences.cost(run.certificate.experiment, run.certificate) for run in runs)

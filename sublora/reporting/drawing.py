@@ -1,39 +1,38 @@
 """The method in one drawing, with the numbers of a certificate."""
 
-from collections.abc import Mapping
-from typing import Any
-
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
+from sublora.certificate.schema import Certificate
 from sublora.reporting.figures import BLUE, GREEN, GREY, ORANGE, WIDTH, _in_style
-from sublora.reporting.reading import headline, in_percent, metric_name, units_name, written
+from sublora.reporting.reading import headline, in_percent, metric_name, scaled, units_name, written
 
 
 @_in_style
-def method_drawing(certificate: Mapping[str, Any]) -> Figure:
+def method_drawing(certificate: Certificate) -> Figure:
     """From seeds and trained coordinates to a bound, top to bottom.
 
     To see: what comes from seeds (grey) is public and free; all that was learnt passes through the message (orange), whose bits are
     paid for; what is scored (blue) is decoded from the message; the bound (green) is the score and the price together.
     """
-    bound, params = headline(certificate), certificate["params"]
+    bound, params = headline(certificate), certificate.params
     dimension, levels = params.get("subspace", {}).get("dimension"), params.get("compression", {}).get("levels")
     numbers = f"{dimension:,} numbers w" if dimension else "numbers w"
-    unit, many = metric_name(certificate, bound["metric"]), units_name(certificate, bound["level"])[1]
-    sign = "%" if in_percent(bound["metric"]) else f" {unit}"
+    unit, many = metric_name(certificate, bound.metric), units_name(certificate, bound.level)[1]
+    sign = "%" if in_percent(bound.metric) else f" {unit}"
     figure, ax = plt.subplots(figsize=(WIDTH, 6.6), layout="constrained")
     plt.close(figure)
     left, right, middle = 0.25, 0.75, 0.5
-    _box(ax, left, 9.2, "seeds\nrandom weights θ₀,\nrandom map P", GREY)
-    _box(ax, right, 9.2, f"{numbers},\ntrained on\n{bound['units']:,} {many}", BLUE)
-    _box(ax, 0.56, 7.3, f"each number becomes\none of {levels or 'a few'} levels", BLUE, 0.82)
-    _box(ax, 0.56, 5.5, f"the message: a file of {certificate['message_bits'] // 8:,} bytes", ORANGE, 0.82)
-    _box(ax, 0.43, 3.7, "decoded: a model θ₀ + P w", BLUE, 0.8)
-    _box(ax, left, 1.7, f"its training value\n{written(bound, 'empirical')}{sign}", BLUE)
-    _box(ax, right, 1.7, f"the price of\n{certificate['message_bits']:,} bits", ORANGE)
-    _box(ax, middle, 0.0, "vacuous" if written(bound) == "vacuous" else f"proven: at most {written(bound)}{sign}", GREEN, 0.94)
+    _box(ax, left, 9.2, "seeds\nrandom weights θ₀,\nrandom map P", colour=GREY)
+    _box(ax, right, 9.2, f"{numbers},\ntrained on\n{bound.units:,} {many}", colour=BLUE)
+    _box(ax, 0.56, 7.3, f"each number becomes\none of {levels or 'a few'} levels", colour=BLUE, width=0.82)
+    _box(ax, 0.56, 5.5, f"the message: a file of {certificate.message_bits // 8:,} bytes", colour=ORANGE, width=0.82)
+    _box(ax, 0.43, 3.7, "decoded: a model θ₀ + P w", colour=BLUE, width=0.8)
+    _box(ax, left, 1.7, f"its training value\n{scaled(bound, bound.empirical)}{sign}", colour=BLUE)
+    _box(ax, right, 1.7, f"the price of\n{certificate.message_bits:,} bits", colour=ORANGE)
+    proven = "vacuous" if written(bound) == "vacuous" else f"proven: at most {written(bound)}{sign}"
+    _box(ax, middle, 0.0, proven, colour=GREEN, width=0.94)
     for start, end in (
         ((right, 8.4), (right, 7.95)),
         ((middle, 6.65), (middle, 5.95)),
@@ -51,7 +50,7 @@ def method_drawing(certificate: Mapping[str, Any]) -> Figure:
     return figure
 
 
-def _box(ax, x: float, y: float, words: str, colour, width: float = 0.45) -> None:
+def _box(ax, x: float, y: float, words: str, *, colour, width: float = 0.45) -> None:
     height = 0.42 * (1 + words.count("\n")) + 0.38
     ax.add_patch(FancyBboxPatch((x - width / 2, y - height / 2), width, height, boxstyle="round,pad=0,rounding_size=0.03",
                                 mutation_aspect=10, facecolor=(*colour, 0.15), edgecolor=colour, linewidth=1.5))  # fmt: skip

@@ -7,7 +7,7 @@ notebook shows it once.
 
 import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -17,9 +17,10 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from sublora.certificate.schema import Certificate, Statement
 from sublora.reporting.reading import (
     MAIN_INEQUALITIES,
-    chosen_alpha,
+    certified,
     guess_name,
     headline,
     held_out_value,
@@ -29,10 +30,9 @@ from sublora.reporting.reading import (
     main_metric,
     metric_name,
     number,
-    statements,
     written,
 )
-from sublora.reporting.runs import Run
+from sublora.reporting.runs import KeptRun
 
 WIDTH = 4.8  # inches
 BLUE, ORANGE, GREEN, RED, VIOLET, BROWN, PINK, GREY = sns.color_palette("colorblind", 8)
@@ -74,13 +74,20 @@ def _axes(ax: Axes | None, height: float) -> Axes:
     return ax
 
 
+def _figure(ax: Axes) -> Figure:
+    """The figure that is drawn into; a part of a figure counts as the whole of it."""
+    figure = ax.get_figure(root=True)
+    assert figure is not None, "the axes were removed from their figure"
+    return figure
+
+
 def _legend_above(ax: Axes) -> None:
     """A legend where it covers no data and takes no width."""
     ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False, fontsize=9)
 
 
 @_in_style
-def bounds_overview(certificate: Mapping[str, Any], ax: Axes | None = None, every: bool = False) -> Figure:
+def bounds_overview(certificate: Certificate, ax: Axes | None = None, every: bool = False) -> Figure:
     """The main figure: bounds in bits (of a classifier: in percent), between what was measured and the guess.
 
     It shows the tightest inequality and the paper's under each assumption; `every`: all inequalities.
@@ -91,15 +98,15 @@ def bounds_overview(certificate: Mapping[str, Any], ax: Axes | None = None, ever
     """
     metric = main_metric(certificate)
     scale = 100 if in_percent(metric) else 1
-    rows = [bound for bound in statements(certificate) if bound["metric"] == metric]
-    rows = [bound for bound in rows if every or bound["inequality"] in MAIN_INEQUALITIES[bound["level"]]]
-    unit, many = metric_name(certificate, metric), "examples" if rows[0]["level"] == "example" else "documents"
+    rows = [bound for bound in certified(certificate) if bound.metric == metric]
+    rows = [bound for bound in rows if every or bound.inequality in MAIN_INEQUALITIES[bound.level]]
+    unit, many = metric_name(certificate, metric), "examples" if rows[0].level == "example" else "documents"
     ax = _axes(ax, 1.7 + 0.38 * len(rows))
-    possible = [value for bound in rows for value in (bound["bound"], bound["vacuous_at"]) if value < largest_loss(bound)]
-    highest = scale * max(possible, default=rows[0]["vacuous_at"])
+    possible = [value for bound in rows for value in (bound.bound, bound.vacuous_at) if value < largest_loss(bound)]
+    highest = scale * max(possible, default=rows[0].vacuous_at)
     for y, bound in enumerate(rows):
-        measured, proved = scale * bound["empirical"], min(scale * bound["bound"], highest)
-        colour = ASSUMPTION_COLOURS[bound["assumption"]]
+        measured, proved = scale * bound.empirical, min(scale * bound.bound, highest)
+        colour = ASSUMPTION_COLOURS[bound.assumption]
         first = y == 0
         ax.plot([measured, proved], [y, y], color=colour, linewidth=2.5, solid_capstyle="butt")
         ax.plot(measured, y, "|", color=colour, markersize=18, markeredgewidth=2,
@@ -113,7 +120,7 @@ def bounds_overview(certificate: Mapping[str, Any], ax: Axes | None = None, ever
             named = any(line.get_label() == "held-out value" for line in ax.lines)
             ax.plot(scale * truth, y, "D", color="white", markeredgecolor="black", markersize=6,
                     label=None if named else "held-out value")  # fmt: skip
-    guess = scale * rows[0]["vacuous_at"]
+    guess = scale * rows[0].vacuous_at
     label = f"{guess_name(rows[0]).removeprefix('the ')}, {number(guess)}"
     ax.axvline(guess, color="black", linestyle="--", linewidth=1.2, label=label)
     ax.set_yticks(range(len(rows)), [_row_name(bound) for bound in rows])
@@ -122,7 +129,7 @@ def bounds_overview(certificate: Mapping[str, Any], ax: Axes | None = None, ever
     ax.set_xlabel(f"{unit}{' in percent' if scale == 100 else ''} (lower is better)")
     ax.grid(axis="y", visible=False)
     ax.figure.legend(loc="outside lower center", ncols=2, frameon=False)
-    return ax.get_figure(root=True)
+    return _figure(ax)
 
 
 @_in_style
@@ -153,11 +160,11 @@ def loss_curve(metrics: pd.DataFrame | None, ax: Axes | None = None, uniform: fl
     ax.set_xlabel("step")
     ax.set_ylabel("loss (bits per token)")
     _legend_above(ax)
-    return ax.get_figure(root=True)
+    return _figure(ax)
 
 
 @_in_style
-def bound_against_alpha(certificate: Mapping[str, Any], ax: Axes | None = None, assumption: str = "iid") -> Figure:
+def bound_against_alpha(certificate: Certificate, ax: Axes | None = None, assumption: str = "iid") -> Figure:
     """The bound in bits at every smoothing weight α, stacked into its parts.
 
     Beside hoeffding stands betting (at token level, beside azuma freedman).
@@ -166,40 +173,40 @@ def bound_against_alpha(certificate: Mapping[str, Any], ax: Axes | None = None, 
     spoils the predictions. Between them the bound is smallest. Dashed: the uniform guess; the star marks the certified α.
     """
     ax = _axes(ax, 3.8)
-    level, published, tightest = headline(certificate)["level"], "hoeffding", "betting"
+    level, published, tightest = headline(certificate).level, "hoeffding", "betting"
     if level == "token":
         assumption, published, tightest = "martingale", "azuma", "freedman"
-    rows = [b for b in certificate["bounds"] if (b["level"], b["metric"], b["assumption"]) == (level, "bpd", assumption)]
-    stacked = [b for b in rows if b["inequality"] == published and b.get("parts")]
+    rows = [b for b in certificate.statements if (b.level, b.metric, b.assumption) == (level, "bpd", assumption)]
+    stacked = [b for b in rows if b.inequality == published and b.parts]
     if not stacked:
         return _nothing(ax, f"no {assumption} bound by {published} with its parts in this certificate")
-    alphas = sorted({bound["alpha"] for bound in rows})
-    place = {alpha: index for index, alpha in enumerate(alphas)}
+    alphas = sorted({bound.alpha for bound in rows if bound.alpha is not None})
+    place: dict[float | None, int] = {alpha: index for index, alpha in enumerate(alphas)}
+    bottom = np.zeros(len(stacked))
     for part, colour in PART_COLOURS.items():
-        bottom = [sum(value for name, value in _parts(b).items() if _before(name, part)) for b in stacked]
-        heights = [_parts(b)[part] for b in stacked]
-        if any(heights):
-            ax.bar([place[b["alpha"]] for b in stacked], heights, 0.7, bottom, color=colour, label=PART_NAMES[part])
+        heights = np.array([getattr(b.parts, part) for b in stacked])
+        if heights.any():
+            ax.bar([place[b.alpha] for b in stacked], heights, 0.7, bottom, color=colour, label=PART_NAMES[part])
+        bottom += heights
     for inequality, marker, colour in ((published, "o", "black"), (tightest, "s", VIOLET)):
-        line = sorted((b for b in rows if b["inequality"] == inequality), key=lambda b: b["alpha"])
+        line = sorted((b for b in rows if b.inequality == inequality), key=lambda b: place[b.alpha])
         if line:
-            ax.plot([place[b["alpha"]] for b in line], [b["bound"] for b in line], marker=marker, color=colour,
+            ax.plot([place[b.alpha] for b in line], [b.bound for b in line], marker=marker, color=colour,
                     markeredgecolor="white", linewidth=1.5, label=f"bound by {inequality}")  # fmt: skip
-    guess = stacked[0]["vacuous_at"]
+    guess = stacked[0].vacuous_at
     ax.axhline(guess, color="black", linestyle="--", linewidth=1.2, label=f"uniform guess, {number(guess)}")
-    chosen = chosen_alpha(certificate)
-    labels = [f"{alpha:g}" + ("\n★" if alpha == chosen else "") for alpha in alphas]
+    labels = [f"{alpha:g}" + ("\n★" if alpha == certificate.alpha else "") for alpha in alphas]
     ax.set_xticks(range(len(alphas)), labels, fontsize=9)
     ax.set_xlabel("smoothing weight α (★: the certified model's)")
     ax.set_ylabel(f"{metric_name(certificate, 'bpd')}, {assumption}")
     ax.grid(axis="x", visible=False)
     _legend_above(ax)
-    return ax.get_figure(root=True)
+    return _figure(ax)
 
 
 @_in_style
 def bounds_if(table: pd.DataFrame, unit: str = "bits per token", ax: Axes | None = None) -> Figure:
-    """The bounds of `bounds.explore.what_if`, as bars from the training value up; the axis ends at twice the uniform guess.
+    """The bounds of `certificate.what_if`, as bars from the training value up; the axis ends at twice the uniform guess.
 
     To see: which settings move the bound, and which inequality suffers; right of the dashed line it says nothing.
     """
@@ -218,12 +225,12 @@ def bounds_if(table: pd.DataFrame, unit: str = "bits per token", ax: Axes | None
     ax.set_xlabel(f"{unit} (lower is better)")
     ax.grid(axis="y", visible=False)
     _legend_above(ax)
-    return ax.get_figure(root=True)
+    return _figure(ax)
 
 
 @_in_style
 def trade_off(ways: pd.DataFrame, uniform: float | None = None, ax: Axes | None = None) -> Figure:
-    """The ways to compress one model (`bounds.optimize`): loss on training units against what the bound adds, in bits per token.
+    """The ways to compress one model (`sublora.search`): loss on training units against what the bound adds, in bits per token.
 
     To see: few levels (left) make a small message, which costs little, and a worse model; many the other way round. Points on one
     dotted line have the same bound; the star is the smallest.
@@ -243,7 +250,7 @@ def trade_off(ways: pd.DataFrame, uniform: float | None = None, ax: Axes | None 
     if uniform is not None and ways["empirical"].max() > uniform:
         ax.axhline(uniform, color="black", linestyle="--", linewidth=1.2, label=f"uniform guess, {number(uniform)}")
     _legend_above(ax)
-    return ax.get_figure(root=True)
+    return _figure(ax)
 
 
 @_in_style
@@ -259,7 +266,7 @@ def coordinates_histogram(coordinates: np.ndarray, levels: np.ndarray, ax: Axes 
     ax.set_xlabel("value of a coordinate (no unit)")
     ax.set_ylabel("coordinates")
     _legend_above(ax)
-    return ax.get_figure(root=True)
+    return _figure(ax)
 
 
 @_in_style
@@ -286,11 +293,11 @@ def document_losses_histogram(
     ax.set_xlabel(f"loss of a document ({unit})")
     ax.set_ylabel("documents")
     _legend_above(ax)
-    return ax.get_figure(root=True)
+    return _figure(ax)
 
 
 @_in_style
-def every_run(runs: Sequence[Run], draw: Callable[[Run, Axes], Any], height: float = 3.4) -> Figure:
+def every_run(runs: Sequence[KeptRun], draw: Callable[[KeptRun, Axes], Any], height: float = 3.4) -> Figure:
     """One panel a run, one below the other, each drawn by `draw(run, ax)` and headed by the run's name."""
     if not runs:
         return _nothing(_axes(None, 1.2), "no runs")
@@ -302,37 +309,28 @@ def every_run(runs: Sequence[Run], draw: Callable[[Run, Axes], Any], height: flo
     return figure
 
 
-def draw_loss(run: Run, ax: Axes) -> Figure:
+def draw_loss(run: KeptRun, ax: Axes) -> Figure:
     """`loss_curve` of a run, with the uniform guess of a language model's vocabulary, for `every_run`."""
     of_tokens = main_metric(run.certificate) == "bpd"
-    return loss_curve(run.metrics, ax, math.log2(run.certificate["corpus"]["vocab_size"]) if of_tokens else None)
+    return loss_curve(run.metrics, ax, math.log2(run.certificate.corpus.vocab_size) if of_tokens else None)
 
 
-def draw_alpha(run: Run, ax: Axes) -> Figure:
+def draw_alpha(run: KeptRun, ax: Axes) -> Figure:
     """`bound_against_alpha` of a run, for `every_run`."""
     return bound_against_alpha(run.certificate, ax)
 
 
-def draw_inequalities(run: Run, ax: Axes) -> Figure:
+def draw_inequalities(run: KeptRun, ax: Axes) -> Figure:
     """`bounds_overview` of a run by all inequalities, for `every_run`."""
     return bounds_overview(run.certificate, ax, every=True)
 
 
-def _row_name(bound: Mapping[str, Any]) -> str:
-    return f"{level_prefix(bound['level'])}{bound['assumption']}, {bound['inequality'].replace('_', ' ')}"
-
-
-def _parts(bound: Mapping[str, Any]) -> dict[str, float]:
-    return {part: bound["parts"].get(part, 0.0) for part in PART_COLOURS}
-
-
-def _before(name: str, part: str) -> bool:
-    order = list(PART_COLOURS)
-    return order.index(name) < order.index(part)
+def _row_name(bound: Statement) -> str:
+    return f"{level_prefix(bound.level)}{bound.assumption}, {bound.inequality.replace('_', ' ')}"
 
 
 def _nothing(ax: Axes, words: str) -> Figure:
     ax.text(0.5, 0.5, words, ha="center", va="center", transform=ax.transAxes, wrap=True)
     ax.set_xticks([])
     ax.set_yticks([])
-    return ax.get_figure(root=True)
+    return _figure(ax)

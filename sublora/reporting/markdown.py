@@ -74,7 +74,7 @@ class Table:
 
     def _cells(self, name: str) -> list[str]:
         """The heading and the cells of one column, in Markdown."""
-        cells = [escape(row[name]) for row in self.rows]
+        cells: list[str] = [escape(row[name]) for row in self.rows]
         if name in self.groups:
             cells = [f"**{cell}**" if cell != before else "" for before, cell in zip([None, *cells], cells, strict=False)]
         return [escape(name), *cells]

@@ -13,7 +13,7 @@ from pathlib import Path
 import nbformat
 
 from sublora.reporting.markdown import Markdown, escape, link
-from sublora.reporting.runs import GROUPS, Run, kept_runs, runs_for_pages
+from sublora.reporting.runs import GROUPS, KeptRun, kept_runs, runs_for_pages
 
 NEVER = re.compile(r"^(?=[ \t]*(?:---|\.\.\.))|(?<=\{\{)(?=<)", re.MULTILINE)
 """Where metadata (also in code) and a shortcode of Quarto would begin."""
@@ -46,7 +46,7 @@ def notebook_list() -> Markdown:
     return Markdown("".join(lines)) if lines else escape("No run has kept its executed notebooks.")
 
 
-def _every_run() -> list[Run]:
+def _every_run() -> list[KeptRun]:
     return [*runs_for_pages()[0], *(run for group in GROUPS for run in kept_runs(group)[0])]
 
 

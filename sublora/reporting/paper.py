@@ -1,19 +1,19 @@
-"""The publication's tables with measured values beside the published ones (Lotfi et al. 2024a, Table 1, GLUE, settings).
+"""The paper's tables with measured values beside the published ones (Lotfi et al. 2024a, Table 1, GLUE, settings).
 
 A cell that was not run says so; what it would take is in `cost_table`.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import pandas as pd
 
-from sublora.config import Experiment
+from sublora.certificate.schema import Certificate, Statement
 from sublora.errors import SubloraError
+from sublora.experiment import Pretrain, as_experiment, load_experiment
 from sublora.reporting.markdown import Markdown, Table, link
 from sublora.reporting.published import METHODS, published, published_value
-from sublora.reporting.reading import VACUOUS, held_out_value, number, statements, written
-from sublora.reporting.runs import Run, results_folder
+from sublora.reporting.reading import VACUOUS, certified, held_out_value, number, scaled, written
+from sublora.reporting.runs import KeptRun, results_folder
 from sublora.reporting.tables import DASH
 
 NOT_RUN = "not run"
@@ -26,17 +26,17 @@ GLUE_BASES = {"pretrained": "GPT-2", "random": "GPT-2, random weights"}
 GPT2_SMALL = 124e6  # weights
 
 
-def stated(certificate: Mapping[str, Any], metric: str, inequality: str, assumption: str = "iid") -> Mapping[str, Any] | None:
+def stated(certificate: Certificate, metric: str, inequality: str, assumption: str = "iid") -> Statement | None:
     """The certified model's statement on a metric by an inequality, or None where the certificate has none."""
     wanted = (metric, inequality, assumption)
-    return next((b for b in statements(certificate) if (b["metric"], b["inequality"], b["assumption"]) == wanted), None)
+    return next((b for b in certified(certificate) if (b.metric, b.inequality, b.assumption) == wanted), None)
 
 
-def table1(kept: Sequence[Run], paper_scale: Sequence[Run] = ()) -> Table:
+def table1(kept: Sequence[KeptRun], paper_scale: Sequence[KeptRun] = ()) -> Table:
     """Table 1: for each metric and method the published bound, and those measured, all for independent documents.
 
-    kept: small runs named as the keys of `published.METHODS`; paper_scale: runs of the publication's size, named alike. Bits of a
-    small run are per byte of 257, the publication's per token of 50,257: only the order of the methods compares, not the values.
+    kept: small runs named as the keys of `published.METHODS`; paper_scale: runs of the paper's size, named alike. Bits of a
+    small run are per byte of 257, the paper's per token of 50,257: only the order of the methods compares, not the values.
     """
     small, large = ({run.name: run.certificate for run in runs} for runs in (kept, paper_scale))
     pages = {run.name: run.page for run in kept}
@@ -51,41 +51,42 @@ def table1(kept: Sequence[Run], paper_scale: Sequence[Run] = ()) -> Table:
                     "Metric": title,
                     "Method": link(name, pages.get(method)),
                     "Published": f"{float(published_value('table1', metric, method)[0]):.2f}",
-                    "At the paper's size": _value(there),
-                    "By hoeffding": _value(entries[0]),
-                    "By betting": _value(entries[1]),
-                    "Training": _value(entries[0], "empirical"),
+                    "At the paper's size": _bound(there),
+                    "By hoeffding": _bound(entries[0]),
+                    "By betting": _bound(entries[1]),
+                    "Training": _training(entries[0]),
                     "Held out": _held_out(certificate, entries[0]),
                 }
             )
-        guess = next((stated(c, metric, "hoeffding") for c in small.values()), None)
+        bound = next(filter(None, (stated(c, metric, "hoeffding") for c in small.values())), None)
+        guess = NOT_RUN if bound is None else scaled(bound, bound.vacuous_at)
         rows.append({"Metric": title, "Method": "Random guess", "Published": published_value("table1", metric, "guess")[0],
-                     "At the paper's size": DASH, **dict.fromkeys(("By hoeffding", "By betting"), _value(guess, "vacuous_at")),
+                     "At the paper's size": DASH, **dict.fromkeys(("By hoeffding", "By betting"), guess),
                      "Training": DASH, "Held out": DASH})  # fmt: skip
     return Table(rows, left=("Method",), groups=("Metric",))
 
 
-def ranking(kept: Sequence[Run]) -> list[str]:
+def ranking(kept: Sequence[KeptRun]) -> list[str]:
     """What the measured order of the methods is beside the published one, in sentences: for bits, by hoeffding."""
     lines = []
-    bounds = {run.name: stated(run.certificate, "bpd", "hoeffding") for run in kept if run.name in METHODS}
-    bounds = {name: bound for name, bound in bounds.items() if bound}
+    found = {run.name: stated(run.certificate, "bpd", "hoeffding") for run in kept if run.name in METHODS}
+    bounds = {name: bound for name, bound in found.items() if bound}
     for what, values in (
         ("Published", {name: float(published_value("table1", "bpd", name)[0]) for name in METHODS}),
-        ("Measured", {name: bound["bound"] for name, bound in bounds.items()}),
+        ("Measured", {name: bound.bound for name, bound in bounds.items()}),
     ):
         if values:
-            order = sorted(values, key=values.get)
-            shown = {name: _value(bounds[name]) if what == "Measured" else number(values[name]) for name in order}
+            order = sorted(values, key=values.__getitem__)
+            shown = {name: _bound(bounds[name]) if what == "Measured" else number(values[name]) for name in order}
             lines.append(f"{what}, best first: " + ", ".join(f"{METHODS[name]} ({shown[name]})" for name in order) + ".")
     for name, bound in bounds.items():
         certificate = next(run.certificate for run in kept if run.name == name)
-        size = f"{METHODS[name]}: {certificate['message_bits']:,} bits"
-        training = f"{written(bound, 'empirical')} on training documents"
+        size = f"{METHODS[name]}: {certificate.message_bits:,} bits"
+        training = f"{scaled(bound, bound.empirical)} on training documents"
         if written(bound) == VACUOUS:
             lines.append(f"{size}; {training}; the price of so many bits exceeds every possible loss: vacuous.")
             continue
-        price, verdict = number(bound["bound"] - bound["empirical"]), "" if bound["nonvacuous"] else ": vacuous"
+        price, verdict = number(bound.bound - bound.empirical), "" if bound.nonvacuous else ": vacuous"
         lines.append(f"{size}; {training}, and {price} for complexity and subsample; the bound is {written(bound)}{verdict}.")
     return lines
 
@@ -111,7 +112,7 @@ def grid_table() -> Table:
     return Table.of(shown, left=("Method",))
 
 
-def cost_table(kept: Sequence[Run]) -> Table:
+def cost_table(kept: Sequence[KeptRun]) -> Table:
     """One row a method of Table 1 and scale: the command that makes its numbers, and what it took or is estimated to take.
 
     Estimates: 6 floating-point operations a weight and training token (Kaplan et al. 2020), at `SUSTAINED` of them a second.
@@ -126,7 +127,7 @@ def cost_table(kept: Sequence[Run]) -> Table:
                 "Size": "Small model, embedded corpus",
                 "Method": link(name, pages.get(method)),
                 "Command": Markdown(f"`sublora run params/table1/{method}.yaml`"),
-                "Message (bytes)": f"{certificate['message_bits'] // 8:,}" if certificate else NOT_RUN,
+                "Message (bytes)": f"{certificate.message_bits // 8:,}" if certificate else NOT_RUN,
                 "Cost": _minutes(certificate) if certificate else NOT_RUN,
             }
         )
@@ -137,8 +138,8 @@ def cost_table(kept: Sequence[Run]) -> Table:
     return Table(rows, left=("Method", "Command"), groups=("Size",))
 
 
-def glue_table(runs: Sequence[Run]) -> Table:
-    """The publication's GLUE experiments: what was published, the best run here, the command, and its cost.
+def glue_table(runs: Sequence[KeptRun]) -> Table:
+    """The paper's GLUE experiments: what was published, the best run here, the command, and its cost.
 
     runs: any; those named `glue-<task>-<base>-<d>` of `params/glue/` count, of several the one with the smallest bound.
     """
@@ -147,54 +148,54 @@ def glue_table(runs: Sequence[Run]) -> Table:
         for base, words in GLUE_BASES.items():
             value, provenance = published_value("glue", task, base)
             mine = [run.certificate for run in runs if run.name.startswith(f"glue-{task}-{base}-")]
-            best = min(filter(None, (stated(c, "error", "hoeffding") for c in mine)), key=lambda b: b["bound"], default=None)
+            best = min(filter(None, (stated(c, "error", "hoeffding") for c in mine)), key=lambda b: b.bound, default=None)
             flop = 6 * GPT2_SMALL * examples * 128 * 5  # examples of at most 128 tokens, five times each
             rows.append(
                 {
                     "Task": title,
                     "Base model": words,
                     "Published": value or provenance,
-                    "Bound (%)": _value(best),
-                    "Command": Markdown(f"`sublora run params/glue/{task}-{base}-*.yaml`"),
+                    "Bound (%)": _bound(best),
+                    "Command": Markdown(f"`sublora run params/glue/{task}-{base}.yaml`"),
                     "Cost of each": _estimate(flop, "at most "),
                 }
             )
     return Table(rows, left=("Task", "Base model", "Published", "Command"))
 
 
-def small_glue_table(runs: Sequence[Run]) -> Table:
+def small_glue_table(runs: Sequence[KeptRun]) -> Table:
     """Certified classifiers: message, training and held-out error, bounds, and the commonest label's error, in percent."""
     rows = []
     for run in runs:
-        bounds = {b["inequality"]: b for b in statements(run.certificate) if (b["metric"], b["assumption"]) == ("error", "iid")}
+        bounds = {b.inequality: b for b in certified(run.certificate) if (b.metric, b.assumption) == ("error", "iid")}
         if not bounds:
             continue
         first = next(iter(bounds.values()))
         rows.append(
             {
                 "Run": link(run.name, run.page),
-                "Examples": f"{first['units']:,}",
-                "Message (bytes)": f"{run.certificate['message_bits'] // 8:,}",
-                "Training": _value(first, "empirical"),
+                "Examples": f"{first.units:,}",
+                "Message (bytes)": f"{run.certificate.message_bits // 8:,}",
+                "Training": _training(first),
                 "Held out": _held_out(run.certificate, first),
-                "Binomial tail": _value(bounds.get("binomial_tail")),
-                "kl": _value(bounds.get("kl")),
-                "Hoeffding": _value(bounds.get("hoeffding")),
-                "Commonest label": _value(first, "vacuous_at"),
+                "Binomial tail": _bound(bounds.get("binomial_tail")),
+                "kl": _bound(bounds.get("kl")),
+                "Hoeffding": _bound(bounds.get("hoeffding")),
+                "Commonest label": scaled(first, first.vacuous_at),
             }
         )
     columns = ("Run", "Examples", "Message (bytes)", "Training", "Held out", "Binomial tail", "kl", "Hoeffding", "Commonest label")
     return Table(rows, ("Run",), columns=columns)
 
 
-def settings_table(kept: Sequence[Run]) -> Table:
-    """The publication's settings beside those of `params/paper/table1-sublora.yaml` and of the small SubLoRA run."""
+def settings_table(kept: Sequence[KeptRun]) -> Table:
+    """The paper's settings beside those of `params/paper/table1-sublora.yaml` and of the small SubLoRA run."""
     paper = _paper("params/paper/table1-sublora.yaml")
-    small = next((experiment for run in kept if run.name == "sublora" and (experiment := _experiment(run))), None)
+    small = next((found for run in kept if run.name == "sublora" and (found := _pretraining(run))), None)
     rows = []
     for row in published("settings").itertuples():
         says = _SETTINGS.get(row.metric)
-        here = [says(experiment) if says and experiment else DASH for experiment in (paper, small)]
+        here = [says(one) if says and one else DASH for one in (paper, small)]
         names = {"Setting": row.metric[0].upper() + row.metric[1:], "Published": row.value, "Where read": row.provenance}
         rows.append({**names, "params/paper": here[0], "params/table1": here[1]})
     return Table(rows, left=("Setting", "Published", "Where read", "params/paper", "params/table1"))
@@ -210,7 +211,8 @@ _SETTINGS = {
     "optimizer": lambda e: f"AdamW, rate {e.training.learning_rate:g} to {e.training.min_learning_rate:g}, betas "
     f"{e.training.betas[0]:g} and {e.training.betas[1]:g}, weight decay {e.training.weight_decay:g}, clip {e.training.clip:g}",
     "batch": lambda e: f"{e.training.batch} over all devices, in {e.training.accumulation} parts",
-    "steps": lambda e: f"{e.training.steps:,}, warm-up {e.training.warmup:,}",
+    "steps": lambda e: f"{e.training.steps:,}, warm-up "
+    + ("a tenth of them, at most 100" if e.training.warmup is None else f"{e.training.warmup:,}"),
     "quantization": lambda e: f"{e.compression.levels} levels, {e.compression.quantizer}, "
     + (f"then {e.compression.finetune_steps:,} steps of adaptation" if e.compression.finetune_steps else "after training"),
     "documents evaluated": lambda e: f"{e.bounds.documents:,}, and {round(e.bounds.pilot * e.bounds.documents):,} to choose alpha",
@@ -221,27 +223,30 @@ _SETTINGS = {
 }
 
 
-def _experiment(run: Run) -> Experiment | None:
+def _pretraining(run: KeptRun) -> Pretrain | None:
+    """The experiment that made a run, where it is one of the paper's kind."""
     try:
-        return Experiment.from_parameters(run.certificate["params"])
+        found = as_experiment(run.certificate.params)
     except SubloraError:  # of another version of the package
         return None
+    return found if isinstance(found, Pretrain) else None
 
 
-def _paper(file: str) -> Experiment | None:
+def _paper(file: str) -> Pretrain | None:
     """A params file of the project, which lies beside its folder of results; None where there is none."""
     try:
-        return Experiment.from_file(results_folder().parent / file)
+        found = load_experiment(results_folder().parent / file)
     except SubloraError:
         return None
+    return found if isinstance(found, Pretrain) else None
 
 
 def _paper_flop(file: str) -> float | None:
-    experiment = _paper(file)
-    if experiment is None:
+    paper = _paper(file)
+    if paper is None:
         return None
-    training = experiment.training
-    return 6 * GPT2_SMALL * training.steps * training.batch * experiment.model.block
+    training = paper.training
+    return 6 * GPT2_SMALL * training.steps * training.batch * paper.model.block
 
 
 def _estimate(flop: float | None, before: str = "") -> str:
@@ -252,17 +257,21 @@ def _estimate(flop: float | None, before: str = "") -> str:
     return f"{before}{text} of a GPU (estimate)"
 
 
-def _minutes(certificate: Mapping[str, Any]) -> str:
-    environment = certificate["environment"]
-    return f"{sum(environment['seconds'].values()) / 60:.1f} minutes, {environment.get('device', 'unknown device')}"
+def _minutes(certificate: Certificate) -> str:
+    environment = certificate.environment
+    return f"{sum(environment.seconds.values()) / 60:.1f} minutes, {environment.device}"
 
 
-def _value(bound: Mapping[str, Any] | None, key: str = "bound") -> str:
-    return NOT_RUN if bound is None else written(bound, key)
+def _bound(bound: Statement | None) -> str:
+    return NOT_RUN if bound is None else written(bound)
 
 
-def _held_out(certificate: Mapping[str, Any] | None, bound: Mapping[str, Any] | None) -> str:
+def _training(bound: Statement | None) -> str:
+    return NOT_RUN if bound is None else scaled(bound, bound.empirical)
+
+
+def _held_out(certificate: Certificate | None, bound: Statement | None) -> str:
     if certificate is None or bound is None:
         return NOT_RUN
     value = held_out_value(certificate, bound)
-    return DASH if value is None else written({**bound, "held_out": value}, "held_out")
+    return DASH if value is None else scaled(bound, value)

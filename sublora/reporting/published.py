@@ -1,4 +1,4 @@
-"""What the publication states (Lotfi et al. 2024a): one table of values, each with where it was read.
+"""What the paper states (Lotfi et al. 2024a): one table of values, each with where it was read.
 
 `published.csv` has a row for each value: its table; its metric (for points of the figure a size in kilobytes or a complexity in
 bits; a setting's name); the method; the value; its unit; and its provenance in words. Empty: not found in public sources.
@@ -15,7 +15,7 @@ METHODS = {
     "subspace": "Subspace only",
     "full": "Original model",
 }
-"""The publication's four ways to describe a model, in the order of its Table 1, with its names for them."""
+"""The paper's four ways to describe a model, in the order of its Table 1, with its names for them."""
 
 
 def published(table: str) -> pd.DataFrame:

@@ -5,8 +5,8 @@ Every number in tables, figures and sentences is rounded up in its last digit (`
 
 import decimal
 import math
-from collections.abc import Mapping
-from typing import Any
+
+from sublora.certificate.schema import Certificate, Statement
 
 ASSUMPTIONS = ("unseen", "iid", "pool", "martingale")  # in the order they are shown
 INEQUALITIES = ("binomial_tail", "betting", "hoeffding", "kl", "empirical_bernstein", "freedman", "azuma")
@@ -28,57 +28,54 @@ HELD_OUT_ESTIMATES = ("iid", "unseen")
 """The assumptions whose bounded quantity a held-out value estimates; a pool's mean contains the training set."""
 
 
-def chosen_alpha(certificate: Mapping[str, Any]) -> float:
-    """The smoothing weight in the certified model's message. Bounds at other weights are of other models."""
-    return certificate["alpha"]
+def certified(certificate: Certificate) -> list[Statement]:
+    """The statements about the certified model, headline first, then by metric, assumption and inequality.
+
+    Those at another alpha than the message's are about other models, and left out.
+    """
+    chosen = [bound for bound in certificate.statements if bound.alpha in (certificate.alpha, None)]
+    return sorted(chosen, key=lambda b: (b.level != "document", _metric_order(b.metric), _headline_order(b)))
 
 
-def statements(certificate: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The bounds of the certified model (at its alpha), headline first, then by metric, assumption and inequality."""
-    alpha = chosen_alpha(certificate)
-    chosen = [bound for bound in certificate["bounds"] if bound["alpha"] in (alpha, None)]
-    return sorted(chosen, key=lambda b: (b["level"] != "document", _metric_order(b["metric"]), _headline_order(b)))
-
-
-def statement(certificate: Mapping[str, Any], assumption: str, metric: str | None = None) -> Mapping[str, Any] | None:
+def statement(certificate: Certificate, assumption: str, metric: str | None = None) -> Statement | None:
     """The statement under one assumption by the first inequality of the fixed order, or None; by default on the main metric."""
     metric = metric or main_metric(certificate)
-    found = [b for b in statements(certificate) if (b["assumption"], b["metric"]) == (assumption, metric)]
+    found = [b for b in certified(certificate) if (b.assumption, b.metric) == (assumption, metric)]
     return found[0] if found else None
 
 
-def headline(certificate: Mapping[str, Any]) -> Mapping[str, Any]:
+def headline(certificate: Certificate) -> Statement:
     """The statement a certificate opens with: bits, unseen documents, betting, as far as it has them."""
-    return statements(certificate)[0]
+    return certified(certificate)[0]
 
 
-def main_metric(certificate: Mapping[str, Any]) -> str:
+def main_metric(certificate: Certificate) -> str:
     """The metric a certificate is about: `bpd` of a language model, `error` of a classifier."""
-    return headline(certificate)["metric"]
+    return headline(certificate).metric
 
 
-def guess_name(bound: Mapping[str, Any]) -> str:
+def guess_name(bound: Statement) -> str:
     """The value below which a bound says something, in words."""
-    return "the commonest label" if bound["level"] == "example" else "the uniform guess"
+    return "the commonest label" if bound.level == "example" else "the uniform guess"
 
 
-def held_out_value(certificate: Mapping[str, Any], bound: Mapping[str, Any]) -> float | None:
+def held_out_value(certificate: Certificate, bound: Statement) -> float | None:
     """The held-out value that estimates what `bound` bounds: same level, metric, alpha. None for pool, martingale.
 
     If there are several, the one of the `split` that the bound's assumption names, else the first.
     """
-    if bound["assumption"] not in HELD_OUT_ESTIMATES:
+    if bound.assumption not in HELD_OUT_ESTIMATES:
         return None
-    key = (bound["level"], bound["metric"], bound["alpha"])
-    found = [h for h in certificate["held_out"] if (h["level"], h["metric"], h["alpha"]) == key]
-    return next((h["value"] for h in sorted(found, key=lambda h: h.get("split") != bound["assumption"])), None)
+    key = (bound.level, bound.metric, bound.alpha)
+    found = [h for h in certificate.held_out if (h.level, h.metric, h.alpha) == key]
+    return next((h.value for h in sorted(found, key=lambda h: h.split != bound.assumption)), None)
 
 
-def verdict(bound: Mapping[str, Any], held_out: float | None) -> str:
+def verdict(bound: Statement, held_out: float | None) -> str:
     """`better` (than guessing), `vacuous`, or `contradicted` by the held-out value, which should almost never happen."""
-    if held_out is not None and held_out > bound["bound"]:
+    if held_out is not None and held_out > bound.bound:
         return "contradicted"
-    return "better" if bound["bound"] < bound["vacuous_at"] else VACUOUS
+    return "better" if bound.nonvacuous else VACUOUS
 
 
 def in_percent(metric: str) -> bool:
@@ -97,41 +94,44 @@ def number(value: float, decimals: int = 2) -> str:
     return f"{rounded_up(value, decimals):.{decimals}f}"
 
 
-def largest_loss(bound: Mapping[str, Any]) -> float:
+def largest_loss(bound: Statement) -> float:
     """The largest value that the bounded loss can take: 1 for an error, log2(V/alpha) bits for a smoothed log loss."""
-    if in_percent(bound["metric"]):
+    if in_percent(bound.metric):
         return 1.0
-    return math.inf if bound["alpha"] is None else bound["vacuous_at"] - math.log2(bound["alpha"])
+    return math.inf if bound.alpha is None else bound.vacuous_at - math.log2(bound.alpha)
 
 
-def written(bound: Mapping[str, Any], key: str = "bound", decimals: int = 2) -> str:
-    """One value of an entry of `bounds`, in bits or percent without the unit; `vacuous` for a bound that no loss can exceed."""
-    if key == "bound" and bound["bound"] >= largest_loss(bound):
-        return VACUOUS
-    return number(bound[key] * (100 if in_percent(bound["metric"]) else 1), decimals)
+def written(bound: Statement, decimals: int = 2) -> str:
+    """The bound itself, in bits or percent without the unit; `vacuous` where no loss can exceed it."""
+    return VACUOUS if bound.bound >= largest_loss(bound) else scaled(bound, bound.bound, decimals)
 
 
-def metric_name(certificate: Mapping[str, Any], metric: str) -> str:
+def scaled(bound: Statement, value: float, decimals: int = 2) -> str:
+    """Any other loss on the scale of a bound, in bits or percent without the unit: a training value, a held-out value, a guess."""
+    return number(value * (100 if in_percent(bound.metric) else 1), decimals)
+
+
+def metric_name(certificate: Certificate, metric: str) -> str:
     """A metric in words: `bits per byte`, `top-1 error`, `0-1 error`."""
     if metric == "error":
         return "0-1 error"
     if metric == "bpd":
-        return f"bits per {certificate['corpus']['unit']}"
+        return f"bits per {certificate.corpus.unit}"
     return metric.replace("_", " ").replace("top", "top-") if metric.startswith("top") else metric.replace("_", " ")
 
 
-def documents_name(certificate: Mapping[str, Any]) -> tuple[str, str]:
+def documents_name(certificate: Certificate) -> tuple[str, str]:
     """What one document is, and several, in words."""
-    if certificate["corpus"]["name"] == "python-stdlib":
+    if certificate.corpus.name == "python-stdlib":
         return "Python function", "Python functions"
     return "document", "documents"
 
 
-def units_name(certificate: Mapping[str, Any], level: str) -> tuple[str, str]:
+def units_name(certificate: Certificate, level: str) -> tuple[str, str]:
     """What one unit of a level is, and several, in words."""
     if level == "document":
         return documents_name(certificate)
-    name = certificate["corpus"]["unit"] if level == "token" else level
+    name = certificate.corpus.unit if level == "token" else level
     return name, name + "s"
 
 
@@ -145,8 +145,8 @@ def _metric_order(metric: str) -> tuple[int, int]:
     return (metric != "bpd", int(digits or 0))
 
 
-def _headline_order(bound: Mapping[str, Any]) -> tuple[int, int]:
-    return _index(ASSUMPTIONS, bound["assumption"]), _index(INEQUALITIES, bound["inequality"])
+def _headline_order(bound: Statement) -> tuple[int, int]:
+    return _index(ASSUMPTIONS, bound.assumption), _index(INEQUALITIES, bound.inequality)
 
 
 def _index(order: tuple[str, ...], name: str) -> int:

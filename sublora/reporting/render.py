@@ -29,7 +29,7 @@ def render_report(project: str | os.PathLike, runs: str | os.PathLike, quarto: s
     """
     project, runs = Path(project).resolve(), Path(runs).resolve()
     if not (project / "_quarto.yml").is_file():
-        raise SubloraError(f"{project}: not the report's folder (no _quarto.yml); run this where `report/` is")
+        raise SubloraError(f"{project}: not the report's folder (no _quarto.yml); `sublora init FOLDER` makes a study that has one")
     results = project.parent / "results"
     some_runs(runs, results)
     program = find_quarto(quarto) if quarto else None
@@ -72,6 +72,7 @@ def _render_by_quarto(project: Path, program: str, environment: Mapping[str, str
         encoding="utf-8",
         errors="replace",
     ) as process:
+        assert process.stdout is not None  # it is a pipe
         for line in process.stdout:
             sys.stderr.write(line)
             lines.append(line.strip())

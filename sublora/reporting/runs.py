@@ -3,14 +3,12 @@
 import hashlib
 import os
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
-from sublora.bounds.format import load_certificate
+from sublora.certificate.schema import Certificate, load_certificate
 from sublora.errors import SubloraError
 from sublora.reporting.published import METHODS
 
@@ -21,12 +19,12 @@ METRICS_COLUMNS = ("step", "phase", "train_loss", "validation_loss")
 
 
 @dataclass(frozen=True)
-class Run:
+class KeptRun:
     """One finished run: its folder, its checked certificate, and its training log (None where there is none)."""
 
     name: str
     path: Path
-    certificate: Mapping[str, Any]
+    certificate: Certificate
     metrics: pd.DataFrame | None
 
     @property
@@ -57,7 +55,7 @@ class Run:
         return self.pages[-1] if self.notebooks else None
 
 
-def load_runs(*folders: str | os.PathLike) -> tuple[list[Run], list[str]]:
+def load_runs(*folders: str | os.PathLike) -> tuple[list[KeptRun], list[str]]:
     """Every run in `folders` (`<folder>/<name>/certificate.json`), by name, and one line for each thing left out.
 
     Nothing here raises: a certificate that cannot be read is skipped, and the second list says which and why.
@@ -73,11 +71,11 @@ def load_runs(*folders: str | os.PathLike) -> tuple[list[Run], list[str]]:
             continue
         metrics = None
         try:
-            if not certificate["params"].get("pretrained"):  # which nobody has trained here
+            if certificate.params.get("kind") != "round":  # which nobody has trained here
                 metrics = load_metrics(path / "metrics.csv")
         except SubloraError as error:
             skipped.append(str(error))
-        runs.append(Run(path.name, path, certificate, metrics))
+        runs.append(KeptRun(path.name, path, certificate, metrics))
     return runs, skipped
 
 
@@ -99,17 +97,17 @@ def load_metrics(path: str | os.PathLike) -> pd.DataFrame:
     return metrics
 
 
-def runs_for_pages() -> tuple[list[Run], list[str]]:
+def runs_for_pages() -> tuple[list[KeptRun], list[str]]:
     """`some_runs` of the folder that SUBLORA_RUNS names, or `../runs` beside the report's project, and of what is kept in results.
 
     Runs that are kept in one of the `GROUPS` are left to the pages that show those.
     """
     runs, skipped = some_runs(os.environ.get("SUBLORA_RUNS", "../runs"), results_folder())
-    kept = {_digest(run) for group in GROUPS for run in load_runs(results_folder() / group)[0]} - {None}
-    return [run for run in runs if _digest(run) not in kept] or runs, skipped
+    kept = {run.certificate.certificate_sha256 for group in GROUPS for run in load_runs(results_folder() / group)[0]} - {""}
+    return [run for run in runs if run.certificate.certificate_sha256 not in kept] or runs, skipped
 
 
-def some_runs(folder: str | os.PathLike, results: str | os.PathLike) -> tuple[list[Run], list[str]]:
+def some_runs(folder: str | os.PathLike, results: str | os.PathLike) -> tuple[list[KeptRun], list[str]]:
     """`load_runs` of a folder of runs, and those kept in `results` that are not in it by that name.
 
     Raises SubloraError when there is no readable run at all.
@@ -124,11 +122,7 @@ def some_runs(folder: str | os.PathLike, results: str | os.PathLike) -> tuple[li
     return runs, skipped
 
 
-def _digest(run: Run) -> str | None:
-    return run.certificate.get("certificate_sha256")
-
-
-def headline_run(runs: list[Run]) -> Run:
+def headline_run(runs: list[KeptRun]) -> KeptRun:
     """The run the report opens with: `quick` where it is there, else the first."""
     return next((run for run in runs if run.name == "quick"), runs[0])
 
@@ -138,10 +132,10 @@ def results_folder() -> Path:
     return Path(os.environ.get("SUBLORA_RESULTS", "../results"))
 
 
-def kept_runs(group: str) -> tuple[list[Run], list[str]]:
+def kept_runs(group: str) -> tuple[list[KeptRun], list[str]]:
     """The certificates and logs kept in `results/<group>/<name>/`, as runs, and one line for each thing left out or missing.
 
-    By name, but those named as the publication's methods in its order.
+    By name, but those named as the paper's methods in its order.
     """
     runs, skipped = load_runs(results_folder() / group)
     if not runs and not skipped:

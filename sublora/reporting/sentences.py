@@ -1,8 +1,6 @@
 """The guarantee in words, for pages, notebooks and the terminal."""
 
-from collections.abc import Mapping
-from typing import Any
-
+from sublora.certificate.schema import Certificate, Statement
 from sublora.reporting.reading import (
     VACUOUS,
     guess_name,
@@ -10,36 +8,37 @@ from sublora.reporting.reading import (
     held_out_value,
     in_percent,
     metric_name,
+    scaled,
     statement,
     units_name,
     written,
 )
 
 
-def guarantee(certificate: Mapping[str, Any]) -> str:
+def guarantee(certificate: Certificate) -> str:
     """The headline statement in one sentence, or, if it is vacuous, that it guarantees nothing."""
     return sentence(certificate, headline(certificate))
 
 
-def guarantee_iid(certificate: Mapping[str, Any]) -> str | None:
+def guarantee_iid(certificate: Certificate) -> str | None:
     """The statement about a fresh document or example, with its assumption; None if the certificate has none."""
     bound = statement(certificate, "iid")
     return None if bound is None else sentence(certificate, bound)
 
 
-def sentence(certificate: Mapping[str, Any], bound: Mapping[str, Any]) -> str:
-    """One statement of a certificate (an entry of `bounds`, in bits or an error) as an English sentence."""
-    one, many = units_name(certificate, bound["level"])
-    bits = certificate["message_bits"]
+def sentence(certificate: Certificate, bound: Statement) -> str:
+    """One statement of a certificate, in bits or an error, as an English sentence."""
+    one, many = units_name(certificate, bound.level)
+    bits = certificate.message_bits
     model = f"the model, stored in {bits // 8:,} bytes ({bits:,} bits),"
     opening, subject = {
         "unseen": (
             f"With {confidence(certificate)} confidence over the random split",
-            f"the {(bound['pool'] or 0) - bound['units']:,} {many} that it was not trained on",
+            f"the {(bound.pool or 0) - bound.units:,} {many} that it was not trained on",
         ),
         "pool": (
             f"With {confidence(certificate)} confidence over the random split",
-            f"all {bound['pool'] or 0:,} {many} of the pool, its {bound['units']:,} training {many} included",
+            f"all {bound.pool or 0:,} {many} of the pool, its {bound.units:,} training {many} included",
         ),
         "iid": (
             f"Assume that {many} are independent draws from one source, as the paper does. Then, with"
@@ -50,64 +49,64 @@ def sentence(certificate: Mapping[str, Any], bound: Mapping[str, Any]) -> str:
             f"With {confidence(certificate)} confidence over the source, and without assuming independence",
             f"the next {one}, averaged over the training contexts",
         ),
-    }[bound["assumption"]]
-    value, guess = _with_unit(certificate, bound, "bound"), _with_unit(certificate, bound, "vacuous_at")
-    guessing = "always answering the commonest label" if bound["level"] == "example" else "guessing uniformly"
-    if bound["bound"] >= bound["vacuous_at"]:
+    }[bound.assumption]
+    value, guess = (_with_unit(certificate, bound, text) for text in (written(bound), scaled(bound, bound.vacuous_at)))
+    guessing = "always answering the commonest label" if bound.level == "example" else "guessing uniformly"
+    if not bound.nonvacuous:
         what = "The bound is vacuous" if value == VACUOUS else f"The bound is {value}, which is vacuous"
         return f"This certificate guarantees nothing about {subject}. {what}: {guessing} gets {guess}."
-    if bound["metric"] == "bpd":
+    if bound.metric == "bpd":
         return f"{opening}, {model} predicts {subject} at {value} or better on average. {_capital(guessing)} costs {guess}."
-    name = metric_name(certificate, bound["metric"])
+    name = metric_name(certificate, bound.metric)
     return f"{opening}, {model} has a {name} of at most {value} on {subject}. {_capital(guessing)} has {guess}."
 
 
-def confidence(certificate: Mapping[str, Any]) -> str:
+def confidence(certificate: Certificate) -> str:
     """1 - delta in percent."""
-    return f"{round(100 * (1 - certificate['delta']), 6):g}%"
+    return f"{round(100 * (1 - certificate.delta), 6):g}%"
 
 
-def small_print(certificate: Mapping[str, Any]) -> str:
+def small_print(certificate: Certificate) -> str:
     """How to read several statements at once, and the headline's inequality and smoothing."""
     bound = headline(certificate)
     text = (
         f"Each statement holds with {confidence(certificate)} confidence by itself. All of them together hold with less confidence,"
         f" and the smallest of several bounds is not itself a {confidence(certificate)} bound. The headline always uses the"
-        f" {bound['inequality'].replace('_', ' ')} inequality, whatever the others say."
+        f" {bound.inequality.replace('_', ' ')} inequality, whatever the others say."
     )
-    if bound["alpha"] is not None:
-        text += f" Predictions are smoothed with α = {bound['alpha']:g}."
-    if bound["evaluated"] < bound["units"]:
-        many = units_name(certificate, bound["level"])[1] if bound["level"] != "document" else "documents"
+    if bound.alpha is not None:
+        text += f" Predictions are smoothed with α = {bound.alpha:g}."
+    if bound.evaluated < bound.units:
+        many = units_name(certificate, bound.level)[1] if bound.level != "document" else "documents"
         text += (
-            f" The loss was measured on {bound['evaluated']:,} of the {bound['units']:,} training {many};"
+            f" The loss was measured on {bound.evaluated:,} of the {bound.units:,} training {many};"
             " the bounds include the price of that."
         )
     return text
 
 
-def meanings(certificate: Mapping[str, Any]) -> list[tuple[str, str]]:
+def meanings(certificate: Certificate) -> list[tuple[str, str]]:
     """Every number of the headline with its meaning: (number with its name, what it means)."""
-    bound, corpus = headline(certificate), certificate["corpus"]
-    one, many = units_name(certificate, bound["level"])
-    bits, truth = certificate["message_bits"], held_out_value(certificate, bound)
+    bound, corpus = headline(certificate), certificate.corpus
+    one, many = units_name(certificate, bound.level)
+    bits, truth = certificate.message_bits, held_out_value(certificate, bound)
     rows = [
         (
-            f"{_with_unit(certificate, bound, 'bound')}: the bound",
+            f"{_with_unit(certificate, bound, written(bound))}: the bound",
             "The average loss is at most this; that is proven. Lower is better. The bound is computed from the training set and the"
             " message size alone. No held-out text enters.",
         ),
         (
-            f"{_with_unit(certificate, bound, 'empirical')}: the training value",
+            f"{_with_unit(certificate, bound, scaled(bound, bound.empirical))}: the training value",
             f"The loss measured on training {many}, all with the same weight. The bound lies above it, because the model was chosen"
             f" by looking at these {many}, and because there are only so many.",
         ),
         (
-            f"{_with_unit(certificate, bound, 'vacuous_at')}: {guess_name(bound)}",
+            f"{_with_unit(certificate, bound, scaled(bound, bound.vacuous_at))}: {guess_name(bound)}",
             (
                 "The error of always answering the commonest label of the training examples."
-                if bound["level"] == "example"
-                else f"The loss of a model that gives all {corpus['vocab_size']:,} tokens the same probability."
+                if bound.level == "example"
+                else f"The loss of a model that gives all {corpus.vocab_size:,} tokens the same probability."
             )
             + " A bound that is not below it is vacuous: it says nothing.",
         ),
@@ -115,12 +114,12 @@ def meanings(certificate: Mapping[str, Any]) -> list[tuple[str, str]]:
     if truth is not None:
         rows.append(
             (
-                f"{_with_unit(certificate, {**bound, 'held_out': truth}, 'held_out')}: the held-out value",
+                f"{_with_unit(certificate, bound, scaled(bound, truth))}: the held-out value",
                 f"The loss measured on {many} that were kept apart. It estimates the truth and enters no bound. It shows how much"
                 " room the guarantee leaves.",
             )
         )
-    on_base = ", on top of its public base model" if bound["level"] == "example" else ""
+    on_base = ", on top of its public base model" if bound.level == "example" else ""
     rows.append(
         (
             f"{bits:,} bits: the message",
@@ -130,36 +129,33 @@ def meanings(certificate: Mapping[str, Any]) -> list[tuple[str, str]]:
     )
     rows.append(
         (
-            f"{bound['units']:,} {many}: the training set",
+            f"{bound.units:,} {many}: the training set",
             f"One {one} is one unit of evidence. The more units there are, the closer the bound is to the training value.",
         )
     )
-    if bound["assumption"] == "unseen":
+    if bound.assumption == "unseen" and bound.pool is not None:
         rows.append(
             (
-                f"{bound['pool'] - bound['units']:,} {many}: not trained on",
-                f"The rest of a pool of {bound['pool']:,}. The training set was drawn from the pool at random, and the guarantee"
+                f"{bound.pool - bound.units:,} {many}: not trained on",
+                f"The rest of a pool of {bound.pool:,}. The training set was drawn from the pool at random, and the guarantee"
                 " needs only that draw. It assumes nothing about the text.",
             )
         )
     return rows
 
 
-def cost(name: str, certificate: Mapping[str, Any]) -> str:
+def cost(name: str, certificate: Certificate) -> str:
     """What a run cost in minutes, by stage, on which device: from the certificate's environment."""
-    environment = certificate["environment"]
-    seconds = environment["seconds"]
+    seconds = certificate.environment.seconds
     stages = ", ".join(f"{stage} {value / 60:.1f}" for stage, value in seconds.items())
-    device = environment.get("device", "unknown device")
-    return f"{name}: {sum(seconds.values()) / 60:.1f} minutes on {device} ({stages})"
+    return f"{name}: {sum(seconds.values()) / 60:.1f} minutes on {certificate.environment.device} ({stages})"
 
 
-def _with_unit(certificate: Mapping[str, Any], bound: Mapping[str, Any], key: str) -> str:
-    """A value of a bound with its unit: `4.48 bits per byte`, `33.70%`, or `vacuous`."""
-    text = written(bound, key)
+def _with_unit(certificate: Certificate, bound: Statement, text: str) -> str:
+    """A value on the scale of a bound with its unit: `4.48 bits per byte`, `33.70%`, or `vacuous`."""
     if text == VACUOUS:
         return text
-    return f"{text}%" if in_percent(bound["metric"]) else f"{text} {metric_name(certificate, bound['metric'])}"
+    return f"{text}%" if in_percent(bound.metric) else f"{text} {metric_name(certificate, bound.metric)}"
 
 
 def _capital(text: str) -> str:

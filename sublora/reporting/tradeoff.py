@@ -1,18 +1,18 @@
-"""The publication's Fig. 1, published above and measured below: what a longer description of a model gains, and what it costs."""
+"""The paper's Fig. 1, published above and measured below: what a longer description of a model gains, and what it costs."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from sublora.certificate.schema import Certificate
 from sublora.reporting.figures import BLUE, GREEN, ORANGE, VIOLET, WIDTH, _in_style, _nothing
 from sublora.reporting.paper import stated
 from sublora.reporting.published import METHODS, points
 from sublora.reporting.reading import number
-from sublora.reporting.runs import Run
+from sublora.reporting.runs import KeptRun
 
 METHOD_LOOKS = dict(zip(METHODS, ((BLUE, "o"), (ORANGE, "s"), (GREEN, "^"), (VIOLET, "D")), strict=True))
 PUBLISHED_GUESS = 15.62  # bits: log2 of the 50,257 tokens of GPT-2
@@ -20,10 +20,10 @@ PUBLISHED_TITLE = "Published (digitised): GPT-2 small, OpenWebText"
 
 
 @_in_style
-def size_figure(runs: Sequence[Run]) -> Figure:
+def size_figure(runs: Sequence[KeptRun]) -> Figure:
     """Bound, training value and complexity in bits against the size of the message, on a logarithmic axis; one run a point.
 
-    Above the publication's curve (points read off its figure), below that of `runs`, by hoeffding and by betting for independent
+    Above the paper's curve (points read off its figure), below that of `runs`, by hoeffding and by betting for independent
     documents. To see: with the size the training value falls and the complexity rises; their sum is smallest in between.
     """
     figure, (above, below) = plt.subplots(2, 1, figsize=(WIDTH, 7.4), layout="constrained")
@@ -49,10 +49,10 @@ def size_figure(runs: Sequence[Run]) -> Figure:
 
 
 @_in_style
-def pareto_figure(runs: Sequence[Run]) -> Figure:
+def pareto_figure(runs: Sequence[KeptRun]) -> Figure:
     """Complexity against training value in bits, one colour a method; the bound is their sum, equal along dotted lines.
 
-    Above the publication's points, below those of `runs`. To see: near the lower left corner is good; the best of a method is where
+    Above the paper's points, below those of `runs`. To see: near the lower left corner is good; the best of a method is where
     a dotted line touches it first; in the shaded part bounds are vacuous.
     """
     figure, axes = plt.subplots(2, 1, figsize=(WIDTH, 7.4), layout="constrained")
@@ -75,22 +75,22 @@ def pareto_figure(runs: Sequence[Run]) -> Figure:
     return figure
 
 
-def _method(run: Run) -> str:
-    return run.certificate["params"].get("subspace", {}).get("parametrization", run.name)
+def _method(run: KeptRun) -> str:
+    return run.certificate.params.get("subspace", {}).get("parametrization", run.name)
 
 
-def _row(certificate: Mapping[str, Any]) -> dict[str, float] | None:
+def _row(certificate: Certificate) -> dict[str, float] | None:
     """A run as a point of Fig. 1: kilobytes and bits, by hoeffding and betting for independent documents."""
     hoeffding, betting = (stated(certificate, "bpd", by) for by in ("hoeffding", "betting"))
     if hoeffding is None or betting is None:
         return None
     return {
-        "size": certificate["message_bits"] / 8000,
-        "empirical": hoeffding["empirical"],
-        "complexity": hoeffding["bound"] - hoeffding["empirical"],
-        "hoeffding": hoeffding["bound"],
-        "betting": betting["bound"],
-        "guess": hoeffding["vacuous_at"],
+        "size": certificate.message_bits / 8000,
+        "empirical": hoeffding.empirical,
+        "complexity": hoeffding.bound - hoeffding.empirical,
+        "hoeffding": hoeffding.bound,
+        "betting": betting.bound,
+        "guess": hoeffding.vacuous_at,
     }
 
 

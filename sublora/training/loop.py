@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
 import torch
@@ -16,14 +16,14 @@ from torch import nn
 
 from sublora.errors import SubloraError
 from sublora.progress import progress_bar
-from sublora.training.batches import IGNORED, Batch, Sampler
+from sublora.training.batches import IGNORED, Batch, Batches
 from sublora.training.checkpoint import load_checkpoint, save_checkpoint
 from sublora.training.metrics import MetricsLog
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """How one phase of training is run; the fields mean what the same names in `sublora.config.Training` mean."""
+    """How one phase of training is run; the fields mean what the same names in `sublora.experiment.Training` mean."""
 
     steps: int
     batch: int
@@ -49,10 +49,11 @@ class Schedule:
 
 def train(
     module: nn.Module,
-    sampler: Sampler,
+    sampler: Batches,
     validation: Batch,
     schedule: Schedule,
     folder: Path,
+    *,
     phase: str,
     facts: Mapping[str, Any],
     penalty: Callable[[], torch.Tensor] | None = None,
@@ -94,7 +95,7 @@ def train(
         for group in prepared.param_groups:
             group["lr"] = schedule.rate(state.step)
         batch = sampler.batch(state.step, schedule.batch)
-        losses.append(_step(accelerator, autocast, forward, batch, schedule.accumulation, penalty))
+        losses.append(_step(accelerator, autocast, forward, batch, accumulation=schedule.accumulation, penalty=penalty))
         accelerator.clip_grad_norm_(parameters.values(), schedule.clip)
         prepared.step()
         prepared.zero_grad()
@@ -111,7 +112,7 @@ def train(
             value = validation_loss(autocast, forward, validation, schedule.batch)
             _check_finite(value, state.step, checkpoint)
             state.keep_best(value, 0.0 if penalty is None else float(penalty().detach()))
-            if accelerator.is_main_process:
+            if log is not None:
                 save_checkpoint(checkpoint, state.tensors(), {**facts, "step": state.step, "best": state.best})
                 log.append(
                     step=state.step,
@@ -171,7 +172,7 @@ class _State:
             parameter.copy_(self.best_parameters[name])
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        tensors = {}
+        tensors: dict[str, torch.Tensor] = {}
         for name, parameter in self.parameters.items():
             moments = self.optimizer.state[parameter]
             tensors[f"{name}/now"], tensors[f"{name}/best"] = parameter, self.best_parameters[name]
@@ -193,7 +194,7 @@ class _State:
             }
 
 
-def _step(accelerator, autocast, forward, batch: Batch, accumulation: int, penalty) -> torch.Tensor:
+def _step(accelerator, autocast, forward, batch: Batch, *, accumulation: int, penalty) -> torch.Tensor:
     """Gradients of one step's loss; returns this process's share of the loss in bits per token."""
     processes = accelerator.num_processes
     mine = batch.part(accelerator.process_index, processes)
@@ -229,11 +230,11 @@ def _precision(precision: str) -> str:
     return "bf16" if capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") else "no"
 
 
-def _compiled(module: nn.Module, sampler: Sampler, schedule: Schedule, accelerator: Accelerator, autocast) -> nn.Module:
+def _compiled(module: nn.Module, sampler: Batches, schedule: Schedule, accelerator: Accelerator, autocast) -> nn.Module:
     """`torch.compile` of the module: by default on a GPU alone (on a CPU it costs more than a short run gets back)."""
     if schedule.compile == "no" or (schedule.compile == "auto" and accelerator.device.type != "cuda"):
         return module
-    compiled = torch.compile(module)
+    compiled = cast(nn.Module, torch.compile(module))  # a module of a module
     try:
         sequences = schedule.batch // schedule.accumulation // accelerator.num_processes
         _bits(autocast, compiled, sampler.batch(0, sequences)).backward()

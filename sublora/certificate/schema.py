@@ -1,0 +1,302 @@
+"""The certificate: one typed model, from building to reading.
+
+`schema.json` beside this module is its JSON Schema. This module knows nothing of how the numbers come about and imports no deep
+learning library, so that reports and the command line read certificates at once.
+"""
+
+import base64
+import binascii
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
+
+from sublora.atomic import write_text
+from sublora.errors import SubloraError
+
+FORMAT = "sublora-certificate/2"
+LARGEST_CERTIFICATE = 96 * 2**20  # bytes; enough for GPT-2 small at 5 bits a weight; a trained subspace's has a few thousandths
+
+Count = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(gt=0, lt=1)]
+LevelName = Literal["document", "sequence", "token", "example"]
+AssumptionName = Literal["iid", "pool", "unseen", "martingale"]
+
+
+class Part(BaseModel):
+    """Part of a certificate: no unknown keys, no silent conversions, no changes."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+
+class Terms(Part):
+    """The terms of the paper's inequality, whose sum is the bound (without the tolerance)."""
+
+    empirical: Annotated[FiniteFloat, Field(description="the mean loss of the evaluated units")]
+    complexity: Annotated[FiniteFloat, Field(description="the price of the message's bits")]
+    subsampling: Annotated[FiniteFloat, Field(description="the price of evaluating a subsample; 0 if all units were evaluated")]
+
+
+class Statement(Part):
+    """One bound. Bits per token for metric `bpd`, shares for errors."""
+
+    level: Annotated[LevelName, Field(description="the unit: document, sequence, token or example")]
+    metric: Annotated[str, Field(description="bpd (bits per token), top<k>_error, or error (0-1 error of a classifier)")]
+    assumption: Annotated[AssumptionName, Field(description="what is bounded, and under which assumption")]
+    inequality: Annotated[str, Field(description="the inequality by which the bound was computed")]
+    alpha: Annotated[Share | None, Field(description="smoothing weight; null for errors")]
+    units: Annotated[Count, Field(description="m, the training units")]
+    pool: Annotated[Count | None, Field(description="M, the units of the pool; null where there is none")]
+    evaluated: Annotated[Count, Field(description="n, the training units that were evaluated")]
+    candidates: Annotated[Count, Field(description="A, the messages compared on the evaluated units")]
+    empirical: Annotated[FiniteFloat, Field(description="the mean loss of the evaluated units")]
+    bound: Annotated[FiniteFloat, Field(description="with probability 1 - delta the bounded loss is at most this")]
+    vacuous_at: Annotated[FiniteFloat, Field(description="the loss of guessing: a bound that is not below it says nothing")]
+    nonvacuous: Annotated[bool, Field(description="bound < vacuous_at")]
+    parts: Annotated[Terms | None, Field(description="the terms of the paper's inequality; null for the others")]
+
+    @model_validator(mode="after")
+    def _says_what_its_numbers_say(self):
+        if self.nonvacuous != (self.bound < self.vacuous_at):
+            raise ValueError("nonvacuous contradicts bound and vacuous_at")
+        if self.assumption in ("pool", "unseen") and (self.pool is None or self.pool <= self.units):
+            raise ValueError(f"assumption {self.assumption} needs a pool that is larger than units")
+        if self.metric == "bpd" and self.alpha is None:
+            raise ValueError("metric bpd needs an alpha")
+        return self
+
+
+class HeldOut(Part):
+    """A loss measured on text that was kept apart. It enters no bound."""
+
+    level: Annotated[LevelName, Field(description="the unit, as in a bound")]
+    metric: Annotated[str, Field(description="what was measured, as in a bound")]
+    alpha: Annotated[Share | None, Field(description="smoothing weight; null for errors")]
+    n: Annotated[Count, Field(description="units measured")]
+    value: Annotated[FiniteFloat, Field(description="the mean loss of these units")]
+    split: Annotated[str | None, Field(description="which held-out examples, where there are several kinds")]
+
+
+class CorpusFacts(Part):
+    """The data, and how the training split was drawn."""
+
+    name: Annotated[str, Field(description="where the text comes from: the name of a corpus or of a task")]
+    sha256: Annotated[str, Field(description="SHA-256 of the token store, or of all examples")]
+    documents: Annotated[Count, Field(description="training documents or examples")]
+    pool: Annotated[Count | None, Field(description="documents or examples of the pool")]
+    tokens: Annotated[Count, Field(description="training tokens")]
+    vocab_size: Annotated[int, Field(ge=2, description="V, or the number of classes")]
+    split: Annotated[str, Field(description="how the training split was drawn, in words")]
+    unit: Annotated[str, Field(description="what a token is: byte, token; example for a classifier")]
+
+
+class Windows(Part):
+    """How documents longer than the model's context are read."""
+
+    block: Annotated[Count, Field(description="tokens of a window")]
+    stride: Annotated[Count, Field(description="tokens by which the window moves")]
+
+
+class TextPublic(Part):
+    """What the decoder and the reader of a language model's certificate may assume. Fixed before the split was drawn."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, title="language model")
+
+    base: Annotated[str, Field(description="the kind of base model: gpt, or transformers; `params.model` has its settings")]
+    base_weights_sha256: Annotated[
+        str | None, Field(description="of the base model's weights; null where all weights are in the message")
+    ]
+    tokenizer: Annotated[str, Field(description="the tokenizer's name or place")]
+    end_of_text: Annotated[int, Field(description="the token that ends a document")]
+    units: Annotated[dict[str, str], Field(description="what one unit of each level is")]
+    windows: Annotated[Windows, Field(description="how long documents are read")]
+    evaluated: Annotated[dict[str, Count | None], Field(description="n asked for at each level; null: all units")]
+    pilot: Annotated[Share, Field(description="size of the subsample that chooses alpha and the bets, as a share of n")]
+    alpha_grid: Annotated[list[Share], Field(description="the smoothing weights to choose from")]
+    metrics: Annotated[list[str], Field(description="what is measured")]
+    inequalities: Annotated[dict[str, list[str]], Field(description="the inequalities of each level")]
+    assumptions: Annotated[dict[str, list[str]], Field(description="the assumptions of each level")]
+    tolerance: Annotated[FiniteFloat, Field(description="what rounding on another machine may change; added to every bound")]
+
+
+class LabelPublic(Part):
+    """What the decoder and the reader of a classifier's certificate may assume. Fixed before the split was drawn."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, title="classifier")
+
+    base: Annotated[str, Field(description="the kind of base model: words, or transformers; `params.model` has its settings")]
+    base_weights_sha256: Annotated[str, Field(description="of the base model's weights")]
+    classes: Annotated[list[str], Field(description="the labels' names, by number")]
+    units: Annotated[dict[str, str], Field(description="what one unit is")]
+    condition: Annotated[str | None, Field(description="what a pretrained base must not have seen; null without one")]
+    arithmetic: Annotated[str, Field(description="the precision of the predictions")]
+    metrics: Annotated[list[str], Field(description="what is measured")]
+    inequalities: Annotated[dict[str, list[str]], Field(description="the inequalities under each assumption")]
+    tolerance: Annotated[FiniteFloat, Field(description="what rounding on another machine may change; added to every bound")]
+
+
+class PaperAccounting(Part):
+    """The same model, its size counted as the paper counts it. Not certified."""
+
+    note: Annotated[str, Field(description="what these numbers are, in words")]
+    bits: Annotated[FiniteFloat, Field(description="the size of the message as the paper counts it")]
+    bounds: Annotated[list[Statement], Field(description="the paper's bounds for that size, with the keys of bounds")]
+
+
+class Environment(Part):
+    """Where and when the certificate was made. Nobody can verify it."""
+
+    sublora: Annotated[str, Field(description="version of this package")]
+    python: Annotated[str, Field(description="version of Python")]
+    torch: Annotated[str, Field(description="version of PyTorch")]
+    transformers: Annotated[str, Field(description="version of transformers")]
+    platform: Annotated[str, Field(description="the operating system")]
+    device: Annotated[str, Field(description="the graphics card or processor")]
+    dtype: Annotated[str, Field(description="the numbers that the model was scored with")]
+    seconds: Annotated[dict[str, FiniteFloat], Field(description="how many seconds each stage took")]
+
+
+class Certificate(Part):
+    """Everything that a stranger needs to check the bounds."""
+
+    format: Annotated[Literal["sublora-certificate/2"], Field(description="which keys the file has, and what they mean")]
+    experiment: Annotated[str, Field(description="the experiment's name")]
+    params: Annotated[dict[str, Any], Field(description="the whole experiment, as a params file has it")]
+    message: Annotated[str, Field(description="the model file, in base64")]
+    message_bits: Annotated[Count, Field(description="K: 8 times the bytes of the model file")]
+    message_sha256: Annotated[str, Field(description="SHA-256 of the model file")]
+    public: Annotated[TextPublic | LabelPublic, Field(description="what the decoder and the reader may assume")]
+    corpus: Annotated[CorpusFacts, Field(description="the data, and how the training split was drawn")]
+    delta: Annotated[Share, Field(description="each statement holds with probability 1 - delta by itself")]
+    alpha: Annotated[Share | None, Field(description="the message's smoothing weight; null for a classifier")]
+    statements: Annotated[list[Statement], Field(alias="bounds", min_length=1, description="what is proven, one bound each")]
+    held_out: Annotated[list[HeldOut], Field(description="losses on text that was kept apart; they enter no bound")]
+    reference: Annotated[
+        dict[str, dict[str, Any]] | None,
+        Field(description="a classifier's usual scores on its validation sets; they enter no bound"),
+    ]
+    paper_accounting: Annotated[
+        PaperAccounting, Field(description="the same model, its size counted as the paper counts it; not certified")
+    ]
+    environment: Annotated[Environment, Field(description="where and when the certificate was made; nobody can verify it")]
+    certificate_sha256: Annotated[str, Field(description="SHA-256 of the canonical JSON of everything else")]
+
+    @model_validator(mode="after")
+    def _bounds_the_model_it_holds(self):
+        if self.alpha is None:
+            if not all(bound.alpha is None and bound.level == "example" for bound in self.statements):
+                raise ValueError("alpha is null, but not every bound is of examples and without alpha")
+        elif not any(bound.metric == "bpd" and bound.alpha == self.alpha for bound in self.statements):
+            raise ValueError(f"no bound in bits has the message's alpha, {self.alpha}")
+        return self
+
+    @model_validator(mode="after")
+    def _counts_its_message(self):
+        try:
+            message = base64.b64decode(self.message, validate=True)
+        except binascii.Error:
+            raise ValueError("message is not base64") from None
+        if self.message_bits != 8 * len(message):
+            raise ValueError(f"message_bits {self.message_bits} is not 8 times the message's {len(message)} bytes")
+        if self.message_sha256 != hashlib.sha256(message).hexdigest():
+            raise ValueError("the message does not have the SHA-256 that message_sha256 states: it was altered")
+        return self
+
+    @property
+    def message_bytes(self) -> bytes:
+        """The model file."""
+        return base64.b64decode(self.message)
+
+    @property
+    def bounds(self):
+        """The statements about the certified model as a pandas DataFrame, headline first, with the held-out values."""
+        from sublora.reporting.tables import bounds_frame
+
+        return bounds_frame(self)
+
+    def data(self) -> dict[str, Any]:
+        """The certificate as plain data: what its file holds."""
+        return self.model_dump(mode="json", by_alias=True)
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write the file atomically. Raises SubloraError when the certificate is too large to be read."""
+        text = json.dumps(self.data(), indent=1, allow_nan=False) + "\n"
+        if len(text) > LARGEST_CERTIFICATE:
+            size = f"{len(text) >> 20} MiB, and no one reads more than {LARGEST_CERTIFICATE >> 20}"
+            raise SubloraError(f"{path}: the certificate would have {size}; take fewer bits, or a smaller model")
+        write_text(Path(path), text)
+
+    def __repr__(self) -> str:
+        return f"<certificate of {self.experiment}: {len(self.statements)} bounds>"
+
+    def _repr_markdown_(self) -> str:
+        from sublora.reporting.display import certificate
+
+        return certificate(self)
+
+
+def digest(data: Mapping[str, Any]) -> str:
+    """SHA-256 of the canonical JSON of all keys but `certificate_sha256`."""
+    rest = {key: value for key, value in data.items() if key != "certificate_sha256"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def load_certificate(path: str | os.PathLike) -> Certificate:
+    """Read a certificate and check its keys and types. Whether it is true is for `sublora verify` to say.
+
+    Raises SubloraError: one line with the file, the key, and what to do.
+    """
+    return certificate_of(read_json(path), path)
+
+
+def certificate_of(data: Mapping[str, Any], path: str | os.PathLike) -> Certificate:
+    """The certificate that plain data is. path: named in errors. Raises SubloraError as `load_certificate`."""
+    if data.get("format") != FORMAT:
+        raise SubloraError(f"{path}: key 'format' is {data.get('format')!r:.60}, not {FORMAT!r}; make the run again")
+    try:
+        return Certificate.model_validate(data)
+    except ValidationError as error:
+        raise SubloraError(f"{path}: {_first_complaint(error)}; make the run again") from None
+
+
+def read_json(path: str | os.PathLike) -> dict[str, Any]:
+    """The data of a certificate's file, unchecked. Raises SubloraError for a file that is none."""
+    path = Path(path)
+    try:
+        if path.stat().st_size > LARGEST_CERTIFICATE:
+            limit = f"{LARGEST_CERTIFICATE >> 20} MiB"
+            raise SubloraError(f"{path}: larger than {limit}, so it is not a certificate; remove it")
+        text = path.read_text("utf-8")
+    except FileNotFoundError:
+        raise SubloraError(f"{path}: no certificate; finish the run with `sublora run` and its params file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise SubloraError(f"{path}: cannot read the certificate ({error}); make the run again") from None
+    try:
+        data = json.loads(text, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise SubloraError(f"{path}: not valid JSON ({error}); make the run again") from None
+    if not isinstance(data, dict) or "format" not in data:
+        raise SubloraError(f"{path}: key 'format' is missing, so this is not a certificate; make the run again")
+    return data
+
+
+def json_schema() -> str:
+    """The JSON Schema of a certificate's file, as text."""
+    return json.dumps(Certificate.model_json_schema(by_alias=True), indent=1) + "\n"
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not a number")
+
+
+def _first_complaint(error: ValidationError) -> str:
+    first, *others = error.errors()
+    key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]).lstrip(".")
+    message = {"missing": "is missing", "extra_forbidden": "is unknown"}.get(first["type"])
+    message = message or first["msg"].removeprefix("Value error, ")
+    more = f" (and {len(others)} more)" if others else ""
+    return f"key {key!r:.120} {message}{more}" if key else f"{message}{more}"

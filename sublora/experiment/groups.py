@@ -1,0 +1,291 @@
+"""The groups of settings that params files are made of. Each group is validated and immutable."""
+
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_serializer, model_validator
+
+ALPHA_GRID = (0.0001, 0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5)
+"""Smoothing weights fixed in advance (Lotfi et al. 2024a, released code). A message names one by its index."""
+
+TOP_K = (*range(1, 11), 50, 100)
+"""The k of all top-k errors (Lotfi et al. 2024a, released code). Those not below the vocabulary size are left out."""
+
+Parametrization = Literal["sublora", "lora", "subspace", "full", "kronecker", "monarch"]
+PARAMETRIZATIONS: tuple[Parametrization, ...] = get_args(Parametrization)
+
+_Projector = Literal["kron_qr", "kron", "kron_qr3", "kron3", "kron_one_sided", "dense", "dense_qr", "sparse", "fastfood", "film"]
+_Filmed = Literal[
+    "film+kron_qr",
+    "film+kron",
+    "film+kron_qr3",
+    "film+kron3",
+    "film+kron_one_sided",
+    "film+dense",
+    "film+dense_qr",
+    "film+sparse",
+    "film+fastfood",
+]
+PROJECTORS: tuple[str, ...] = get_args(_Projector)
+"""Names of `models.projectors`, in the order in which a message counts them; `film+NAME` follows for each but the last."""
+
+Share = Annotated[float, Field(gt=0, lt=1)]
+Count = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**35)]
+AsTuple = BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)
+"""YAML and JSON have lists where settings have tuples."""
+
+
+class Group(BaseModel):
+    """A group of settings: no unknown keys, no silent conversions, no changes after validation."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class Corpus(Group):
+    """Which documents, how they become tokens, and how the training split is drawn. Everything here is public."""
+
+    source: str = "python-stdlib"  # python-stdlib | text | file | openwebtext | the name of a Hugging Face data set
+    path: str | None = None  # text: a folder of files; file: a .jsonl, .csv, .tsv or .parquet file (also .xz, .gz, .bz2)
+    field: str = "text"  # the column or key of a document's text
+    subset: str | None = None  # Hugging Face: the data set's configuration
+    tokenizer: str = "bytes"  # bytes | gpt2 | a `transformers` tokenizer (./folder, or owner/name on the hub) | llama2.c's (.bin)
+    max_documents: Count | None = None  # keep a fixed uniform sample of the pool, for trials
+    train: Share = 0.75  # shares of the documents; the rest after train and validation is the test split
+    validation: Share = 0.02
+    split_seed: Seed = 0
+
+    @field_validator("tokenizer")
+    @classmethod
+    def _tokenizer_is_a_name(cls, value):
+        if value in ("bytes", "gpt2") or "/" in value or value.endswith(".bin"):
+            return value
+        raise ValueError("must be bytes, gpt2, ./a-folder, owner/name on the hub, or a llama2.c tokenizer (.bin)")
+
+    @model_validator(mode="after")
+    def _shares_leave_a_test_split(self):
+        if self.train + self.validation >= 1:
+            raise ValueError("train + validation must be below 1, so that a test split remains")
+        return self
+
+
+class Gpt(Group):
+    """A GPT with random weights: its sizes and the seed of its weights. Public: nothing here may depend on the training split."""
+
+    layers: Count = 4
+    heads: Count = 4
+    width: Count = 128
+    block: Count = 128  # context length in tokens
+    bias: bool = False
+    seed: Seed = 0
+    embedding_std: Annotated[float, Field(gt=0)] = 0.02  # initial scale of the token and position embeddings
+    weight_std: Annotated[float, Field(gt=0)] = 0.02  # initial scale of all other weight matrices
+
+    @model_validator(mode="after")
+    def _heads_divide_width(self):
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} is not divisible by heads {self.heads}")
+        return self
+
+
+class Pretrained(Group):
+    """A public pretrained causal language model."""
+
+    source: str  # a dense AutoModelForCausalLM by folder or hub name, or a llama2.c checkpoint (.bin)
+    block: Count = 128  # the longest window that it reads, in tokens
+    architecture: dict[str, Any] | None = None  # its configuration; null: what `source` says, and a certificate then states
+
+
+class Words(Group):
+    """A classifier's base without pretrained weights: a bag of hashed words. All of it is in the message."""
+
+    buckets: Annotated[int, Field(ge=2, le=2**20)] = 4096  # hashed words
+    hashes: Annotated[int, Field(ge=1, le=16)] = 1  # buckets of a word
+    prefix: Annotated[int, Field(ge=1, le=127)] = 20  # letters of a word that count
+    seed: Annotated[int, Field(ge=0, le=2**28 - 1)] = 0
+
+
+class Encoder(Group):
+    """A classifier's base: any AutoModelForSequenceClassification."""
+
+    source: str  # a local folder or hub name
+    load_pretrained: bool = True  # false: the architecture with random weights
+    seed: Annotated[int, Field(ge=0, le=2**28 - 1)] = 0  # of the random weights, the new head's at least; in the message
+
+
+_NOT_USED = {
+    "sublora": {"blocks"},
+    "lora": {"blocks", "projector"},
+    "subspace": {"rank", "lora_alpha", "lora_dropout", "targets", "blocks"},
+    "full": {"rank", "lora_alpha", "lora_dropout", "targets", "blocks", "projector"},
+    "kronecker": {"rank", "lora_alpha", "lora_dropout"},
+    "monarch": {"rank", "lora_alpha", "lora_dropout"},
+}
+
+
+class Subspace(Group):
+    """How many numbers describe a model, and how they become weights. The message names all of it."""
+
+    parametrization: Parametrization = "sublora"
+    projector: Literal[_Projector, _Filmed] = "kron_qr"  # where there is a dimension
+    dimension: Count | None = None  # d, the number of trained coordinates; null: each trainable weight is one
+    blocks: Count = 4  # monarch: the number of blocks; kronecker: the number of factors
+    rank: Count = 4
+    lora_alpha: Annotated[float, Field(gt=0)] = 32.0
+    lora_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    targets: Annotated[tuple[str, ...], AsTuple] = ("q", "v", "head")
+    seed: Seed = 137
+
+    @model_validator(mode="after")
+    def _consistent(self):
+        if self.parametrization in ("sublora", "subspace") and self.dimension is None:
+            raise ValueError(f"dimension is needed for parametrization {self.parametrization}")
+        if self.parametrization in ("lora", "full") and self.dimension is not None:
+            raise ValueError(f"dimension must be null for parametrization {self.parametrization}, which trains all of its weights")
+        for key in sorted(self._without_effect() & self.model_fields_set):
+            raise ValueError(f"{key} has no effect for parametrization {self.parametrization}; remove it")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _what_has_an_effect(self, handler):
+        return {key: value for key, value in handler(self).items() if key not in self._without_effect()}
+
+    def _without_effect(self) -> set[str]:
+        return _NOT_USED[self.parametrization]
+
+
+class TaskSubspace(Subspace):
+    """The same for a classifier: LoRA's weights and the head's, in a random subspace or each a coordinate."""
+
+    parametrization: Literal["sublora", "lora"] = "sublora"
+    modules: Annotated[tuple[Literal["attention", "head"], ...], AsTuple] = ("attention", "head")  # LoRA on it; its own weights
+
+    @model_validator(mode="after")
+    def _modules_are_known(self):
+        if self.modules not in (("attention", "head"), ("attention",), ("head",)):
+            raise ValueError("modules must be [attention, head], [attention] or [head]")
+        return self
+
+    def _without_effect(self) -> set[str]:
+        lora = {"rank", "lora_alpha", "lora_dropout"} if "attention" not in self.modules else set()
+        return {*_NOT_USED[self.parametrization], "targets", "blocks", *lora}
+
+
+class Training(Group):
+    """The search. Free of charge: it may use any data, and none of it is in the message."""
+
+    steps: Count = 1500
+    batch: Count = 64  # sequences a step, over all devices
+    accumulation: Count = 1  # a step's batch is cut into this many parts
+    sampling: Literal["document", "token"] = "document"  # weigh every document, or every token, equally
+    learning_rate: Annotated[float, Field(gt=0)] = 5e-3
+    min_learning_rate: Annotated[float, Field(ge=0)] = 5e-4
+    warmup: Annotated[int, Field(ge=0)] | None = None  # steps; null: a tenth of the steps, at most 100
+    betas: Annotated[tuple[float, float], AsTuple] = (0.9, 0.999)
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    clip: Annotated[float, Field(gt=0)] = 1.0
+    validate_every: Count | None = None  # steps between validations, each of which writes a checkpoint; null: a sixth of the steps
+    validation_documents: Count = 256
+    precision: Literal["auto", "no", "bf16"] = "auto"
+    compile: Literal["auto", "yes", "no"] = "auto"
+    seed: Seed = 0
+
+    @model_validator(mode="after")
+    def _consistent(self):
+        if self.batch % self.accumulation:
+            raise ValueError(f"batch {self.batch} is not divisible by accumulation {self.accumulation}")
+        if self.warmup is not None and self.warmup > self.steps:
+            raise ValueError(f"warmup {self.warmup} is longer than the {self.steps} steps; leave it out, and it scales with steps")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError("betas must be at least 0 and below 1")
+        return self
+
+
+class TaskTraining(Group):
+    """The search for a classifier. Free of charge, as `Training`."""
+
+    epochs: Count = 5
+    batch: Count = 32  # examples a step
+    accumulation: Count = 1  # a step's batch is cut into this many parts
+    learning_rate: Annotated[float, Field(gt=0)] = 2e-5  # falls linearly to zero
+    warmup: Annotated[int, Field(ge=0)] = 0  # steps
+    betas: Annotated[tuple[float, float], AsTuple] = (0.9, 0.999)
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    clip: Annotated[float, Field(gt=0)] = 1.0
+    validate_every: Count = 250  # steps
+    watched_examples: Count = 256  # training examples whose loss is logged
+    precision: Literal["auto", "no", "bf16"] = "auto"
+    compile: Literal["auto", "yes", "no"] = "auto"
+    seed: Seed = 0
+
+    @model_validator(mode="after")
+    def _consistent(self):
+        if self.batch % self.accumulation:
+            raise ValueError(f"batch {self.batch} is not divisible by accumulation {self.accumulation}")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError("betas must be at least 0 and below 1")
+        return self
+
+
+class Compression(Group):
+    """From coordinates to bytes. The message names the quantizer, its levels and the coder."""
+
+    quantizer: Literal["uniform", "kmeans", "normal_float", "ecsq"] = "kmeans"
+    entropy_penalty: Annotated[float, Field(ge=0)] = 0.02  # ecsq: variances of a coordinate that a bit of its entropy is worth
+    levels: Annotated[int, Field(ge=2, le=255)] = 11
+    finetune_steps: Annotated[int, Field(ge=0)] = 0  # steps of quantization-aware training before coding
+    finetune_learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    rate_penalty: Annotated[float, Field(ge=0)] = 0.0  # bits of loss for each bit of a coordinate's entropy while fine-tuning
+
+
+class Rounding(Group):
+    """How all weights of a pretrained model are rounded. Pilot units choose among these ways, and the message names the choice."""
+
+    bits: Annotated[tuple[Annotated[int, Field(ge=2, le=8)], ...], AsTuple] = (3, 4, 5)  # of a weight
+    scales: Annotated[tuple[Literal["tensor", "row"], ...], AsTuple] = ("tensor", "row")  # one for a matrix, or one for each row
+
+    @model_validator(mode="after")
+    def _something_to_choose_from(self):
+        for key in ("bits", "scales"):
+            if not (choices := getattr(self, key)) or len(set(choices)) < len(choices):
+                raise ValueError(f"{key} must be a list of one or more choices, each once")
+        return self
+
+
+Level = Literal["document", "sequence", "token"]
+
+
+class Bounds(Group):
+    """What is certified. All of it is fixed before the training split is drawn."""
+
+    delta: Share = 0.05
+    levels: Annotated[tuple[Level, ...], AsTuple] = ("document",)  # which units; alpha is chosen for the first
+    documents: Count | None = 10_000  # n, the evaluated subsample; null: all m
+    sequences: Count | None = 10_000  # the same at sequence level
+    tokens: Count | None = 50_000  # the same at token level
+    pilot: Share = 0.1  # an independent subsample for choosing alpha and the bets, as a share of n
+    held_out_documents: Count = 2_000
+    stride: Count | None = None  # how far the window moves in documents longer than the block, in tokens; null: half the block
+    batch_tokens: Annotated[int, Field(ge=1, le=2**20)] = 4096  # in a forward pass; a GPU is faster with more
+
+    @model_validator(mode="after")
+    def _levels_are_distinct(self):
+        if not self.levels or len(set(self.levels)) < len(self.levels):
+            raise ValueError("levels must be one or more of document, sequence and token, each once")
+        return self
+
+
+class TaskBounds(Group):
+    """What is certified of a classifier: its 0-1 error."""
+
+    delta: Share = 0.05
+
+
+class Task(Group):
+    """A GLUE task: which examples, and how the training split is drawn. Everything here is public."""
+
+    name: str = "sst2"  # functions (needs no file) | cola | sst2 | mrpc | qqp | mnli | qnli | rte | wnli
+    path: str | None = None  # the local training file; null: from the hub (functions: from the installed packages)
+    validation: str | None = None  # the local validation file; null: beside the training file
+    train: Annotated[float, Field(gt=0, le=1)] = 1.0  # share of the training file to train on, drawn at random; 1: all, iid only
+    split_seed: Seed = 0
+    max_length: Count = 128  # tokens of an example; what is longer is cut

@@ -1,0 +1,84 @@
+"""What is wrong with a params file, in one clause that names the key and, if there is one, the key that was meant."""
+
+import difflib
+from collections.abc import Mapping
+from typing import Any, get_args
+
+from pydantic import BaseModel
+
+ALIASES = {
+    "lr": "learning_rate",
+    "min_lr": "min_learning_rate",
+    "batch_size": "batch",
+    "max_steps": "steps",
+    "iterations": "steps",
+    "n_layer": "layers",
+    "n_head": "heads",
+    "n_embd": "width",
+    "block_size": "block",
+    "context_length": "block",
+    "experiment": "name",
+    "dim": "dimension",
+    "d": "dimension",
+    "vocab_size": "tokenizer",
+    "confidence": "delta",
+    "dataset": "source",
+    "pretrained": "model",
+}
+CUTOFF = 0.7
+"""How alike a key must be to one that is valid before it is suggested."""
+
+
+def explain(error: Mapping[str, Any], kind: str, kinds: Mapping[str, type[BaseModel]]) -> str:
+    """One pydantic error of an experiment of this kind as a clause."""
+    place = [str(part) for part in error["loc"] if part not in ("encoder", "words")]
+    where = ".".join(place)
+    if error["type"] == "extra_forbidden":
+        return _unknown(place, kind, kinds)
+    message = error["msg"].removeprefix("Value error, ")
+    if not place:
+        return message
+    if error["type"] == "missing":
+        return f"key {where!r} is missing"
+    return f"key {where!r}: {message}" + ("" if isinstance(error["input"], dict) else f" (got {_short(error['input'])})")
+
+
+def _unknown(place: list[str], kind: str, kinds: Mapping[str, type[BaseModel]]) -> str:
+    *groups, key = place
+    where = _short(".".join(place))
+    owners = [name for name, model in kinds.items() if key in model.model_fields]
+    if not groups and owners:
+        return f"unknown key {where} for kind {kind!r}; it belongs to kind {' or '.join(map(repr, owners))}"
+    fields = _fields(kinds[kind], groups)
+    if key in fields:  # of another of the models that this group may be
+        return f"key {where} does not go with the other keys of {'.'.join(groups)}; remove it"
+    inside = [f"{group}.{key}" for group in kinds[kind].model_fields if key in _fields(kinds[kind], [group])]
+    wanted = ALIASES.get(key, key)
+    found = [wanted] if wanted in fields else difflib.get_close_matches(wanted, fields, n=1, cutoff=CUTOFF)
+    if not found and not groups:
+        found = inside or [f"{group}.{wanted}" for group in kinds[kind].model_fields if wanted in _fields(kinds[kind], [group])]
+        keys = f"the keys are {', '.join(fields)}"
+        return f"unknown key {where}; " + (f"did you mean {found[0]!r}?" if found else keys)
+    if found:
+        return f"unknown key {where}; did you mean {'.'.join([*groups, found[0]])!r}?"
+    return f"unknown key {where}; the keys of {'.'.join(groups)} are {', '.join(fields)}"
+
+
+def _fields(model: type[BaseModel], groups: list[str]) -> list[str]:
+    """The keys of an experiment, or of one of its groups; of a group that may be one of several models, the keys of all."""
+    if not groups:
+        return list(model.model_fields)
+    return list(dict.fromkeys(name for found in _models(model.model_fields[groups[0]].annotation) for name in found.model_fields))
+
+
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type):
+        return [annotation] if issubclass(annotation, BaseModel) else []
+    return [found for part in get_args(annotation) for found in _models(part)]
+
+
+def _short(value: Any) -> str:
+    """A value of a stranger's file on one short line."""
+    text = repr(value)
+    text = "".join(c if c.isprintable() else "\ufffd" for c in text)
+    return text if len(text) <= 80 else text[:77] + "..."

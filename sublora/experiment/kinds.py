@@ -1,0 +1,126 @@
+"""The kinds of experiments. Each is one pydantic model that has exactly the groups it uses."""
+
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Tag, ValidationError, field_validator, model_validator
+from pydantic.types import Discriminator
+
+from sublora.errors import SubloraError
+from sublora.experiment import groups
+from sublora.experiment.groups import AsTuple, Group
+from sublora.experiment.hints import explain
+
+DEFAULT = "pretrain"
+
+
+class _Named(Group):
+    """What all experiments have."""
+
+    name: str
+    notebooks: Annotated[tuple[str, ...], AsTuple]
+
+    @field_validator("name")
+    @classmethod
+    def _name_is_a_folder_name(cls, value):
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", value):
+            raise ValueError(f"name {value!r:.120} must be letters, digits, '.', '_' and '-' (it names a folder)")
+        return value
+
+    def parameters(self) -> dict[str, Any]:
+        """The experiment as plain data: what a params file, a notebook or a certificate holds."""
+        return self.model_dump(mode="json")
+
+
+class _OnText(_Named):
+    """Experiments with a language model: documents are scored in windows."""
+
+    corpus: groups.Corpus = groups.Corpus()
+    bounds: groups.Bounds = groups.Bounds()
+    if TYPE_CHECKING:  # a field of each of them, behind its kind
+        model: groups.Gpt | groups.Pretrained
+
+    @model_validator(mode="after")
+    def _stride_is_within_the_block(self):
+        if self.stride > self.model.block:
+            raise ValueError(f"bounds.stride {self.stride} exceeds model.block {self.model.block}")
+        return self
+
+    @property
+    def stride(self) -> int:
+        """How far the scoring window moves, in tokens."""
+        return self.bounds.stride or max(1, self.model.block // 2)
+
+
+class Pretrain(_OnText):
+    """A GPT with random weights, trained in a subspace."""
+
+    kind: Literal["pretrain"] = "pretrain"
+    notebooks: Annotated[tuple[str, ...], AsTuple] = ("pretrain", "bounds")
+    model: groups.Gpt = groups.Gpt()
+    subspace: groups.Subspace = groups.Subspace(dimension=961)
+    training: groups.Training = groups.Training()
+    compression: groups.Compression = groups.Compression()
+
+
+class Finetune(_OnText):
+    """A public pretrained language model, fine-tuned in a subspace of its weights."""
+
+    kind: Literal["finetune"]
+    notebooks: Annotated[tuple[str, ...], AsTuple] = ("pretrain", "bounds")
+    model: groups.Pretrained
+    subspace: groups.Subspace = groups.Subspace(parametrization="subspace", dimension=961)
+    training: groups.Training = groups.Training()
+    compression: groups.Compression = groups.Compression()
+
+
+class Round(_OnText):
+    """A pretrained language model, all weights of which are rounded and coded."""
+
+    kind: Literal["round"]
+    notebooks: Annotated[tuple[str, ...], AsTuple] = ("pretrained",)
+    model: groups.Pretrained
+    rounding: groups.Rounding = groups.Rounding()
+
+
+class Classify(_Named):
+    """A classifier, fine-tuned in a subspace."""
+
+    kind: Literal["classify"]
+    notebooks: Annotated[tuple[str, ...], AsTuple] = ("glue",)
+    task: groups.Task = groups.Task()
+    model: Annotated[
+        Annotated[groups.Encoder, Tag("encoder")] | Annotated[groups.Words, Tag("words")],
+        Discriminator(lambda value: "encoder" if _has(value, "source") else "words"),
+    ] = groups.Words()
+    subspace: groups.TaskSubspace = groups.TaskSubspace(parametrization="lora", modules=("head",))
+    training: groups.TaskTraining = groups.TaskTraining()
+    compression: groups.Compression = groups.Compression()
+    bounds: groups.TaskBounds = groups.TaskBounds()
+
+    @model_validator(mode="after")
+    def _words_have_no_attention(self):
+        if isinstance(self.model, groups.Words) and self.subspace.modules != ("head",):
+            raise ValueError("subspace.modules: a bag of words has no attention; its modules are [head]")
+        return self
+
+
+OnText = Pretrain | Finetune | Round
+Experiment = OnText | Classify
+KINDS: dict[str, type[Experiment]] = {"pretrain": Pretrain, "finetune": Finetune, "round": Round, "classify": Classify}
+
+
+def _has(value: Any, key: str) -> bool:
+    return key in value if isinstance(value, Mapping) else hasattr(value, key)
+
+
+def as_experiment(parameters: Mapping[str, Any], origin: str = "parameters") -> Experiment:
+    """The experiment that plain data describes. Raises SubloraError: one line with `origin`, the key, and the nearest valid key."""
+    kind = parameters.get("kind", DEFAULT)
+    if not isinstance(kind, str) or kind not in KINDS:
+        raise SubloraError(f"{origin}: key 'kind' is {kind!r:.60}; there are {', '.join(KINDS)}")
+    try:
+        return KINDS[kind].model_validate(dict(parameters))
+    except ValidationError as error:
+        raise SubloraError(f"{origin}: " + "; ".join(explain(each, kind, KINDS) for each in error.errors())) from None

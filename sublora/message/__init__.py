@@ -1,0 +1,7 @@
+"""Messages: byte strings that are models. A format a module, and one `decode` for all of them."""
+
+from sublora.message.body import Coded, published_bits
+from sublora.message.frame import MessageError
+from sublora.message.hypothesis import CODECS, Hypothesis, decode, refuse_large_model, with_alpha
+
+__all__ = ["CODECS", "Coded", "Hypothesis", "MessageError", "decode", "published_bits", "refuse_large_model", "with_alpha"]

@@ -1,0 +1,127 @@
+"""The message of a fine-tuned classifier: a byte string that is, with the public base model, the whole classifier.
+
+    bytes      field
+    1-5        total length of the message in bytes, as a canonical varint (`message.language`)
+    1          format, 0x47
+    1          low bit: parametrization, 0 sublora, 1 lora; next 2: modules, 1 attention, 2 head, 3 both; high 5: index of the
+               projector in `models.projectors.PROJECTORS`, 0 where there is none
+    varint     d, the number of coordinates
+    varint     seed of the projector and of LoRA's first matrices
+    varint     seed of what is random in the base model
+    [varint    LoRA's rank                                              only with attention
+     varint]   LoRA's alpha, an integer
+    [varint    number of buckets                                        only for the small model
+     1         buckets of a word
+     1]        letters of a word that count
+    1          low 3 bits: index of the coder in `coder.CODERS`; high 5: of the codebook's format in `codebooks.FORMATS`
+    1          L, the number of quantization levels, 2 to 255
+    2 to 2L    the levels (`codebooks`)
+    the rest   the d symbols (`coder`)
+
+As in `message.language`, the length comes first and is checked, so the set of messages is prefix-free, and every bit counts.
+What is not here is public: the task, the model's name with its pretrained weights, max_length.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from sublora.compression.codebooks import FORMATS
+from sublora.errors import SubloraError
+from sublora.experiment import Encoder, TaskSubspace, Words
+from sublora.message.body import Coded, check_dimension, pack, unpack
+from sublora.message.frame import MessageError, Reader, prefixed, varint
+from sublora.message.language import write_coordinates
+from sublora.models import Subspace
+from sublora.models.classifiers import classifier_base, classifier_in_subspace, weights_sha256
+from sublora.models.projectors import PROJECTORS
+
+FORMAT = 0x47
+PARAMETRIZATIONS = ("sublora", "lora")
+MODULES = (("attention",), ("head",), ("attention", "head"))
+LARGEST_BUCKETS = 2**20
+
+
+@dataclass(frozen=True)
+class ClassifierMessage:
+    """What the bytes say. model: the public base with the message's choices; coded: the quantized coordinates."""
+
+    model: Words | Encoder
+    subspace: TaskSubspace
+    coded: Coded
+
+
+def encode(message: ClassifierMessage) -> bytes:
+    """The bytes of a message. Raises SubloraError for what the format cannot say."""
+    model, subspace = message.model, message.subspace
+    coder, format, rest = pack(message.coded)
+    projector = 0 if subspace.dimension is None else PROJECTORS.index(subspace.projector)
+    kind = PARAMETRIZATIONS.index(subspace.parametrization) | MODULES.index(subspace.modules) + 1 << 1 | projector << 3
+    body = bytes([FORMAT, kind]) + varint(len(message.coded.symbols)) + varint(subspace.seed) + varint(model.seed)
+    if "attention" in subspace.modules:
+        if subspace.lora_alpha != int(subspace.lora_alpha):
+            raise SubloraError(f"subspace.lora_alpha {subspace.lora_alpha} must be an integer, to be in the message")
+        body += varint(subspace.rank) + varint(int(subspace.lora_alpha))
+    if isinstance(model, Words):
+        body += varint(model.buckets) + bytes([model.hashes, model.prefix])
+    return prefixed(body + bytes([coder | format << 3]) + rest)
+
+
+def decode(data: bytes, public: Words | Encoder, most: int) -> ClassifierMessage:
+    """The message that `data` is, on top of the public base; what the message says replaces what `public` says.
+
+    most: bounds d before anything is decoded. Raises MessageError for anything that `encode` cannot have made.
+    """
+    reader = Reader(data)
+    if (found := reader.byte()) != FORMAT:
+        raise MessageError(f"unknown message format {found:#04x}; for a task this version of sublora reads {FORMAT:#04x}")
+    kind = reader.byte()
+    parametrization, modules, projector = PARAMETRIZATIONS[kind & 1], kind >> 1 & 3, kind >> 3
+    if not modules or projector >= len(PROJECTORS) or (projector and parametrization == "lora"):
+        raise MessageError(f"unknown modules {modules} or projector {projector} for {parametrization}")
+    dimension = reader.varint()
+    values: dict[str, Any] = {"seed": reader.varint(), "parametrization": parametrization}
+    choices: dict[str, Any] = {"seed": reader.varint()}
+    check_dimension(dimension, most)
+    values["modules"] = MODULES[modules - 1]
+    if parametrization == "sublora":
+        values |= {"dimension": dimension, "projector": PROJECTORS[projector]}
+    if "attention" in values["modules"]:
+        values["rank"], values["lora_alpha"], values["lora_dropout"] = reader.varint(), float(reader.varint()), 0.0
+    if isinstance(public, Words):
+        choices |= {"buckets": reader.varint(), "hashes": reader.byte(), "prefix": reader.byte()}
+    how = reader.byte(len(FORMATS) << 3)
+    coded = unpack(reader, how & 7, how >> 3, dimension)
+    try:
+        model = type(public).model_validate({**public.model_dump(), **choices})
+        return ClassifierMessage(model, TaskSubspace.model_validate(values), coded)
+    except ValidationError as error:
+        raise MessageError(f"the message says something impossible: {' '.join(str(error).split())[:150]}") from None
+
+
+def rebuild(
+    data: bytes, public: Words | Encoder, labels: int, max_length: int, local_only: bool = False
+) -> tuple[Subspace, ClassifierMessage, str]:
+    """(classifier, message, SHA-256 of the base model's weights), from these bytes and public facts alone; in evaluation mode.
+
+    local_only: nothing is downloaded. Raises MessageError when the bytes are not a message for this base model.
+    """
+    # How many coordinates there may be is public: a short message can claim, and take, hundreds of megabytes.
+    base = None if isinstance(public, Words) else classifier_base(public, labels, max_length, local_only)
+    message = decode(data, public, 2 * (LARGEST_BUCKETS + 1) if base is None else 2 * _weights(base))
+    if base is None or message.model.seed != public.seed:
+        base = classifier_base(message.model, labels, max_length, local_only)
+    if "attention" in message.subspace.modules and message.subspace.rank > _weights(base) ** 0.5:
+        raise MessageError(f"the message has LoRA rank {message.subspace.rank:,}, beyond any use for the base model")
+    sha256 = weights_sha256(base)
+    try:
+        subspace = classifier_in_subspace(base, message.subspace)
+    except SubloraError as error:
+        raise MessageError(f"the message does not fit the base model: {error}") from None
+    write_coordinates(subspace, message.coded)
+    return subspace.eval(), message, sha256
+
+
+def _weights(base: Any) -> int:
+    return sum(parameter.numel() for parameter in base.parameters())

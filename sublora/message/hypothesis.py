@@ -1,0 +1,142 @@
+"""What a message decodes to, whatever its format: one registry of formats, one `decode`."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from torch import nn
+
+from sublora.errors import SubloraError
+from sublora.experiment import ALPHA_GRID, Classify, Experiment, Finetune, Gpt, OnText, Pretrain, Round, Subspace
+from sublora.message import classifier, language, whole
+from sublora.message.body import published_bits
+from sublora.message.frame import MessageError, Reader
+from sublora.models import model_weights
+from sublora.models.pretrained import blank_causal
+
+LARGEST_MODEL = 10**9  # weights
+MOST_LAYERS = 1000
+WEIGHTS_OF_A_BYTE = 64
+"""More than any real message has: a short message must not allocate much memory."""
+RESERVED = {0x45: "a message with fields: configuration, reference, beta, offset, direction"}
+"""Formats of later versions. A field of the format 0x45 is a tag (varint), a length (varint) and as many bytes; tags ascend, 0 ends
+them, and the bytes of another format follow. Tags 1 to 5 are, in this order, those that the description names."""
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """A decoded message on top of what is public: a model in evaluation mode, with all that its losses depend on.
+
+    model: token ids (batch, time) to logits (batch, time, V); for a classifier encoded texts (n, channels, time) to (n, 1, labels).
+    alpha: the smoothing weight; None for a classifier. published_bits: its size as the papers count it, an estimate for comparison.
+    said: the settings that the message states, by group. base_sha256: of a classifier's base model; else None.
+    """
+
+    model: nn.Module
+    alpha: float | None
+    published_bits: float
+    said: dict[str, dict[str, Any]]
+    base_sha256: str | None = None
+
+
+class Codec(NamedTuple):
+    """One format. kinds: the experiments that make it; rebuild: `decode` of such a message; with_alpha: see below.
+
+    The functions are called with experiments of these kinds alone.
+    """
+
+    kinds: tuple[type, ...]
+    rebuild: Callable[[bytes, Any, int, bool], Hypothesis]
+    with_alpha: Callable[[bytes, float, Any, int], bytes]
+
+
+def decode(data: bytes, experiment: Experiment, vocab_size: int, local_only: bool = False) -> Hypothesis:
+    """The hypothesis that `data` is, from these bytes and the public facts of the experiment alone.
+
+    vocab_size: V, or the number of labels. local_only: nothing is downloaded.
+    Raises MessageError when the bytes are no message for this experiment; SubloraError when the base model cannot be had here.
+    """
+    return _codec(data, experiment).rebuild(data, experiment, vocab_size, local_only)
+
+
+def with_alpha(data: bytes, alpha: float, experiment: Experiment, vocab_size: int) -> bytes:
+    """The same model with another smoothing weight of the grid: another hypothesis, of the same length. Raises MessageError."""
+    if alpha not in ALPHA_GRID:
+        raise SubloraError(f"alpha {alpha} is not in the grid {ALPHA_GRID}")
+    return _codec(data, experiment).with_alpha(data, alpha, experiment, vocab_size)
+
+
+def refuse_large_model(origin: str, experiment: OnText, vocab_size: int) -> None:
+    """Raises SubloraError for a language model of more than `LARGEST_MODEL` weights or `MOST_LAYERS` layers, before it is built.
+
+    A stranger's certificate must not choose how much time and memory it takes. origin: what the line begins with.
+    """
+    try:
+        weights = model_weights(experiment.model, vocab_size)
+    except SubloraError as error:
+        raise SubloraError(f"{origin}.{error}") from None
+    if weights > LARGEST_MODEL or (isinstance(experiment.model, Gpt) and experiment.model.layers > MOST_LAYERS):
+        counts = f"{LARGEST_MODEL:,} weights or {MOST_LAYERS:,} layers"
+        raise SubloraError(f"{origin}.model: more than {counts}; decode it on a machine made for that")
+
+
+def _codec(data: bytes, experiment: Experiment) -> Codec:
+    format = Reader(data).byte()
+    if format in RESERVED:
+        raise MessageError(f"message format {format:#04x} ({RESERVED[format]}) needs a later version of sublora")
+    if format not in CODECS:
+        raise MessageError(f"unknown message format {format:#04x}; there are {', '.join(f'{known:#04x}' for known in CODECS)}")
+    if not isinstance(experiment, CODECS[format].kinds):
+        raise MessageError(f"message format {format:#04x} does not belong to an experiment of kind {experiment.kind!r}")
+    return CODECS[format]
+
+
+def _subspace(data: bytes, experiment: Pretrain | Finetune, vocab_size: int, local_only: bool) -> Hypothesis:
+    subspace, message = language.rebuild(data, experiment.model, vocab_size, local_only)
+    return Hypothesis(subspace.materialized(), message.alpha, published_bits(message.coded), {"subspace": _said(message.subspace)})
+
+
+def _subspace_with_alpha(data: bytes, alpha: float, experiment: Pretrain | Finetune, vocab_size: int) -> bytes:
+    most = language.largest_dimension(experiment.model, vocab_size)
+    return language.encode(language.decode(data, most).with_alpha(alpha))
+
+
+def _whole(data: bytes, experiment: Round, vocab_size: int, local_only: bool) -> Hypothesis:
+    """For a rounded model the published size is the file's C + 2·log2 C (Lotfi et al. 2024b)."""
+    if model_weights(experiment.model, vocab_size) > WEIGHTS_OF_A_BYTE * len(data):
+        raise MessageError(f"the message has {len(data):,} bytes, too few for this architecture")
+    model = blank_causal(experiment.model.architecture, vocab_size, experiment.model.block)
+    alpha = whole.rebuild_whole(data, model)
+    try:
+        model.check_causal()
+    except SubloraError as error:
+        raise MessageError(str(error)) from None
+    return Hypothesis(model, alpha, 8 * len(data) + 2 * float(np.log2(8 * len(data))), {})
+
+
+def _whole_with_alpha(data: bytes, alpha: float, experiment: Round, vocab_size: int) -> bytes:
+    return whole.whole_with_alpha(data, alpha)
+
+
+def _classifier(data: bytes, experiment: Classify, labels: int, local_only: bool) -> Hypothesis:
+    subspace, message, sha256 = classifier.rebuild(data, experiment.model, labels, experiment.task.max_length, local_only)
+    said = {"subspace": _said(message.subspace), "model": message.model.model_dump(mode="json")}
+    return Hypothesis(subspace.materialized(), None, published_bits(message.coded), said, sha256)
+
+
+def _said(subspace: Subspace) -> dict[str, Any]:
+    """A message's parametrization as plain data. Dropout is part of the search, and not in the message."""
+    return {key: value for key, value in subspace.model_dump(mode="json").items() if key != "lora_dropout"}
+
+
+def _classifier_with_alpha(data: bytes, alpha: float, experiment: Classify, labels: int) -> bytes:
+    raise MessageError("a classifier's predictions are not smoothed: its message has no alpha")
+
+
+CODECS = {
+    language.FORMAT: Codec((Pretrain, Finetune), _subspace, _subspace_with_alpha),
+    whole.FORMAT: Codec((Round,), _whole, _whole_with_alpha),
+    classifier.FORMAT: Codec((Classify,), _classifier, _classifier_with_alpha),
+}
+"""Every message format that this version reads, by its byte."""

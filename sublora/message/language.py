@@ -1,0 +1,160 @@
+"""The message: a byte string that is a model.
+
+    bytes      field
+    1-5        total length of the message in bytes, as a canonical varint (7 bits a byte, low bits first)
+    1          format, 0x52
+    1          low 3 bits: parametrization, 0 sublora, 1 lora, 2 subspace, 3 full, 4 kronecker, 5 monarch, 6 and 7 these two in a
+               subspace; high 5 bits: index of the projector in `models.projectors.PROJECTORS`, 0 where there is none
+    varint     d, the number of coordinates
+    varint     seed of the projector, and of the initial weights of LoRA or of structured layers
+    [varint    LoRA's rank                                              only for sublora and lora
+     varint]   LoRA's alpha, an integer
+    [varint]   number of blocks or factors                              only for kronecker and monarch
+    [1]        layers they are on, a bit each: q k v proj up down head  only for these four
+    1          low 3 bits: index of the smoothing weight in `experiment.ALPHA_GRID`; next 2: of the coder in `coder.CODERS`;
+               high 3: of the codebook's format in `codebooks.FORMATS`
+    1          L, the number of quantization levels, 2 to 255
+    4 to 2L    the levels (`codebooks`): 16-bit floats, strictly ascending and finite
+    the rest   the d symbols (`coder`)
+
+A message states its own length first and is rejected at any other, so no message is the beginning of another: the set of messages
+is prefix-free, Kraft's inequality holds, and 2^(-8·bytes) is a prior over models (THEORY: Lotfi et al. 2024a, section 3). Every
+bit counts, the length field too. There is no checksum: a changed byte makes another model, or none, and a certificate holds the
+message's SHA-256, which costs nothing. What is not in the message (architecture, initial weights, tokenizer) is public: fixed
+before the training split was drawn.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+
+from sublora.compression.codebooks import FORMATS
+from sublora.errors import SubloraError
+from sublora.experiment import ALPHA_GRID, PARAMETRIZATIONS, Gpt, Pretrained
+from sublora.experiment import Subspace as SubspaceSettings
+from sublora.message.body import Coded, check_dimension, pack, unpack
+from sublora.message.frame import MessageError, Reader, prefixed, varint
+from sublora.models import Subspace, base_model, model_weights, parametrize
+from sublora.models.projectors import PROJECTORS
+
+FORMAT = 0x52
+IN_A_SUBSPACE = {"kronecker": 6, "monarch": 7}
+TARGETS = ("q", "k", "v", "proj", "up", "down", "head")
+
+
+@dataclass(frozen=True)
+class Message:
+    """What the bytes say: a parametrization, a smoothing weight of the grid, and the quantized coordinates."""
+
+    subspace: SubspaceSettings
+    alpha: float
+    coded: Coded
+
+    def with_alpha(self, alpha: float) -> "Message":
+        """The same model with another smoothing weight of the grid: another hypothesis, of the same length."""
+        return replace(self, alpha=alpha)
+
+
+def encode(message: Message) -> bytes:
+    """The bytes of a message. Raises SubloraError for what the format cannot say."""
+    subspace = message.subspace
+    if message.alpha not in ALPHA_GRID:
+        raise SubloraError(f"alpha {message.alpha} is not in the grid {ALPHA_GRID}")
+    coder, format, rest = pack(message.coded)
+    body = bytes([FORMAT, _kind(subspace)]) + varint(len(message.coded.symbols)) + varint(subspace.seed)
+    if subspace.parametrization in ("sublora", "lora"):
+        if subspace.lora_alpha != int(subspace.lora_alpha):
+            raise SubloraError(f"subspace.lora_alpha {subspace.lora_alpha} must be an integer, to be in the message")
+        body += varint(subspace.rank) + varint(int(subspace.lora_alpha))
+    if subspace.parametrization in IN_A_SUBSPACE:
+        body += varint(subspace.blocks)
+    if subspace.parametrization not in ("subspace", "full"):
+        unknown = set(subspace.targets) - set(TARGETS)
+        if unknown:
+            raise SubloraError(f"subspace.targets: {sorted(unknown)[0]!r} is none of {', '.join(TARGETS)}")
+        body += bytes([sum(1 << TARGETS.index(target) for target in set(subspace.targets))])
+    return prefixed(body + bytes([ALPHA_GRID.index(message.alpha) | coder << 3 | format << 5]) + rest)
+
+
+def _kind(subspace: SubspaceSettings) -> int:
+    """The byte that names parametrization and projector."""
+    kind = PARAMETRIZATIONS.index(subspace.parametrization)
+    if subspace.dimension is None:
+        return kind
+    return IN_A_SUBSPACE.get(subspace.parametrization, kind) | PROJECTORS.index(subspace.projector) << 3
+
+
+def decode(data: bytes, most: int) -> Message:
+    """The message that `data` is; `most` bounds d, and with it time and memory, before anything is decoded.
+
+    Raises MessageError, saying what is wrong, for anything that `encode` cannot have made.
+    """
+    reader = Reader(data)
+    if (found := reader.byte()) != FORMAT:
+        raise MessageError(f"unknown message format {found:#04x}; this version of sublora reads {FORMAT:#04x}")
+    values = _parametrization(reader.byte())
+    parametrization, dimension, values["seed"] = values["parametrization"], reader.varint(), reader.varint()
+    check_dimension(dimension, most)
+    if values.pop("subspace"):
+        values["dimension"] = dimension
+    if parametrization in ("sublora", "lora"):
+        values["rank"], values["lora_alpha"], values["lora_dropout"] = reader.varint(), float(reader.varint()), 0.0
+    if parametrization in IN_A_SUBSPACE:
+        values["blocks"] = reader.varint()
+    if parametrization not in ("subspace", "full"):
+        mask = reader.byte(1 << len(TARGETS), "layers")
+        values["targets"] = tuple(target for bit, target in enumerate(TARGETS) if mask >> bit & 1)
+    choices = reader.byte(len(FORMATS) << 5, "codebook format")
+    coded = unpack(reader, choices >> 3 & 3, choices >> 5, dimension)
+    try:
+        subspace = SubspaceSettings.model_validate(values)
+    except ValidationError as error:
+        raise MessageError(f"the message has an impossible {error.errors()[0]['loc'][0]}") from None
+    return Message(subspace, ALPHA_GRID[choices & 7], coded)
+
+
+def _parametrization(byte: int) -> dict[str, Any]:
+    """What the byte of `_kind` says: parametrization, projector if there is one, and whether there is one (subspace)."""
+    kind, projector = byte & 7, byte >> 3
+    names = {number: name for name, number in IN_A_SUBSPACE.items()}
+    name = names.get(kind) or PARAMETRIZATIONS[kind]
+    subspace = kind in names or name in ("sublora", "subspace")
+    if projector >= len(PROJECTORS) or (projector and not subspace):
+        raise MessageError(f"unknown projector {projector} for {name}")
+    return {"parametrization": name, "subspace": subspace, **({"projector": PROJECTORS[projector]} if subspace else {})}
+
+
+def largest_dimension(model: Gpt | Pretrained, vocab_size: int) -> int:
+    """No parametrization trains more weights than this: LoRA of a rank up to the width has at most twice the model's."""
+    return 2 * model_weights(model, vocab_size)
+
+
+def rebuild(
+    data: bytes, model: Gpt | Pretrained, vocab_size: int, local_only: bool = False
+) -> tuple[Subspace, Message]:
+    """The model that `data` is, from these bytes and public facts alone; in evaluation mode.
+
+    local_only: a pretrained base is not downloaded.
+    Raises MessageError when the bytes are not a message for this base model; SubloraError when the base cannot be had here.
+    """
+    message = decode(data, largest_dimension(model, vocab_size))
+    sizes = [value for key, value in message.subspace.model_dump().items() if key in ("rank", "blocks")]  # of those that count
+    if isinstance(model, Gpt) and max(sizes, default=0) > model.width:
+        raise MessageError(f"the message has a LoRA rank or a number of blocks beyond any use at width {model.width}")
+    base = base_model(model, vocab_size, local_only)
+    try:
+        subspace = parametrize(base, model, message.subspace)
+    except SubloraError as error:
+        raise MessageError(f"the message does not fit the architecture: {error}") from None
+    write_coordinates(subspace, message.coded)
+    return subspace.eval(), message
+
+
+@torch.no_grad()
+def write_coordinates(subspace: Subspace, coded: Coded) -> None:
+    """Set the coordinates of a model. Raises MessageError when it has another number of them."""
+    if subspace.coordinates.numel() != len(coded.symbols):
+        raise MessageError(f"the message has {len(coded.symbols):,} coordinates, the model {subspace.coordinates.numel():,}")
+    subspace.coordinates.copy_(torch.from_numpy(coded.coordinates))

@@ -1,0 +1,213 @@
+"""Classifiers: a base model with what is trained in it, as a function of its coordinates."""
+
+import functools
+import hashlib
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from sublora.errors import SubloraError
+from sublora.experiment import Encoder, TaskSubspace, Words
+from sublora.models.build import in_subspace
+from sublora.models.lora import add_lora
+from sublora.models.subspace import Subspace
+
+ATTENTION = ("c_attn", "query", "value", "q_lin", "v_lin", "q_proj", "v_proj", "query_proj", "value_proj", "Wqkv")
+"""Names of the attention maps that LoRA goes on: queries and values, or what holds them in one."""
+
+
+class Encoded(NamedTuple):
+    """Texts as a model reads them. ids: int32 (n, channels, time), padded at the right; lengths: int (n,), without padding."""
+
+    ids: np.ndarray
+    lengths: np.ndarray
+
+
+class BagOfWords(nn.Module):
+    """A bag of hashed words: each occurrence adds the weights of its buckets, over the square root of their number in the text.
+
+    A word is the first `prefix` letters of a lower-case piece between spaces; its `hashes` buckets are of its BLAKE2b with the
+    model's seed, and the words of a second sentence are others. Nothing is learnt but the head: one row of `labels - 1` weights a
+    bucket, and a bias; the first label's logit is zero. The hash is the random part: which words share which of their weights.
+    (Feature hashing: Weinberger et al. 2009, arXiv:0902.2206; several hashes, as a Bloom filter's: Svenstrup et al. 2017,
+    arXiv:1709.03933.)
+    """
+
+    attention: tuple[str, ...] = ()
+
+    def __init__(self, settings: Words, labels: int, max_length: int):
+        super().__init__()
+        self.settings, self.max_length = settings, max_length
+        self._hashed = functools.cache(self._hash)
+        self.head = nn.Linear(settings.buckets, labels - 1)
+        with torch.no_grad():
+            self.head.weight.zero_()
+            self.head.bias.zero_()
+
+    @property
+    def head_names(self) -> list[str]:
+        return ["head.weight", "head.bias"]
+
+    def encode(self, texts: Sequence[tuple[str, ...]]) -> Encoded:
+        """(n, 1, time): buckets, -1 behind the words."""
+        rows = [self._buckets(parts) for parts in texts]
+        lengths = np.array([len(row) for row in rows], np.int32)
+        ids = np.full((len(rows), 1, max(1, lengths.max(initial=1))), -1, np.int32)
+        for row, buckets in zip(ids[:, 0], rows, strict=True):
+            row[: len(buckets)] = buckets
+        return Encoded(ids, lengths)
+
+    def _buckets(self, parts: tuple[str, ...]) -> list[int]:
+        words = [(place, word[: self.settings.prefix]) for place, text in enumerate(parts) for word in text.lower().split()]
+        return [bucket for place, word in words[: self.max_length] for bucket in self._hashed(place, word)]
+
+    def _hash(self, place: int, word: str) -> list[int]:
+        seed = b"%d %d" % (place, self.settings.seed)
+        digest = hashlib.blake2b(word.encode(), digest_size=4 * self.settings.hashes, salt=seed).digest()
+        return [number * self.settings.buckets >> 32 for number in np.frombuffer(digest, "<u4").tolist()]
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """(n, 1, time) buckets to (n, 1, labels) logits."""
+        ids = inputs[:, 0]
+        inside = (ids >= 0).unsqueeze(2)
+        rows = F.embedding(ids.clamp_min(0), self.head.weight.T)
+        words = (rows * inside).sum(1) / inside.sum(1).clamp_min(1).sqrt()
+        logits = words + self.head.bias
+        return F.pad(logits, (1, 0)).unsqueeze(1)
+
+
+class HubClassifier(nn.Module):
+    """An `AutoModelForSequenceClassification` with its tokenizer, from a local folder or the hub."""
+
+    def __init__(self, settings: Encoder, labels: int, max_length: int, local_only: bool = False):
+        super().__init__()
+        from huggingface_hub.utils import logging as hub_logging
+        from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+        from transformers.utils import logging
+
+        logging.set_verbosity_error()  # that the new head is not pretrained is what it is for
+        logging.disable_progress_bar()
+        hub_logging.set_verbosity_error()  # without a network it would report every attempt
+        only = " (nothing is downloaded to verify)" if local_only else ""
+        where = {"local_files_only": local_only, "trust_remote_code": False}  # code that comes with a model is never run
+        try:
+            configuration = AutoConfig.from_pretrained(settings.source, num_labels=labels, **where)
+        except (OSError, ValueError) as error:
+            folder = Path(settings.source).is_dir()
+            what = "holds no model's config.json" if folder else "is no local folder, and the hub does not give it"
+            raise SubloraError(
+                f"model.source: {settings.source} {what} ({_line(error)}){only}; give a model's local folder, or load it "
+                "once with a network"
+            ) from None
+        try:
+            self.tokenizer = AutoTokenizer.from_pretrained(settings.source, **where)
+            if not set(self.tokenizer.get_vocab()) - set(self.tokenizer.all_special_tokens):
+                raise OSError("its files are missing")  # transformers makes an empty one of the model's type
+            if len(self.tokenizer) < 10:  # of a folder without one, transformers makes an empty one
+                raise ValueError("there are no words in it")
+        except Exception as error:  # a tokenizer's files may fail in many ways
+            raise SubloraError(
+                f"model.source: {settings.source} has no tokenizer that can be read ({_line(error)}){only}; save one beside "
+                "the model with tokenizer.save_pretrained"
+            ) from None
+        if self.tokenizer.pad_token is None:
+            if self.tokenizer.eos_token is None:
+                raise SubloraError(f"model.source: {settings.source}: its tokenizer has no padding and no end token; add one to it")
+            self.tokenizer.pad_token = self.tokenizer.eos_token
+        self.tokenizer.padding_side = "right"
+        configuration.pad_token_id = self.tokenizer.pad_token_id
+        with torch.random.fork_rng(devices=[]):  # what is not pretrained, the head at least, is drawn from the seed
+            torch.manual_seed(settings.seed)
+            try:
+                if settings.load_pretrained:
+                    options = {"config": configuration, "dtype": torch.float32, "use_safetensors": True, **where}
+                    options["adapter_kwargs"] = {"local_files_only": local_only}  # transformers looks for adapters, too
+                    self.base = AutoModelForSequenceClassification.from_pretrained(settings.source, **options)
+                else:
+                    options = {"dtype": torch.float32, "trust_remote_code": False}
+                    self.base = AutoModelForSequenceClassification.from_config(configuration, **options)
+            except (OSError, ValueError, RuntimeError) as error:
+                raise SubloraError(
+                    f"model.source: {settings.source}: no weights that can be loaded as safetensors ({_line(error)})"
+                ) from None
+        if len(self.tokenizer) > self.base.get_input_embeddings().num_embeddings:
+            raise SubloraError(f"model.source: {settings.source}: its tokenizer has more tokens than the model; use its own")
+        longest = getattr(configuration, "max_position_embeddings", None) or max_length
+        self.max_length = min(max_length, longest, self.tokenizer.model_max_length)
+        ends = {name.rsplit(".", 1)[-1] for name, _ in self.base.named_modules()}
+        self.attention = tuple(name for name in ATTENTION if name in ends)
+
+    @property
+    def head_names(self) -> list[str]:
+        body = f"base.{self.base.base_model_prefix}."
+        return [name for name, _ in self.named_parameters() if not name.startswith(body)]
+
+    def encode(self, texts: Sequence[tuple[str, ...]]) -> Encoded:
+        """(n, 3, time): token ids, attention mask, token types; padded at the right."""
+        parts = [list(part) for part in zip(*texts, strict=True)]
+        options = {"truncation": True, "max_length": self.max_length, "padding": "longest", "return_token_type_ids": True}
+        tokens = self.tokenizer(*parts, return_tensors="np", **options)
+        ids = np.stack([tokens[key] for key in ("input_ids", "attention_mask", "token_type_ids")], axis=1).astype(np.int32)
+        return Encoded(ids, ids[:, 1].sum(1))
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """(n, 3, time) to (n, 1, labels) logits."""
+        ids, mask, types = inputs.unbind(1)
+        keywords = {"token_type_ids": types} if getattr(self.base.config, "type_vocab_size", 0) > 1 else {}
+        return self.base(input_ids=ids, attention_mask=mask, **keywords).logits.unsqueeze(1)
+
+
+def classifier_base(
+    model: Words | Encoder, labels: int, max_length: int, local_only: bool = False
+) -> BagOfWords | HubClassifier:
+    """The model before anything is trained: public, as a function of the settings (and of the pretrained weights).
+
+    max_length: tokens of an example, what is longer is cut. local_only: nothing is downloaded.
+    """
+    if isinstance(model, Words):
+        return BagOfWords(model, labels, max_length)
+    return HubClassifier(model, labels, max_length, local_only)
+
+
+def weights_sha256(base: nn.Module) -> str:
+    """Fingerprint of all weights and buffers of a base model."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(base.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def classifier_in_subspace(base: BagOfWords | HubClassifier, subspace: TaskSubspace) -> Subspace:
+    """`base` as a function of its coordinates: LoRA on the attention and the head's own weights, as `subspace.modules` says.
+
+    sublora: all of these in a random subspace; lora: each is a coordinate. What is not named stays at its public value.
+    Raises SubloraError for a model without known attention maps, and a dimension that does not fit.
+    """
+    trainable = []
+    if "attention" in subspace.modules:
+        if not base.attention:
+            raise SubloraError(f"subspace.modules: the model has no attention maps named {', '.join(ATTENTION)}; use [head]")
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="fan_in_fan_out")  # peft sees by itself that GPT-2's maps are transposed
+            trainable += add_lora(
+                base,
+                rank=subspace.rank,
+                alpha=subspace.lora_alpha,
+                dropout=subspace.lora_dropout,
+                targets=base.attention,
+                seed=subspace.seed,
+            )
+    if "head" in subspace.modules:
+        trainable += base.head_names
+    return in_subspace(base, trainable, subspace)
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:150]

@@ -1,0 +1,186 @@
+"""Labelling examples: data, training, scoring and statements of a classifier."""
+
+import functools
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+
+from sublora.certificate.build import Findings
+from sublora.certificate.schema import AssumptionName, Certificate, HeldOut
+from sublora.certificate.statements import FOR_EXAMPLES, TOLERANCE, example_bounds
+from sublora.compression import quantize_and_adapt
+from sublora.data.labelled import Examples, data_identity, load_task, task_format
+from sublora.data.split import permutation
+from sublora.errors import SubloraError
+from sublora.experiment import Classify, Encoder, Words
+from sublora.message import Coded
+from sublora.message.classifier import ClassifierMessage, encode
+from sublora.models import Subspace
+from sublora.models.classifiers import classifier_base, classifier_in_subspace, weights_sha256
+from sublora.scoring.labels import LabelEvaluation, evaluate, usual_scores
+from sublora.training import training_seconds
+from sublora.training.examples import train_examples_phase
+
+UNIT = (
+    "one labelled example: its 0-1 error. Examples of a task share sources (those of sst2 are phrases of the same sentences), so "
+    "that their independence (iid) is an approximation; pool and unseen need none"
+)
+CONDITION = "the pretrained weights are taken to be made without the task's labels; where they saw them, no bound holds"
+
+
+@dataclass
+class LabelProblem:
+    """A classifier's problem: the task's examples, and an experiment on them.
+
+    pool: all examples of the training file; training and unseen: its two parts; validation: by the file's name.
+    """
+
+    experiment: Classify
+    pool: Examples
+    training: Examples
+    unseen: Examples
+    validation: dict[str, Examples]
+    local_only: bool = False
+
+    @classmethod
+    def open(cls, experiment: Classify, corpora: Path) -> Self:
+        """Load the task's examples and draw the training split."""
+        pool, validation = load_task(experiment.task)
+        return cls(experiment, pool, *draw_training(pool, experiment), validation)
+
+    @classmethod
+    def open_for_verification(cls, experiment: Classify, certificate: Certificate, path: Path, corpora: Path) -> Self:
+        """`open`, for somebody else's certificate: no model is downloaded.
+
+        Raises SubloraError when the examples are not here, or are not those that the certificate speaks of.
+        """
+        problem = replace(cls.open(experiment, corpora), local_only=True)
+        stated, here, task = certificate.corpus.sha256, problem.pool.sha256, experiment.task
+        if here != stated:
+            cure = f"the file it was made from (task.path {task.path})" if task.path else "the packages' versions it was made with"
+            raise SubloraError(f"{path}: it speaks of examples with sha256 {stated:.12}, here it is {here:.12}; use {cure}")
+        return problem
+
+    @staticmethod
+    def identity(experiment: Classify) -> dict[str, Any]:
+        """What the examples depend on, as plain data."""
+        return data_identity(experiment.task)
+
+    @property
+    def labels(self) -> int:
+        """The number of classes."""
+        return len(task_format(self.experiment.task.name).classes)
+
+    def build(self) -> tuple[Subspace, str]:
+        """(the classifier at coordinates zero, SHA-256 of its base model's weights)."""
+        base = classifier_base(self.experiment.model, self.labels, self.experiment.task.max_length, self.local_only)
+        sha256 = weights_sha256(base)
+        return classifier_in_subspace(base, self.experiment.subspace), sha256
+
+    def train(self, folder: Path) -> tuple[Subspace, pd.DataFrame]:
+        """(the trained classifier, its training log). Finished or interrupted training is read from `folder` and continued."""
+        model, sha256 = self.build()
+        return model, self._phase(model, model.module.encode, folder, "finetune", sha256)
+
+    def compress(self, folder: Path, model: Subspace | None = None) -> tuple[bytes, pd.DataFrame | None]:
+        """(the message, the log of the adaptation). model: trained; by default `train`."""
+        model = self.train(folder)[0] if model is None else model
+        _, sha256 = self.build()
+
+        def adapt(quantized, penalty):
+            return self._phase(quantized, model.module.encode, folder, "quantize", sha256, penalty=penalty)
+
+        *coded, log = quantize_and_adapt(model, self.experiment.compression, adapt)
+        return encode(ClassifierMessage(self.experiment.model, self.experiment.subspace, Coded(*coded))), log
+
+    def seal(self, message: bytes, folder: Path | None = None) -> bytes:
+        """The message as it is: nothing is left to choose."""
+        return message
+
+    def evaluate(self, message: bytes, folder: Path | None = None) -> LabelEvaluation:
+        """The decoded classifier's predictions. They take seconds and are not kept."""
+        examples = (self.training, self.unseen, self.validation)
+        return evaluate(message, self.experiment, self.labels, examples, self.local_only)
+
+    def findings(self, message: bytes, evaluation: LabelEvaluation) -> Findings:
+        """What a certificate states about the message."""
+        training, unseen, first = self.training, self.unseen, next(iter(self.validation))
+        errors = (evaluation.training != training.labels).astype(np.float64)
+        guess = float(1 - np.bincount(training.labels).max() / len(training))
+        assumptions: tuple[AssumptionName, ...] = ("iid",) if len(training) == len(self.pool) else ("unseen", "iid", "pool")
+        stated = functools.partial(example_bounds, errors, delta=self.experiment.bounds.delta, pool=len(self.pool), guess=guess)
+        truths = [(first, evaluation.validation[first] != self.validation[first].labels)]
+        truths += [("unseen", evaluation.unseen != unseen.labels)] if len(unseen) else []
+        bits = evaluation.hypothesis.published_bits
+        return Findings(
+            alpha=None,
+            public=self._public(evaluation, assumptions),
+            corpus=self._corpus(evaluation),
+            bounds=[each for name in assumptions for each in stated(name, message_bits=8 * len(message))],
+            held_out=[
+                HeldOut(level="example", metric="error", alpha=None, n=len(wrong), value=float(wrong.mean()), split=name)
+                for name, wrong in truths
+            ],
+            published_bits=bits,
+            published_bounds=list(stated("iid", message_bits=bits, names=("hoeffding",), tolerance=0.0)),
+            said=evaluation.hypothesis.said,
+            reference={
+                name: {"sha256": each.sha256, **usual_scores(evaluation.validation[name], each.labels, self.labels)}
+                for name, each in self.validation.items()
+            },
+        )
+
+    def seconds(self, folder: Path) -> dict[str, float]:
+        """Wall time of each phase of training, from the log in `folder`."""
+        return training_seconds(folder)
+
+    def _phase(self, module, encode_texts, folder: Path, phase: str, sha256: str, *, penalty=None) -> pd.DataFrame:
+        groups = self.experiment.parameters()
+        facts = {key: groups[key] for key in ("task", "model", "subspace")}
+        facts |= {"data": self.training.sha256, "base": sha256}
+        encoded = encode_texts(self.training.texts)
+        return train_examples_phase(
+            module, encoded, self.training, self.experiment, folder, phase=phase, facts=facts, penalty=penalty
+        )
+
+    def _public(self, evaluation: LabelEvaluation, assumptions: tuple[AssumptionName, ...]) -> dict[str, Any]:
+        experiment, model = self.experiment, self.experiment.model
+        words = isinstance(model, Words)
+        return {
+            "base": "words" if words else "transformers",
+            "base_weights_sha256": evaluation.hypothesis.base_sha256,
+            "classes": list(task_format(experiment.task.name).classes),
+            "units": {"example": UNIT},
+            "condition": CONDITION if isinstance(model, Encoder) and model.load_pretrained else None,
+            "arithmetic": "float64" if words else "float32",
+            "metrics": ["error"],
+            "inequalities": {name: list(FOR_EXAMPLES[name]) for name in assumptions},
+            "tolerance": TOLERANCE,
+        }
+
+    def _corpus(self, evaluation: LabelEvaluation) -> dict[str, Any]:
+        task, pool = self.experiment.task, self.pool
+        how = f"{task.train:g} of them by a uniformly random permutation from split seed {task.split_seed}"
+        return {
+            "name": task.name,
+            "sha256": pool.sha256,
+            "documents": len(self.training),
+            "pool": len(pool),
+            "tokens": max(1, evaluation.tokens),
+            "vocab_size": self.labels,
+            "split": f"{len(pool)} examples ({pool.dropped} incomplete rows left out), "
+            + ("all of them to train on" if len(self.training) == len(pool) else how),
+            "unit": "example",
+        }
+
+
+def draw_training(pool: Examples, experiment: Classify) -> tuple[Examples, Examples]:
+    """(the m training examples, the others): `task.train` of the pool by a seeded uniform permutation, in the order drawn."""
+    m = round(experiment.task.train * len(pool))
+    if m < 1 or (m == len(pool) and experiment.task.train < 1):
+        raise SubloraError(f"task.train {experiment.task.train} of {len(pool)} examples leaves no training, or no unseen ones")
+    drawn = permutation(len(pool), experiment.task.split_seed)
+    return pool.subset(drawn[:m]), pool.subset(drawn[m:])

@@ -1,0 +1,251 @@
+"""Predicting the tokens of documents: data, training, scoring and statements of a language model."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Self
+
+import pandas as pd
+
+from sublora.certificate.build import Findings
+from sublora.certificate.schema import AssumptionName, Certificate, Statement
+from sublora.certificate.statements import (
+    ASSUMPTIONS,
+    INEQUALITIES,
+    TOLERANCE,
+    Facts,
+    all_bounds,
+    bound,
+    held_out,
+    metric,
+    metrics,
+)
+from sublora.compression import quantize_and_adapt
+from sublora.data import Split, TokenStore, draw_split, prepare, store_path
+from sublora.data.corpora import corpus_identity, files_fingerprint
+from sublora.errors import SubloraError
+from sublora.experiment import ALPHA_GRID, TOP_K, Finetune, Gpt, Level, OnText, Pretrain
+from sublora.message import Coded, decode, refuse_large_model, with_alpha
+from sublora.message.language import Message, encode
+from sublora.models import Subspace, base_model, base_sha256, build
+from sublora.models.pretrained import Causal, architecture
+from sublora.scoring.text import Evaluation, evaluate, evaluate_pilot, evaluated_units, unit_count
+from sublora.training import training_seconds
+from sublora.training.pretrain import phase_schedule, pretrain, train_phase
+
+By = tuple[AssumptionName, str]
+"""An assumption and an inequality."""
+HEADLINES: dict[Level, By] = {
+    "document": ("unseen", "betting"),
+    "sequence": ("iid", "betting"),
+    "token": ("martingale", "freedman"),
+}
+"""What the smoothing weight is chosen for, by the level that comes first in an experiment."""
+UNITS: dict[Level, str] = {
+    "document": "one document: the mean loss of its tokens, its own end of text included",
+    "sequence": "one of the pieces of at most block tokens that documents are cut into, read on its own: their independence is an "
+    "approximation, since pieces of one document are alike",
+    "token": "one token of the training documents in the order in which the split drew them, given its window",
+}
+PUBLISHED: dict[Level, By] = {
+    "document": ("iid", "hoeffding"),
+    "sequence": ("iid", "hoeffding"),
+    "token": ("martingale", "azuma"),
+}
+"""The papers' assumption and inequality of each level."""
+
+
+@dataclass
+class DocumentProblem:
+    """A language model's problem: a prepared corpus, its split, and an experiment on them.
+
+    How the message is made is a matter of the kind: `TextProblem` trains coordinates, `RoundingProblem` rounds weights.
+    """
+
+    experiment: OnText
+    store: TokenStore
+    split: Split
+    local_only: bool = False
+
+    @classmethod
+    def open(cls, experiment: OnText, corpora: Path) -> Self:
+        """Prepare the corpus below the folder `corpora`, draw the split, and state a pretrained model's architecture."""
+        store = prepare(experiment.corpus, corpora)
+        model = experiment.model
+        if not isinstance(model, Gpt) and model.architecture is None:
+            base = base_model(model, store.vocab_size)
+            assert isinstance(base, Causal)
+            stated = {"architecture": architecture(base)}
+            experiment = experiment.model_copy(update={"model": model.model_copy(update=stated)})
+        return cls(experiment, store, draw_split(len(store), experiment.corpus))
+
+    @classmethod
+    def open_for_verification(cls, experiment: OnText, certificate: Certificate, path: Path, corpora: Path) -> Self:
+        """`open`, for somebody else's certificate.
+
+        The embedded corpus is prepared if it is missing. Any other, or one of another tokenizer, must have been prepared before: a
+        stranger's certificate must not choose which files are read. Nothing is downloaded.
+        Raises SubloraError when corpus or base model are not here, or are not those that the certificate speaks of.
+        """
+        refuse_large_model(f"{path}: params", experiment, certificate.corpus.vocab_size)
+        corpus = experiment.corpus
+        embedded = corpus.source == "python-stdlib" and corpus.tokenizer in ("bytes", "gpt2")
+        if not embedded and not store_path(corpus, corpora).exists():
+            raise SubloraError(
+                f"{path}: its corpus ({corpus.source}, path {corpus.path}, tokenizer {corpus.tokenizer}) is not prepared in "
+                f"{corpora}; if you trust the certificate's choice of data, prepare it with `sublora data`"
+            )
+        problem = replace(cls.open(experiment, corpora), local_only=True)
+        stated, here = certificate.corpus.sha256, problem.store.sha256
+        if here != stated:
+            cure = f"Python {certificate.environment.python}" if embedded else "the data it was made from"
+            raise SubloraError(f"{path}: it speaks of a corpus with sha256 {stated:.12}, here it is {here:.12}; use {cure}")
+        base, base_here = certificate.public.base_weights_sha256, problem._base_sha256()
+        if base_here != base:
+            raise SubloraError(f"{path}: its base model has the sha256 {base!s:.12}, here it is {base_here!s:.12}; use that model")
+        return problem
+
+    @staticmethod
+    def identity(experiment: OnText) -> dict[str, Any]:
+        """What the data and the base model depend on, as plain data: two experiments with the same identity have the same."""
+        identity, model = corpus_identity(experiment.corpus), experiment.model
+        if not isinstance(model, Gpt) and Path(model.source).exists():
+            identity = {**identity, "base": files_fingerprint(Path(model.source))}
+        return identity
+
+    def promised(self, message: bytes, folder: Path | None = None, by: By | None = None) -> list[Statement]:
+        """For each smoothing weight, the bound that the pilot units promise: what choices are made by.
+
+        Which bound is a matter of the experiment's first level (`HEADLINES`), unless `by` names another assumption and inequality.
+        It is computed as if the pilot's losses were those of the n units that will certify. The pilot is drawn independently of
+        these, so what is chosen by it and is in the message costs nothing more (candidates A = 1; THEORY 5). No entry is a claim.
+        folder: where the scores are kept.
+        """
+        level, store = self.experiment.bounds.levels[0], self.store
+        pilot = evaluate_pilot(message, store, self.split, self.experiment, folder)[level]
+        units = {level: self._units(level)}
+        scores = pilot.repeated(evaluated_units(level, self.experiment, units[level]), units[level])
+        entries = []
+        for alpha in ALPHA_GRID:
+            facts = Facts(8 * len(message), alpha, store.vocab_size, self.experiment.bounds.delta, units, len(store))
+            of = metric("bpd", alpha, store.vocab_size)
+            entries.append(bound(level, of, *(by or HEADLINES[level]), scores=scores, pilot=pilot, facts=facts))
+        return entries
+
+    def seal(self, message: bytes, folder: Path | None = None) -> bytes:
+        """The final message: the same model, with the smoothing weight that promises the smallest bound (`promised`)."""
+        best = min(self.promised(message, folder), key=lambda entry: entry.bound)
+        assert best.alpha is not None
+        return with_alpha(message, best.alpha, self.experiment, self.store.vocab_size)
+
+    def evaluate(self, message: bytes, folder: Path | None = None) -> Evaluation:
+        """The decoded model's scores. folder: where they are kept; interrupted scoring continues from there."""
+        return evaluate(message, self.store, self.split, self.experiment, folder, local_only=self.local_only)
+
+    def findings(self, message: bytes, evaluation: Evaluation) -> Findings:
+        """What a certificate states about the message."""
+        store, levels = self.store, self.experiment.bounds.levels
+        hypothesis = decode(message, self.experiment, store.vocab_size, self.local_only)
+        units = {level: self._units(level) for level in levels}
+        assert hypothesis.alpha is not None
+        facts = Facts(8 * len(message), hypothesis.alpha, store.vocab_size, self.experiment.bounds.delta, units, len(store))
+        as_published = facts._replace(message_bits=hypothesis.published_bits)
+        return Findings(
+            alpha=hypothesis.alpha,
+            public=self._public(),
+            corpus=self._corpus(),
+            bounds=list(all_bounds(evaluation.training, evaluation.pilot, facts)),
+            held_out=list(held_out(evaluation.held_out, levels, store.vocab_size)),
+            published_bits=hypothesis.published_bits,
+            published_bounds=[
+                bound(
+                    level,
+                    of,
+                    *PUBLISHED[level],
+                    scores=scores,
+                    pilot=evaluation.pilot[level],
+                    facts=as_published,
+                    tolerance=0.0,
+                )
+                for level, scores in evaluation.training.items()
+                for of in metrics(store.vocab_size)
+            ],
+            said=hypothesis.said,
+        )
+
+    def renamed(self, name: str) -> Self:
+        """The same problem in an experiment of another name."""
+        return replace(self, experiment=self.experiment.model_copy(update={"name": name}))
+
+    def _units(self, level: Level) -> int:
+        return unit_count(level, self.store, self.split.train, self.experiment.model.block)
+
+    def _corpus(self) -> dict[str, Any]:
+        store, split = self.store, self.split
+        return {
+            "name": store.name,
+            "sha256": store.sha256,
+            "documents": len(split.train),
+            "pool": len(store),
+            "tokens": int(store.lengths[split.train].sum()),
+            "vocab_size": store.vocab_size,
+            "split": split.description,
+            "unit": "byte" if self.experiment.corpus.tokenizer == "bytes" else "token",
+        }
+
+    def _public(self) -> dict[str, Any]:
+        """What the decoder and the reader may assume: fixed before the training split was drawn."""
+        experiment, levels = self.experiment, self.experiment.bounds.levels
+        return {
+            "base": "gpt" if isinstance(experiment.model, Gpt) else "transformers",
+            "base_weights_sha256": self._base_sha256(),
+            "tokenizer": experiment.corpus.tokenizer,
+            "end_of_text": self.store.eot,
+            "units": {level: UNITS[level] for level in levels},
+            "windows": {"block": experiment.model.block, "stride": experiment.stride},
+            "evaluated": {level: getattr(experiment.bounds, level + "s") for level in levels},
+            "pilot": experiment.bounds.pilot,
+            "alpha_grid": list(ALPHA_GRID),
+            "metrics": ["bpd", *(f"top{k}_error" for k in TOP_K)],
+            "inequalities": {level: list(INEQUALITIES[level]) for level in levels},
+            "assumptions": {level: list(ASSUMPTIONS[level]) for level in levels},
+            "tolerance": TOLERANCE,
+        }
+
+    def _base_sha256(self) -> str | None:
+        """The fingerprint of the base weights that the message starts from."""
+        return base_sha256(base_model(self.experiment.model, self.store.vocab_size, self.local_only))
+
+
+@dataclass
+class TextProblem(DocumentProblem):
+    """A language model's problem whose message holds trained coordinates."""
+
+    experiment: Pretrain | Finetune
+
+    def build(self) -> Subspace:
+        """The model at coordinates zero."""
+        return build(self.experiment.model, self.experiment.subspace, self.store.vocab_size)
+
+    def train(self, folder: Path) -> tuple[Subspace, pd.DataFrame]:
+        """(the trained model, its training log). Finished or interrupted training is read from `folder` and continued."""
+        model = self.build()
+        return model, pretrain(model, self.store, self.split, self.experiment, folder)
+
+    def compress(self, folder: Path, model: Subspace | None = None) -> tuple[bytes, pd.DataFrame | None]:
+        """(the message with the grid's first smoothing weight, the log of the adaptation). model: trained; by default `train`."""
+        model = self.train(folder)[0] if model is None else model
+        settings = self.experiment.compression
+
+        def adapt(quantized, penalty):
+            rate = settings.finetune_learning_rate
+            schedule = phase_schedule(self.experiment, settings.finetune_steps, rate, rate / 50)
+            return train_phase(
+                quantized, self.store, self.split, self.experiment, folder, phase="quantize", schedule=schedule, penalty=penalty
+            )
+
+        *coded, log = quantize_and_adapt(model, settings, adapt)
+        return encode(Message(self.experiment.subspace, ALPHA_GRID[0], Coded(*coded))), log
+
+    def seconds(self, folder: Path) -> dict[str, float]:
+        """Wall time of each phase of training, from the log in `folder`."""
+        return training_seconds(folder)

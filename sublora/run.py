@@ -1,0 +1,131 @@
+"""A run: an experiment and its folder. Each step is lazy and kept, so a run continues where it was interrupted."""
+
+import functools
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from sublora.certificate.build import certify
+from sublora.certificate.schema import Certificate
+from sublora.experiment import Experiment, as_experiment, load_experiment
+from sublora.models import Subspace
+from sublora.problems import Problem, open_problem
+
+
+class Run:
+    """An experiment in its folder `<runs>/<name>/`.
+
+        run = Run("params/quick.yaml")
+        run.train(); run.compress()
+        certificate = run.certify()
+
+    Every step does the steps before it that are not done, and reads what is in the folder. Training continues from its checkpoint,
+    and scores are kept. The same run ends with the same certificate.
+    """
+
+    def __init__(
+        self, params: str | Path | Mapping[str, Any] | Experiment, runs: str | Path = "runs", overrides: Iterable[str] = ()
+    ):
+        """params: a params file, plain data, or an experiment. overrides: `key=value` for a params file.
+
+        Raises SubloraError for what is not a valid experiment.
+        """
+        if isinstance(params, str | Path):
+            self.settings = load_experiment(params, overrides)
+        else:
+            self.settings = as_experiment(params) if isinstance(params, Mapping) else params
+        self.folder, self.corpora = Path(runs) / self.settings.name, Path(runs) / "corpora"
+
+    @property
+    def experiment(self) -> Experiment:
+        """The settings, with the architecture filled in that a pretrained model states."""
+        return self.problem.experiment
+
+    @functools.cached_property
+    def problem(self) -> Problem:
+        """Data and split; the corpus is prepared below `<runs>/corpora/` if it is not there."""
+        return open_problem(self.settings, self.corpora)
+
+    @functools.cached_property
+    def _trained(self) -> tuple[Subspace | None, pd.DataFrame]:
+        return self.problem.train(self.folder)
+
+    @property
+    def model(self) -> Subspace | None:
+        """The trained model, before compression as after it; None where nothing is trained."""
+        return self._trained[0]
+
+    def train(self) -> pd.DataFrame:
+        """Train the coordinates. Returns the log: losses in bits per token (for a classifier, per example) by step."""
+        return self._trained[1]
+
+    @functools.cached_property
+    def _compressed(self) -> tuple[bytes, pd.DataFrame | None]:
+        return self.problem.compress(self.folder, self.model)
+
+    def compress(self) -> pd.DataFrame | None:
+        """Quantize the coordinates and let them adapt. Returns the log of the adaptation, or None without one.
+
+        Where a pretrained model is rounded: the table of all ways, with the bounds that pilot units promise.
+        """
+        return self._compressed[1]
+
+    @property
+    def draft(self) -> bytes:
+        """The model file before its smoothing weight is chosen: it has the grid's first."""
+        return self._compressed[0]
+
+    @functools.cached_property
+    def message(self) -> bytes:
+        """The model file, with the smoothing weight that pilot units chose."""
+        return self.problem.seal(self.draft, self.folder)
+
+    @functools.cached_property
+    def evaluation(self) -> Any:
+        """What the decoded model predicts of the evaluated, pilot and held-out units."""
+        return self.problem.evaluate(self.message, self.folder)
+
+    def certify(self) -> Certificate:
+        """The certificate, also written to `<folder>/certificate.json`."""
+        evaluation = self.evaluation
+        seconds = {**self.problem.seconds(self.folder), "score": evaluation.seconds}
+        certificate = certify(self.problem, self.message, evaluation, seconds)
+        certificate.save(self.folder / "certificate.json")
+        return certificate
+
+    def __repr__(self) -> str:
+        return f"<run {self.settings.name} in {self.folder}>"
+
+
+def load_runs(folder: str | Path = "runs") -> pd.DataFrame:
+    """One row for each finished run in a folder: settings, message, headline, held-out value and time.
+
+    Columns: name, the settings that differ between the runs (dotted keys), message_bits, metric, assumption, inequality, bound,
+    vacuous_at, held_out, seconds. A folder without a readable certificate is left out.
+    """
+    from sublora.reporting.reading import headline, held_out_value
+    from sublora.reporting.runs import load_runs as kept
+
+    runs, _ = kept(folder)
+    settings = [flat_settings(run.certificate.params) for run in runs]
+    keys = dict.fromkeys(key for each in settings for key in each)
+    varying = [key for key in keys if len({repr(each.get(key)) for each in settings}) > 1]
+    rows = []
+    for run, stated in zip(runs, settings, strict=True):
+        certificate, bound = run.certificate, headline(run.certificate)
+        row = {"name": run.name} | {key: stated.get(key) for key in varying if key != "name"}
+        row |= {"message_bits": certificate.message_bits}
+        row |= {key: getattr(bound, key) for key in ("metric", "assumption", "inequality", "bound", "vacuous_at")}
+        row |= {"held_out": held_out_value(certificate, bound), "seconds": sum(certificate.environment.seconds.values())}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def flat_settings(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by dotted key."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= flat_settings(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
+    return flat

@@ -1,0 +1,287 @@
+"""One forward pass over units of text: what every bound needs to know of each token.
+
+The loss of a document is a function of the model and the document alone. A document's context starts with the end-of-text token and
+never leaves the document; every one of its tokens, its own end of text included, is predicted. Up to `block` tokens are one window.
+A longer document is read by a window that moves `stride` tokens at a time: the first window predicts all of its tokens, each
+further one its last `stride` or fewer, given what stands before them in the window (Lotfi et al. 2024a, released code). The rule is
+part of the hypothesis and stated in the certificate. A sequence is read as if it were a document; a single token is predicted in
+the window that the rule gives it.
+"""
+
+import hashlib
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import PartialState
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+from torch import nn
+
+from sublora.atomic import replaced_atomically
+from sublora.data import TokenStore
+from sublora.errors import SubloraError
+from sublora.experiment import ALPHA_GRID, TOP_K
+from sublora.progress import progress_bar
+
+LOGITS = {"cpu": 2**24, "cuda": 2**29}
+"""The most logits, or numbers of a wider layer, that a forward pass makes at once, unless one window has more: 64 MiB on a CPU
+(more is slower), 2 GiB on a GPU."""
+PIECE = {"cpu": 2**20, "cuda": 2**26}
+"""Logits looked at together: on a CPU so many as stay in its cache."""
+SECONDS_BETWEEN_SAVES = 30
+
+
+@dataclass(frozen=True, eq=False)  # one is another's equal only if it is the same
+class Scores:
+    """Of every token of some units (documents, sequences, or single tokens), in their order.
+
+    log_probability: float32 (tokens,), natural log of the model's probability of the token, before smoothing.
+    rank: int32 (tokens,), how many other tokens are not less probable (ties and NaN count against the model).
+    offsets: int64 (units + 1,): unit i has the tokens offsets[i] to offsets[i+1].
+    expected_bits: float32 (tokens, len(ALPHA_GRID)), the entropy of the smoothed prediction in bits: the model's own expected loss.
+    expected_hits: float32 (tokens, len(TOP_K)), the model's probability that the token is among its k most probable ones.
+    The last two have no columns where they were not asked for.
+    places: int64 (units,), where each unit stands among all of its kind, in the order in which the split drew them.
+    """
+
+    log_probability: np.ndarray
+    rank: np.ndarray
+    offsets: np.ndarray
+    expected_bits: np.ndarray
+    expected_hits: np.ndarray
+    places: np.ndarray
+
+    def save(self, path: str | os.PathLike, identity: str = "") -> None:
+        """Write as one safetensors file, atomically. identity: what `load` shall find again."""
+        _write(path, vars(self), {"identity": identity})
+
+    @classmethod
+    def load(cls, path: str | os.PathLike, identity: str = "") -> "Scores":
+        """Read what `save` wrote. Raises SubloraError naming the file when it is missing, damaged or of something else."""
+        try:
+            arrays, facts = _read(path)
+            scores = cls(**arrays)
+        except (OSError, SafetensorError, TypeError) as error:
+            raise SubloraError(f"{Path(path)}: not a file of scores ({error}); score again") from None
+        if facts.get("identity") != identity:
+            raise SubloraError(f"{Path(path)}: these scores are of another model or other text; score again")
+        return scores
+
+    def repeated(self, units: int, among: int) -> "Scores":
+        """As many units as that: these ones over and over, as a stand-in for that many of `among` of their kind."""
+        chosen = np.resize(np.arange(len(self.offsets) - 1), units)
+        lengths = np.diff(self.offsets)[chosen]
+        offsets = np.concatenate([[0], np.cumsum(lengths)])
+        tokens = np.arange(offsets[-1]) + np.repeat(self.offsets[chosen] - offsets[:-1], lengths)
+        by_token = ("log_probability", "rank", "expected_bits", "expected_hits")
+        places = np.arange(units) * among // units
+        return Scores(offsets=offsets, places=places, **{name: getattr(self, name)[tokens] for name in by_token})
+
+
+@dataclass(frozen=True)
+class Windows:
+    """One row a forward window. first, size: its tokens in the store; skip: how many of them it does not predict;
+    goal: where in the scores its first prediction goes; opening: whether it starts at its unit's start. All shape (windows,)."""
+
+    first: np.ndarray
+    size: np.ndarray
+    skip: np.ndarray
+    goal: np.ndarray
+    opening: np.ndarray
+
+
+def unit_windows(starts: np.ndarray, lengths: np.ndarray, block: int, stride: int) -> Windows:
+    """The windows that predict every token of the units `tokens[starts : starts + lengths]` of a store, in order."""
+    further = np.maximum(0, -(-(lengths - block) // stride))
+    unit = np.repeat(np.arange(len(lengths)), further + 1)
+    index = np.arange(len(unit)) - np.repeat(np.cumsum(further + 1) - further - 1, further + 1)
+    end = np.minimum(block + index * stride, lengths[unit])
+    predicted_before = np.where(index > 0, block + (index - 1) * stride, 0)
+    begin = np.maximum(0, end - block)
+    goals = np.cumsum(lengths) - lengths
+    return Windows(
+        first=starts[unit] + begin,
+        size=end - begin,
+        skip=predicted_before - begin,
+        goal=goals[unit] + predicted_before,
+        opening=begin == 0,
+    )
+
+
+def token_windows(starts: np.ndarray, lengths: np.ndarray, tokens: np.ndarray, block: int, stride: int) -> Windows:
+    """One window for each of some tokens: that of `unit_windows` which predicts it, cut off behind it.
+
+    starts, lengths: the documents of a stream, in its order; tokens: places in that stream, int64 (n,).
+    """
+    ends = np.cumsum(lengths)
+    document = np.searchsorted(ends, tokens, side="right")
+    place, length = tokens - (ends[document] - lengths[document]), lengths[document]
+    index = np.where(place < block, 0, -(-(place + 1 - block) // stride))
+    begin = np.maximum(0, np.minimum(block + index * stride, length) - block)
+    size = place + 1 - begin
+    return Windows(starts[document] + begin, size, size - 1, np.arange(len(tokens)), begin == 0)
+
+
+def sequences(starts: np.ndarray, lengths: np.ndarray, block: int) -> tuple[np.ndarray, np.ndarray]:
+    """(starts, lengths) of the non-overlapping sequences of `block` tokens that units are cut into; a last one is shorter."""
+    pieces = -(-lengths // block)
+    index = np.arange(pieces.sum()) - np.repeat(np.cumsum(pieces) - pieces, pieces)
+    begin = index * block
+    return np.repeat(starts, pieces) + begin, np.minimum(block, np.repeat(lengths, pieces) - begin)
+
+
+def score(
+    model: nn.Module,
+    store: TokenStore,
+    windows: Windows,
+    offsets: np.ndarray,
+    places: np.ndarray,
+    *,
+    batch_tokens: int,
+    label: str,
+    expectations: bool = False,
+    keep: Path | None = None,
+    identity: str = "",
+) -> Scores:
+    """Run `model` (token ids (batch, time) to logits (batch, time, V)) over `windows` in float32.
+
+    offsets, places: of the units, as in `Scores`. batch_tokens: the most tokens in a forward pass, padding included (fewer where
+    the vocabulary or a layer is large: `LOGITS`); it changes speed and memory, not the scores. label: what the progress bar says.
+    expectations: also what the model expects of each token. keep: a file that holds the finished scores, or, while they are made,
+    those so far: interrupted scoring goes on from there, and finished scores are read. identity: which model this is, for `keep`.
+    Started as several processes (`accelerate launch`), each scores its share of the windows and all get the whole.
+    Raises SubloraError for logits that are not over the store's V tokens.
+    """
+    state = PartialState()
+    identity = f"{identity} {_fingerprint(store, windows, places, expectations)}"
+    if keep is not None and keep.exists():
+        try:
+            return Scores.load(keep, identity)
+        except SubloraError:
+            keep.unlink()  # of an earlier model; the parts below have an identity, too
+    columns = (len(ALPHA_GRID), len(TOP_K)) if expectations else (0, 0)
+    count = int(offsets[-1])
+    arrays = {
+        "log_probability": np.zeros(count, np.float32),
+        "rank": np.zeros(count, np.int32),
+        "expected_bits": np.zeros((count, columns[0]), np.float32),
+        "expected_hits": np.zeros((count, columns[1]), np.float32),
+    }
+    # Alike sizes together: little padding; the largest first, so that memory runs out at once or never.
+    order = np.argsort(-windows.size, kind="stable")[state.process_index :: state.num_processes]
+    part = keep.with_name(f"{keep.name}.part{state.process_index}") if keep else None
+    mine, at = f"{identity} {state.num_processes}", 0
+    if part is not None and part.exists():
+        arrays, at = _continued(part, mine, arrays)
+    device = next(model.parameters()).device
+    model.eval()
+    total = int((windows.size - windows.skip)[order].sum())
+    done = int((windows.size - windows.skip)[order[:at]].sum())
+    quiet = not state.is_main_process
+    widest = max(max(weights.shape, default=1) for weights in model.parameters())  # mostly the vocabulary
+    most = min(batch_tokens, _by_device(LOGITS, device) // widest)
+    saved = time.monotonic()
+    with torch.inference_mode(), progress_bar(
+        total=total, initial=done, desc=f"score {label}", unit="token", unit_scale=True, disable=quiet
+    ) as progress:  # fmt: skip
+        while at < len(order):
+            size = int(windows.size[order[at]])
+            rows = order[at : at + max(1, most // size)]
+            inputs, targets, predicted, goal = _gather(store, windows, rows, size)
+            logits = model(torch.from_numpy(inputs).to(device))
+            if logits.shape[-1] != store.vocab_size:
+                raise SubloraError(f"{store.path}: the model has {logits.shape[-1]} tokens, the token store {store.vocab_size}")
+            which, wanted = torch.from_numpy(np.flatnonzero(predicted)).to(device), torch.from_numpy(targets[predicted]).to(device)
+            for name, values in _looked_at(logits.flatten(0, 1), which, wanted, expectations).items():
+                arrays[name][goal] = values.cpu().numpy()
+            at += len(rows)
+            progress.update(len(goal))
+            if part is not None and at < len(order) and time.monotonic() - saved > SECONDS_BETWEEN_SAVES:
+                _write(part, arrays, {"identity": mine, "windows": str(at)})
+                saved = time.monotonic()
+    if state.num_processes > 1:
+        for name, array in arrays.items():
+            whole = torch.from_numpy(array).to(state.device)
+            torch.distributed.all_reduce(whole)  # each token was scored by one process and is zero in all others
+            arrays[name] = whole.cpu().numpy()
+    scores = Scores(offsets=offsets, places=places, **arrays)
+    if keep is not None and state.is_main_process:
+        scores.save(keep, identity)
+    if part is not None:
+        part.unlink(missing_ok=True)
+    return scores
+
+
+def _looked_at(logits: torch.Tensor, which: torch.Tensor, wanted: torch.Tensor, expectations: bool) -> dict[str, torch.Tensor]:
+    """What the rows `which` of `logits` (rows, V) say of the tokens `wanted`: the fields of `Scores`, a piece at a time."""
+    step = max(1, _by_device(PIECE, logits.device) // logits.shape[1])
+    found = []
+    for begin in range(0, len(which), step):
+        z = logits[which[begin : begin + step]].float()
+        right = z.gather(1, wanted[begin : begin + step, None])
+        total = z.logsumexp(1, keepdim=True)
+        # What is not below the right one counts, and so does NaN; the token itself is not below itself.
+        rank = z.shape[1] - 1 - (z < right).sum(1)
+        piece = {"log_probability": (right - total)[:, 0], "rank": rank.int()}
+        if expectations:
+            probability = (z - total).exp_()
+            piece["expected_bits"] = torch.stack([_entropy(probability, alpha) for alpha in ALPHA_GRID], dim=1)
+            top = probability.topk(min(max(TOP_K), z.shape[1]), dim=1).values.cumsum(1)
+            last = torch.tensor([min(k, top.shape[1]) - 1 for k in TOP_K], device=top.device)
+            piece["expected_hits"] = top[:, last]
+        found.append(piece)
+    return {name: torch.cat([piece[name] for piece in found]) for name in found[0]}
+
+
+def _by_device(sizes: dict[str, int], device: torch.device) -> int:
+    return sizes.get(device.type, sizes["cpu"])
+
+
+def _entropy(probability: torch.Tensor, alpha: float) -> torch.Tensor:
+    """Entropy in bits of (1 - alpha) p + alpha/V, for each row p."""
+    smoothed = probability.mul(1 - alpha).add_(alpha / probability.shape[1])
+    return -smoothed.mul_(smoothed.log2()).sum(1)
+
+
+def _gather(store: TokenStore, windows: Windows, rows: np.ndarray, size: int) -> tuple[np.ndarray, ...]:
+    """Inputs and targets (rows, size), which of them count (bool), and where in the scores each of those goes."""
+    position = np.arange(size)
+    inside = position < windows.size[rows, None]
+    where = np.where(inside, windows.first[rows, None] + position, windows.first[rows, None])
+    targets = store.tokens[where].astype(np.int64)
+    inputs = store.tokens[np.maximum(where - 1, 0)].astype(np.int64)
+    inputs[windows.opening[rows], 0] = store.eot
+    predicted = inside & (position >= windows.skip[rows, None])
+    goal = (windows.goal[rows, None] + position - windows.skip[rows, None])[predicted]
+    return inputs, targets, predicted, goal
+
+
+def _fingerprint(store: TokenStore, windows: Windows, places: np.ndarray, expectations: bool) -> str:
+    digest = hashlib.sha256(f"{store.sha256} {expectations}".encode())
+    for array in (*vars(windows).values(), places):
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def _write(path: str | os.PathLike, arrays: dict[str, np.ndarray], facts: dict[str, str]) -> None:
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    with replaced_atomically(path) as temporary:
+        save_file(arrays, temporary, metadata=facts)
+
+
+def _read(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    with safe_open(path, "numpy") as file:
+        return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+
+
+def _continued(part: Path, identity: str, empty: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], int]:
+    """The scores that an interrupted call has left, and of how many windows; `empty` and 0 if they are of something else."""
+    try:
+        arrays, facts = _read(part)
+    except (OSError, SafetensorError):
+        return empty, 0
+    return (arrays, int(facts["windows"])) if facts.get("identity") == identity else (empty, 0)

@@ -1,0 +1,77 @@
+"""Checking a certificate: decode the model, score it again, compute every statement again, compare."""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from sublora.certificate.build import facts
+from sublora.certificate.schema import certificate_of, digest, read_json
+from sublora.certificate.statements import TOLERANCE
+from sublora.experiment import as_experiment
+from sublora.message import MessageError
+from sublora.problems import open_for_verification
+
+UNVERIFIED = ("environment", "certificate_sha256")
+"""Keys that nobody can compute again: where the certificate was made, and how long that took."""
+MEASURED = {"empirical", "bound", "value", "complexity", "subsampling", "accuracy", "f1", "matthews"}
+"""Keys of values that float32 arithmetic moves a little on another machine. Everything else must be equal."""
+
+VALUES = {"units", "evaluated", "inequalities", "assumptions", "reference"}
+"""Keys of dictionaries that are values, not settings: none of their keys may be missing."""
+
+
+def verify(path: str | Path, corpora: str | Path = "runs/corpora") -> list[str]:
+    """What is wrong with a certificate, one line each; empty if everything agrees.
+
+    Everything that the certificate states is computed again from message, params and data, and compared. Measured values and bounds
+    may differ by `TOLERANCE`; counts, settings and texts must be equal. What the certificate does not state, such as a
+    setting of a later version, is not compared; but every required key must be there, and every bound that the settings imply.
+    corpora: folder of prepared corpora (`problems.open_for_verification` says which data are read).
+    Raises SubloraError when the certificate cannot be read, or its data cannot be had here.
+    """
+    path, corpora = Path(path), Path(corpora)
+    data = read_json(path)
+    certificate = certificate_of(data, path)
+    wrong = []
+    if certificate.certificate_sha256 != digest(data):
+        wrong.append("certificate_sha256: the file was altered after it was made")
+    if path.read_text("utf-8") != json.dumps(data, indent=1) + "\n":
+        wrong.append("the file is not as sublora writes it: it was edited")
+    stated = as_experiment(certificate.params, f"{path}: params")
+    problem = open_for_verification(stated, certificate, path, corpora)
+    try:
+        again = facts(problem, certificate.message_bytes, problem.evaluate(certificate.message_bytes))
+    except MessageError as error:
+        return [*wrong, f"message: {error}"]
+    return wrong + list(_differences({key: value for key, value in data.items() if key not in UNVERIFIED}, again, ""))
+
+
+def _differences(stated: Any, found: Any, where: str, key: str = "") -> Iterator[str]:
+    """One line for each stated leaf that was found otherwise."""
+    if isinstance(stated, dict) and isinstance(found, dict):
+        if key in VALUES and stated.keys() != found.keys():
+            yield f"{where}: the certificate has {_short(sorted(stated))}, computed again there are {_short(sorted(found))}"
+        for name in stated:
+            yield from _differences(stated[name], found.get(name), f"{where}.{name}".lstrip("."), name)
+    elif isinstance(stated, list) and isinstance(found, list) and len(stated) == len(found):
+        for index, pair in enumerate(zip(stated, found, strict=True)):
+            yield from _differences(*pair, f"{where}[{_label(pair[0], index)}]", key)
+    elif key in MEASURED and isinstance(found, float) and isinstance(stated, float):
+        if not abs(stated - found) <= TOLERANCE:
+            yield f"{where}: the certificate says {stated}, computed again it is {found}"
+    elif stated != found or type(stated) is not type(found):
+        yield f"{where}: the certificate says {_short(stated)}, computed again it is {_short(found)}"
+
+
+def _label(entry: Any, index: int) -> str:
+    """How a line names an entry of a list."""
+    if isinstance(entry, Mapping) and "metric" in entry:
+        parts = (entry.get(key) for key in ("level", "metric", "assumption", "inequality", "alpha"))
+        return " ".join(str(part) for part in parts if part is not None)
+    return str(index)
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 80 else text[:77] + "..."

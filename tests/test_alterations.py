@@ -1,0 +1,140 @@
+"""Every alteration of a certificate is refused, also when the altered file got a fresh digest and layout."""
+
+import copy
+import json
+
+import pytest
+from tiny import settings, write_texts
+
+from sublora import verification
+from sublora.certificate.build import facts
+from sublora.certificate.schema import digest
+from sublora.errors import SubloraError
+from sublora.problems import TextProblem
+from sublora.run import Run
+
+UNVERIFIED = {("environment",), ("certificate_sha256",)}
+SEARCH = {("params", key) for key in ("training", "compression", "notebooks")}
+"""How the model was found: free, and nothing that a certificate promises depends on it."""
+WITHOUT_EFFECT = {
+    ("params", "subspace", "lora_dropout"),
+    ("params", "corpus", "field"),
+    ("params", "corpus", "subset"),
+    ("params", "bounds", "batch_tokens"),
+    ("params", "bounds", "sequences"),
+}
+"""Settings that this kind of corpus, or the decoded model, does not use."""
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """(data, corpora folder) of a tiny certificate with n < m at document and token level."""
+    folder = tmp_path_factory.mktemp("made")
+    groups = {"bounds__levels": ["document", "token"], "bounds__tokens": 200, "bounds__documents": 60}
+    run = Run(settings(write_texts(folder / "texts"), **groups), folder / "runs")
+    return run.certify().data(), run.corpora
+
+
+@pytest.fixture
+def refused(made, tmp_path, monkeypatch):
+    """A function: does `verify` refuse this data? What it computes again is computed once for each message and params."""
+    evaluations, known = {}, {}
+    evaluate = TextProblem.evaluate
+
+    def key(problem, message):
+        return json.dumps(problem.experiment.parameters()), message
+
+    def evaluated(problem, message, folder=None):
+        found = key(problem, message)
+        if found not in evaluations:
+            evaluations[found] = evaluate(problem, message, folder)
+        return evaluations[found]
+
+    def computed(problem, message, evaluation):
+        found = key(problem, message)
+        if found not in known:
+            known[found] = facts(problem, message, evaluation)
+        return known[found]
+
+    monkeypatch.setattr(TextProblem, "evaluate", evaluated)
+    monkeypatch.setattr(verification, "facts", computed)
+
+    def check(data):
+        path = tmp_path / "certificate.json"
+        path.write_text(json.dumps({**data, "certificate_sha256": digest(data)}, indent=1) + "\n", "utf-8")
+        try:
+            return bool(verification.verify(path, made[1]))
+        except SubloraError as error:
+            assert "\n" not in str(error)
+            return True
+
+    return check
+
+
+def places(data, here=()):
+    """The path of every key and of the first and last entry of every list, `UNVERIFIED`, `SEARCH` and `WITHOUT_EFFECT` left out."""
+    items = data.items() if isinstance(data, dict) else [(i, data[i]) for i in {0, len(data) - 1}] if data else []
+    for key, value in items:
+        path = (*here, key)
+        if path in UNVERIFIED | SEARCH | WITHOUT_EFFECT:
+            continue
+        yield path
+        if isinstance(value, dict | list):
+            yield from places(value, path)
+
+
+def alterations(value):
+    """Other values for one place: of another type, a little off, extreme, empty."""
+    others = [None, "x", {}, True, -1, 10**30, 1e-12]
+    if isinstance(value, str):
+        others += [value + " ", value.upper(), ""]
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        others += [value + 1, value * 0.9, -value, float(value) if isinstance(value, int) else int(value)]
+    if isinstance(value, list) and value:
+        others += [value[:-1], value[1:], [*value, value[-1]], value[::-1]]
+    if isinstance(value, dict):
+        others += [{**value, "unknown": 1}]
+    return [other for other in others if json.dumps(other) != json.dumps(value)]
+
+
+def put(data, path, value):
+    """A copy with one value replaced, or removed for `KeyError`."""
+    changed = copy.deepcopy(data)
+    place = changed
+    for key in path[:-1]:
+        place = place[key]
+    if value is KeyError:
+        del place[path[-1]]
+    else:
+        place[path[-1]] = value
+    return changed
+
+
+def test_the_certificate_itself_is_accepted(made, refused):
+    assert not refused(made[0])
+
+
+def test_every_key_altered_removed_or_doubled_is_refused(made, refused):
+    data, accepted = made[0], []
+    tried = 0
+    for path in places(data):
+        value = data
+        for key in path:
+            value = value[key]
+        # A changed parameter takes a second, because everything is computed again: one change of each suffices.
+        others = alterations(value)[-1 if path[0] == "params" and len(path) > 2 else 0 :]
+        for other in [KeyError, *others]:
+            if other is KeyError and path[0] == "params" and len(path) > 1:
+                continue  # a key with a default may be left out, if the default is what it said
+            tried += 1
+            if not refused(put(data, path, other)):
+                accepted.append((path, other))
+    assert accepted == [] and tried > 400
+
+
+def test_what_nobody_can_verify_is_said_to_be_so(made, refused):
+    altered = put(made[0], ("environment", "python"), "2.7")
+    assert not refused(altered)
+    from sublora.certificate.schema import Certificate
+
+    assert "nobody can verify" in Certificate.model_fields["environment"].description

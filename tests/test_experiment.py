@@ -1,0 +1,368 @@
+"""Params files: what they mean, and what is wrong with one, named in one line."""
+
+import pytest
+import yaml
+from tiny import HOME
+
+from sublora.errors import SubloraError
+from sublora.experiment import (
+    PARAMETRIZATIONS,
+    Classify,
+    Encoder,
+    Finetune,
+    Pretrain,
+    Round,
+    Words,
+    as_experiment,
+    load_experiment,
+    load_experiments,
+)
+from sublora.experiment.params import DEEPEST, LARGEST, read_yaml
+from sublora.training.pretrain import phase_schedule
+
+PARAMS = HOME / "params"
+FILES = sorted(PARAMS.rglob("*.yaml"))
+GLUE = ("qqp-pretrained", "qqp-random", "cola-pretrained", "cola-random")
+DIMENSIONS = (1_000, 5_000, 10_000, 25_000, 50_000)
+
+
+@pytest.fixture
+def write(tmp_path):
+    """A function that writes a params file and returns its path."""
+
+    def written(text):
+        (tmp_path / "mine.yaml").write_text(text, "utf-8")
+        return tmp_path / "mine.yaml"
+
+    return written
+
+
+def refused(call, *arguments):
+    """The one line that a call is refused with."""
+    with pytest.raises(SubloraError) as caught:
+        call(*arguments)
+    assert len(str(caught.value).splitlines()) == 1
+    return str(caught.value)
+
+
+# --- the files in params/
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PARAMS)))
+def test_every_params_file_is_valid_and_named_after_its_place(path):
+    name, experiments = "-".join(path.relative_to(PARAMS).with_suffix("").parts), load_experiments(path)
+    dimensions = DIMENSIONS if path.stem in GLUE else ()
+    assert [each.name for each in experiments] == ([f"{name}-{dimension}" for dimension in dimensions] or [name])
+    for experiment in experiments:
+        assert as_experiment(experiment.parameters()) == experiment
+    assert path.read_text("utf-8").startswith("# "), "a params file says first what it is"
+
+
+def test_the_files_are_there():
+    names = {str(path.relative_to(PARAMS)) for path in FILES}
+    assert {"quick.yaml", "paper/table1-sublora.yaml", *(f"glue/{name}.yaml" for name in GLUE)} <= names
+
+
+@pytest.mark.parametrize("method", ["sublora", "lora", "subspace", "full"])
+def test_table_1_has_the_settings_of_the_paper(method):
+    experiment = load_experiment(PARAMS / "paper" / f"table1-{method}.yaml")
+    assert experiment.subspace.parametrization == method
+    model, training = experiment.model, experiment.training
+    assert (model.layers, model.heads, model.width, model.block) == (12, 12, 768, 1024)
+    assert (training.batch, training.accumulation, training.learning_rate, training.weight_decay) == (320, 40, 5e-3, 0.01)
+    assert (experiment.compression.quantizer, experiment.compression.levels) == ("uniform", 11)
+    assert (experiment.bounds.documents, experiment.stride) == (10_000, 100)
+
+
+@pytest.mark.parametrize("name", GLUE)
+def test_the_grid_of_glue_has_the_settings_of_the_paper(name):
+    task, weights = name.split("-")
+    experiments = load_experiments(PARAMS / "glue" / f"{name}.yaml")
+    assert [each.subspace.dimension for each in experiments] == list(DIMENSIONS)
+    for each in experiments:
+        subspace, training = each.subspace, each.training
+        assert (each.kind, each.notebooks) == ("classify", ("glue",))
+        assert (each.task.name, each.task.path, each.task.max_length) == (task, None, 128)
+        assert (each.model.source, each.model.load_pretrained) == ("gpt2", weights == "pretrained")
+        assert (subspace.parametrization, subspace.modules) == ("sublora", ("attention", "head"))
+        assert (subspace.rank, subspace.lora_alpha, subspace.lora_dropout) == (4, 32.0, 0.1)
+        assert (training.batch, training.learning_rate, training.epochs) == (32, 2e-5, 5)
+
+
+@pytest.mark.parametrize(("name", "local"), [("sst2", True), ("cola", True), ("functions", False)])
+def test_the_small_tasks_need_no_network(name, local):
+    experiment = load_experiment(PARAMS / "glue" / f"{name}-small.yaml")
+    assert experiment.task.name == name and (experiment.task.path is not None) == local
+    assert isinstance(experiment.model, Words)
+
+
+# --- kinds
+
+LEAST = {
+    "pretrain": {},
+    "finetune": {"model": {"source": "gpt2"}},
+    "round": {"model": {"source": "gpt2"}},
+    "classify": {},
+}
+KINDS = {
+    "pretrain": (Pretrain, ("pretrain", "bounds"), {"corpus", "model", "subspace", "training", "compression", "bounds"}),
+    "finetune": (Finetune, ("pretrain", "bounds"), {"corpus", "model", "subspace", "training", "compression", "bounds"}),
+    "round": (Round, ("pretrained",), {"corpus", "model", "rounding", "bounds"}),
+    "classify": (Classify, ("glue",), {"task", "model", "subspace", "training", "compression", "bounds"}),
+}
+
+
+def experiment(kind, **groups):
+    return as_experiment({"kind": kind, "name": "mine", **LEAST[kind], **groups}, "mine")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_kind_has_its_groups_and_its_notebooks(kind):
+    made, (of, notebooks, groups) = experiment(kind), KINDS[kind]
+    assert type(made) is of and made.notebooks == notebooks
+    assert made.parameters().keys() == {"kind", "name", "notebooks", *groups}
+    for other in {"corpus", "task", "rounding", "training", "subspace"} - groups:
+        owner = next(name for name, (_, _, of_owner) in KINDS.items() if other in of_owner)
+        line = refused(lambda group=other: experiment(kind, **{group: {}}))
+        assert line.startswith(f"mine: unknown key '{other}' for kind '{kind}'; it belongs to kind ") and owner in line
+
+
+def test_the_kind_is_pretrain_unless_it_is_said():
+    assert as_experiment({"name": "mine"}) == experiment("pretrain")
+    for kind in ("pretrian", None, ["round"]):
+        assert "there are pretrain, finetune, round, classify" in refused(as_experiment, {"kind": kind, "name": "mine"})
+
+
+def test_a_classifier_starts_from_words_or_from_an_encoder():
+    assert isinstance(experiment("classify", model={"buckets": 32}).model, Words)
+    subspace = {"dimension": 9}
+    made = experiment("classify", model={"source": "gpt2"}, subspace=subspace)
+    assert isinstance(made.model, Encoder) and made.subspace.modules == ("attention", "head")
+    mixed = {"source": "gpt2", "buckets": 32}
+    assert "key 'model.buckets' does not go with the other keys" in refused(lambda: experiment("classify", model=mixed))
+    assert "its modules are [head]" in refused(lambda: experiment("classify", subspace=subspace))
+
+
+def test_an_experiment_cannot_be_changed():
+    made = experiment("pretrain")
+    for target, key in ((made, "name"), (made.training, "steps")):
+        with pytest.raises(ValueError, match="frozen"):
+            setattr(target, key, getattr(target, key))
+
+
+# --- what has no effect
+
+LORA = {"rank", "lora_alpha", "lora_dropout"}
+EFFECTIVE = {
+    "sublora": {"projector", "targets", *LORA},
+    "lora": {"targets", *LORA},
+    "subspace": {"projector"},
+    "full": set(),
+    "kronecker": {"projector", "blocks", "targets"},
+    "monarch": {"projector", "blocks", "targets"},
+}
+ANY = {"projector": "dense", "targets": ["q"], "blocks": 2, "rank": 1, "lora_alpha": 1.0, "lora_dropout": 0.0}
+
+
+@pytest.mark.parametrize("parametrization", PARAMETRIZATIONS)
+def test_keys_without_effect_are_refused_and_not_dumped(parametrization):
+    least = {"parametrization": parametrization} | ({"dimension": 9} if parametrization in ("sublora", "subspace") else {})
+    for key, value in ANY.items():
+        if key in EFFECTIVE[parametrization]:
+            made = experiment("pretrain", subspace={**least, key: value})
+            assert made.parameters()["subspace"][key] == value
+        else:
+            line = refused(lambda key=key, value=value: experiment("pretrain", subspace={**least, key: value}))
+            assert f"{key} has no effect for parametrization {parametrization}" in line
+    dumped = experiment("pretrain", subspace=least).parameters()["subspace"]
+    assert dumped.keys() == {"parametrization", "dimension", "seed", *EFFECTIVE[parametrization]}
+
+
+@pytest.mark.parametrize(("modules", "more"), [(["head"], set()), (["attention"], LORA)], ids=["head", "attention"])
+def test_of_a_classifier_too(modules, more):
+    model, subspace = {"source": "gpt2"}, {"parametrization": "lora", "modules": modules}
+    made = experiment("classify", model=model, subspace=subspace)
+    assert made.parameters()["subspace"].keys() == {"parametrization", "dimension", "seed", "modules", *more}
+    for key in ANY.keys() - more:
+        line = refused(lambda key=key: experiment("classify", model=model, subspace={**subspace, key: ANY[key]}))
+        assert f"{key} has no effect" in line
+
+
+# --- what scales
+
+
+@pytest.mark.parametrize(
+    ("settings", "steps", "warmup", "validate_every"),
+    [
+        ({"steps": 600}, 600, 60, 100),
+        ({"steps": 6000}, 6000, 100, 1000),
+        ({"steps": 3}, 3, 0, 1),
+        ({"steps": 600}, 60, 6, 10),
+        ({"steps": 600, "warmup": 200, "validate_every": 7}, 600, 200, 7),
+        ({"steps": 600, "warmup": 200}, 100, 10, 16),
+        ({"steps": 600, "warmup": 0}, 600, 0, 100),
+    ],
+    ids=str,
+)
+def test_warm_up_and_validations_scale_with_the_steps_unless_they_are_set(settings, steps, warmup, validate_every):
+    schedule = phase_schedule(experiment("pretrain", training=settings), steps, 0.1, 0.01)
+    assert (schedule.warmup, schedule.validate_every, schedule.steps) == (warmup, validate_every, steps)
+
+
+# --- what is wrong
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("modle: {}", "unknown key 'modle'; did you mean 'model'?"),
+        ("model: {layer: 3}", "unknown key 'model.layer'; did you mean 'model.layers'?"),
+        ("model: {xyzzy: 3}", "unknown key 'model.xyzzy'; the keys of model are layers, heads, width, block"),
+        ("xyzzy: 3", "unknown key 'xyzzy'; the keys are name, notebooks, corpus"),
+        ("steps: 3", "unknown key 'steps'; did you mean 'training.steps'?"),
+        ("lr: 3", "unknown key 'lr'; did you mean 'training.learning_rate'?"),
+        ("training: {lr: 3}", "unknown key 'training.lr'; did you mean 'training.learning_rate'?"),
+        ("training: {batch_size: 3}", "unknown key 'training.batch_size'; did you mean 'training.batch'?"),
+        ("model: {n_embd: 3}", "unknown key 'model.n_embd'; did you mean 'model.width'?"),
+        ("dataset: x", "unknown key 'dataset'; did you mean 'corpus.source'?"),
+        ("1: 2", "a params file holds keys and values"),
+        ("model: {1: 2}", "key 'model.1': Keys should be strings"),
+        ("model: {layers: '3'}", "key 'model.layers': Input should be a valid integer (got '3')"),
+        ("model: {layers: 03}", "key 'model.layers': Input should be a valid integer (got '03')"),
+        ("model: {bias: yes}", "key 'model.bias': Input should be a valid boolean (got 'yes')"),
+        ("model: {layers: 0}", "key 'model.layers'"),
+        ("model: {heads: 3}", "width 128 is not divisible by heads 3"),
+        ("model: 3", "key 'model'"),
+        ("bounds: {delta: 1.5}", "key 'bounds.delta'"),
+        ("bounds: {levels: [token, token]}", "each once"),
+        ("bounds: {stride: 999}", "bounds.stride 999 exceeds model.block 128"),
+        ("subspace: {parametrization: lora, dimension: 5}", "dimension must be null"),
+        ("subspace: {parametrization: subspace}", "dimension is needed"),
+        ("training: {batch: 10, accumulation: 3}", "batch 10 is not divisible by accumulation 3"),
+        ("training: {steps: 50, warmup: 51}", "warmup 51 is longer than the 50 steps"),
+        ("training: {betas: [0.9, 1]}", "betas must be at least 0 and below 1"),
+        ("corpus: {train: 0.9, validation: 0.1}", "a test split remains"),
+        ("corpus: {tokenizer: words}", "key 'corpus.tokenizer': must be bytes"),
+        ("name: ../escape", "it names a folder"),
+        ("kind: finetune", "key 'model' is missing"),
+        ("kind: round\nmodel: {source: x}\nrounding: {bits: [3, 3]}", "bits must be a list of one or more choices"),
+        ("kind: classify\nsubspace: {parametrization: full}", "key 'subspace.parametrization'"),
+        ("kind: classify\nsubspace: {parametrization: lora, modules: [head, attention]}", "modules must be"),
+        ("kind: classify\nmodel: {sorce: x}", "unknown key 'model.sorce'; did you mean 'model.source'?"),
+        ("model: {layers: 1}\nmodel: {layers: 2}", "line 3: the key 'model' is there twice"),
+        ("model: {layers: 1, layers: 1}", "line 2: the key 'layers' is there twice"),
+        ("model: &a {layers: 1}\ntraining: *a", "aliases (*name) are not supported"),
+        ("model: {{layers}}", "line 2: a key must be a word"),
+        ("model: !!bool x", "not valid YAML"),
+        ("model: !!timestamp x", "not valid YAML"),
+        ("model: " + "[" * 1000, f"nested more than {DEEPEST} levels deep"),
+        ("- a", "mine.yaml"),
+        ("name: [", "not valid YAML"),
+        ("#" * LARGEST, "larger than 1 MiB"),
+    ],
+    ids=lambda value: value[:50],
+)
+def test_what_is_wrong_is_named(write, text, message):
+    path = write(text if text.startswith(("name", "- ")) else f"name: mine\n{text}\n")
+    line = refused(load_experiment, path)
+    assert message in line and line.startswith(f"{path}: ")
+
+
+def test_a_key_that_is_like_none_is_not_guessed():
+    line = refused(as_experiment, {"name": "mine", "model": {"depth": 3}})
+    assert "did you mean" not in line
+
+
+def test_every_mistake_is_named():
+    line = refused(as_experiment, {"name": "mine", "modle": {}, "training": {"steps": 0}}, "mine")
+    assert "'modle'" in line and "key 'training.steps'" in line and line.count("mine: ") == 1
+
+
+def test_a_file_that_is_not_there(tmp_path):
+    assert "cannot read the params file" in refused(load_experiment, tmp_path / "missing.yaml")
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\0")
+    assert "cannot read the params file" in refused(load_experiment, tmp_path / "binary.yaml")
+
+
+# --- YAML
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        *((text, float(text)) for text in ("1e-3", "2E5", "+1.5e3", ".5", "5.", "-0.25")),
+        *((text, int(text)) for text in ("0", "12", "-3")),
+        *((text, None) for text in ("", "~", "null")),
+        ("true", True),
+        ("False", False),
+        *((text, text) for text in ("0100", "1:30", "yes", "No", "on", "2020-01-01", "1_000", "0x10", ".inf", ".nan", "1.2.3")),
+    ],
+    ids=str,
+)
+def test_yaml_means_what_it_looks_like(text, value):
+    found = read_yaml(f"key: {text}")["key"]
+    assert found == value and type(found) is type(value)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_dumped_means_the_same_again(write, kind):
+    made = experiment(kind)
+    assert load_experiment(write(yaml.safe_dump(made.parameters()))) == made
+
+
+# --- --set and grid
+
+
+def test_keys_can_be_set_from_outside(write):
+    path = write("name: mine\ntraining: {steps: 5}\n")
+    made = load_experiment(path, ["training.steps=1000", "bounds.levels=[token, document]", "name=yours", "model.bias=true"])
+    assert (made.training.steps, made.bounds.levels, made.name, made.model.bias) == (1000, ("token", "document"), "yours", True)
+    assert load_experiment(path, ["training.learning_rate=1e-3", "training.steps=7", "training.steps=8"]).training.steps == 8
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("training.steps", "--set 'training.steps': write it as key=value"),
+        ("=3", "write it as key=value"),
+        ("training.steps=[", "--set 'training.steps=[': "),
+        ("name.steps=3", "--set 'name.steps=3': 'name' is not a group of keys"),
+        ("training.stepps=3", "unknown key 'training.stepps'; did you mean 'training.steps'?"),
+        ("training.steps=3.5", "key 'training.steps'"),
+    ],
+)
+def test_what_cannot_be_set_is_named(write, text, message):
+    assert message in refused(load_experiment, write("name: mine\n"), [text])
+
+
+def test_a_grid_is_all_combinations_named_after_their_values(write):
+    path = write("name: mine\ntraining: {steps: 5}\ngrid:\n  subspace.dimension: [10, 20]\n  bounds.delta: [0.1, 1e-2, 0.5]\n")
+    made = load_experiments(path, ["training.steps=9"])
+    assert [(each.subspace.dimension, each.bounds.delta) for each in made] == [
+        (dimension, delta) for dimension in (10, 20) for delta in (0.1, 0.01, 0.5)
+    ]
+    assert [each.name for each in made][:2] == ["mine-10-0.1", "mine-10-0.01"]
+    assert {each.training.steps for each in made} == {9}
+    assert "its grid describes 6 experiments" in refused(load_experiment, path)
+    (one,) = load_experiments(path, ["grid={bounds.delta: [0.3]}"])
+    assert load_experiment(path, ["grid={bounds.delta: [0.3]}"]) == one and one.name == "mine-0.3"
+
+
+@pytest.mark.parametrize(
+    ("grid", "message"),
+    [
+        ("3", "maps keys to lists"),
+        ("{}", "maps keys to lists"),
+        ("{bounds.delta: 0.1}", "maps keys to lists"),
+        ("{bounds.delta: []}", "maps keys to lists"),
+        ("{name.x: [1]}", "'name' is not a group"),
+        ("{bounds.delt: [1]}", "unknown key 'bounds.delt'; did you mean 'bounds.delta'?"),
+        ("{corpus.path: [a/b]}", "it names a folder"),
+        (f"{{model.seed: {list(range(40))}, subspace.seed: {list(range(40))}}}", "more than 1,000 experiments"),
+    ],
+    ids=lambda value: value[:40],
+)
+def test_a_grid_that_is_none(write, grid, message):
+    path = write(f"name: mine\nsubspace: {{dimension: 5}}\ngrid: {grid}\n")
+    line = refused(load_experiments, path)
+    assert message in line and line.startswith(f"{path}: ")

@@ -1,0 +1,28 @@
+"""What the project's files say about each other."""
+
+import re
+
+import yaml
+from tiny import HOME
+
+import sublora
+
+
+def test_one_version_everywhere():
+    citation = yaml.safe_load((HOME / "CITATION.cff").read_text("utf-8"))
+    changes = re.findall(r"^## \[(.+?)\]", (HOME / "CHANGELOG.md").read_text("utf-8"), re.MULTILINE)
+    assert citation["version"] == sublora.__version__
+    assert changes[:2] == ["Unreleased", sublora.__version__]
+
+
+def test_links_between_the_projects_pages_lead_to_files():
+    for page in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md"):
+        for target in re.findall(r"\]\((?!https?://|#)([^)#]+)", (HOME / page).read_text("utf-8")):
+            assert (HOME / target).exists(), f"{page}: {target}"
+
+
+def test_ci_runs_the_pythons_that_the_package_supports():
+    workflow = yaml.safe_load((HOME / ".github" / "workflows" / "test.yml").read_text("utf-8"))
+    pythons = workflow["jobs"]["test"]["strategy"]["matrix"]["python"]
+    assert f"Python {', '.join(pythons[:-1])} or {pythons[-1]}" in (HOME / "README.md").read_text("utf-8")
+    assert any(step.get("run", "").startswith("make test") for step in workflow["jobs"]["test"]["steps"])
