@@ -1,4 +1,4 @@
-"""Models trained elsewhere, from a folder of `transformers` to a certificate that needs the folder no more."""
+"""Pretrained models, from a folder of `transformers` to a certificate that needs the folder no more."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""Whole models as messages: what is coded comes back, nothing else is accepted, and a model trained elsewhere survives 8 bits."""
+"""Whole models as messages: what is coded comes back, nothing else is accepted, and a pretrained model survives 8 bits."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The tokenizers of small Llamas trained elsewhere, in the binary format of llama2.c (karpathy, MIT)."""
+"""The tokenizers of small pretrained Llamas, in the binary format of llama2.c (karpathy, MIT)."""
 
 import struct
 from pathlib import Path

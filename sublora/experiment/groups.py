@@ -170,60 +170,59 @@ class TaskSubspace(Subspace):
         return {*_NOT_USED[self.parametrization], "targets", "blocks", *lora}
 
 
-class Training(Group):
-    """The search. Free of charge: it may use any data, and none of it is in the message."""
+class _Search(Group):
+    """What every training has. The search is free of charge: it may use any data, and none of it is in the message."""
+
+    batch: Count = 64  # sequences or examples a step, over all devices
+    accumulation: Count = 1  # a step's batch is cut into this many parts
+    betas: Annotated[tuple[float, float], AsTuple] = (0.9, 0.999)
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    clip: Annotated[float, Field(gt=0)] = 1.0
+    precision: Literal["auto", "no", "bf16"] = "auto"
+    compile: Literal["auto", "yes", "no"] = "auto"
+    seed: Seed = 0
+
+    @field_validator("betas")
+    @classmethod
+    def _betas_are_shares(cls, value):
+        if not all(0 <= beta < 1 for beta in value):
+            raise ValueError("betas must be at least 0 and below 1")
+        return value
+
+    @model_validator(mode="after")
+    def _parts_divide_batch(self):
+        if self.batch % self.accumulation:
+            raise ValueError(f"batch {self.batch} is not divisible by accumulation {self.accumulation}")
+        return self
+
+
+class Training(_Search):
+    """How a language model is trained."""
 
     steps: Count = 1500
-    batch: Count = 64  # sequences a step, over all devices
-    accumulation: Count = 1  # a step's batch is cut into this many parts
     sampling: Literal["document", "token"] = "document"  # weigh every document, or every token, equally
     learning_rate: Annotated[float, Field(gt=0)] = 5e-3
     min_learning_rate: Annotated[float, Field(ge=0)] = 5e-4
     warmup: Annotated[int, Field(ge=0)] | None = None  # steps; null: a tenth of the steps, at most 100
-    betas: Annotated[tuple[float, float], AsTuple] = (0.9, 0.999)
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    clip: Annotated[float, Field(gt=0)] = 1.0
     validate_every: Count | None = None  # steps between validations, each of which writes a checkpoint; null: a sixth of the steps
     validation_documents: Count = 256
-    precision: Literal["auto", "no", "bf16"] = "auto"
-    compile: Literal["auto", "yes", "no"] = "auto"
-    seed: Seed = 0
 
     @model_validator(mode="after")
-    def _consistent(self):
-        if self.batch % self.accumulation:
-            raise ValueError(f"batch {self.batch} is not divisible by accumulation {self.accumulation}")
+    def _warmup_ends(self):
         if self.warmup is not None and self.warmup > self.steps:
             raise ValueError(f"warmup {self.warmup} is longer than the {self.steps} steps; leave it out, and it scales with steps")
-        if not all(0 <= beta < 1 for beta in self.betas):
-            raise ValueError("betas must be at least 0 and below 1")
         return self
 
 
-class TaskTraining(Group):
-    """The search for a classifier. Free of charge, as `Training`."""
+class TaskTraining(_Search):
+    """How a classifier is trained."""
 
     epochs: Count = 5
-    batch: Count = 32  # examples a step
-    accumulation: Count = 1  # a step's batch is cut into this many parts
+    batch: Count = 32
     learning_rate: Annotated[float, Field(gt=0)] = 2e-5  # falls linearly to zero
     warmup: Annotated[int, Field(ge=0)] = 0  # steps
-    betas: Annotated[tuple[float, float], AsTuple] = (0.9, 0.999)
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    clip: Annotated[float, Field(gt=0)] = 1.0
     validate_every: Count = 250  # steps
     watched_examples: Count = 256  # training examples whose loss is logged
-    precision: Literal["auto", "no", "bf16"] = "auto"
-    compile: Literal["auto", "yes", "no"] = "auto"
-    seed: Seed = 0
-
-    @model_validator(mode="after")
-    def _consistent(self):
-        if self.batch % self.accumulation:
-            raise ValueError(f"batch {self.batch} is not divisible by accumulation {self.accumulation}")
-        if not all(0 <= beta < 1 for beta in self.betas):
-            raise ValueError("betas must be at least 0 and below 1")
-        return self
 
 
 class Compression(Group):

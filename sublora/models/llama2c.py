@@ -1,4 +1,4 @@
-"""Small Llamas trained elsewhere: checkpoints in the binary format of llama2.c (karpathy, MIT)."""
+"""Small pretrained Llamas: checkpoints in the binary format of llama2.c (karpathy, MIT)."""
 
 import struct
 from pathlib import Path

@@ -33,7 +33,7 @@ class Causal(nn.Module):
     """A model of `transformers` as a map from token ids (batch, time) to logits (batch, time, V).
 
     V is that of the tokenizer: some models have rows for more tokens, only so that sizes are round. block_size: tokens of the
-    longest window it shall read.
+    longest window that it reads.
     """
 
     base: Any  # of one of the many classes of `transformers`
