@@ -17,6 +17,7 @@ SETTINGS = {
     "default spin": {},
     "spin 20000": {"GOMP_SPINCOUNT": "20000"},
     "spin 1000": {"GOMP_SPINCOUNT": "1000"},
+    "spin 300": {"GOMP_SPINCOUNT": "300"},
     "spin 100": {"GOMP_SPINCOUNT": "100"},
     "no spin": {"GOMP_SPINCOUNT": "0"},
     "one thread": {"OMP_NUM_THREADS": "1"},
