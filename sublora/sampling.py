@@ -24,7 +24,7 @@ def load_model(path: Path) -> tuple[GPT | Causal, Tokenizer]:
     Of `pretrain.safetensors` it is the one with the best real coordinates; of `quantize.safetensors`, the one with the best
     coordinates snapped to their levels, as the message has them.
     Raises SubloraError naming the file when it is neither, holds another architecture than it says, or starts from another base
-    model than is here.
+    model than is here. A base model is not downloaded: a stranger's certificate names it.
     """
     if not path.is_file():
         raise SubloraError(f"{path}: no such file; give a run's certificate.json or one of its .safetensors checkpoints")
@@ -36,10 +36,10 @@ def load_model(path: Path) -> tuple[GPT | Causal, Tokenizer]:
         tokenizer = get_tokenizer(experiment.corpus.tokenizer)
         refuse_large_model(f"{path}: params", experiment, tokenizer.vocab_size)
         stated = certificate.public.base_weights_sha256
-        if stated is not None and base_sha256(base_model(experiment.model, tokenizer.vocab_size)) != stated:
+        if stated is not None and base_sha256(base_model(experiment.model, tokenizer.vocab_size, local_only=True)) != stated:
             raise SubloraError(f"{path}: its base model has other weights here; use the model that it was made from")
         try:
-            decoded = decode(certificate.message_bytes, experiment, tokenizer.vocab_size).model
+            decoded = decode(certificate.message_bytes, experiment, tokenizer.vocab_size, local_only=True).model
         except MessageError as error:
             raise SubloraError(f"{path}: key 'message': {error}; make the run again") from None
         assert isinstance(decoded, GPT | Causal)

@@ -1,4 +1,4 @@
-"""Where documents come from: every source is a stream of texts, in an order that depends on nothing but the source."""
+"""Where documents come from: every source is a stream of texts, in an order that depends on the source alone."""
 
 import ast
 import bz2

@@ -46,6 +46,8 @@ UNITS: dict[Level, str] = {
     "approximation, since pieces of one document are alike",
     "token": "one token of the training documents in the order in which the split drew them, given its window",
 }
+CONDITION = "; iid and martingale hold if the pretrained base was made without these documents"
+"""For a base that costs no bits (THEORY 9). Pool and unseen need only that the base does not depend on this split."""
 PUBLISHED: dict[Level, By] = {
     "document": ("iid", "hoeffding"),
     "sequence": ("iid", "hoeffding"),
@@ -200,7 +202,7 @@ class DocumentProblem:
             "base_weights_sha256": self._base_sha256(),
             "tokenizer": experiment.corpus.tokenizer,
             "end_of_text": self.store.eot,
-            "units": {level: UNITS[level] for level in levels},
+            "units": {level: UNITS[level] + (CONDITION if isinstance(experiment, Finetune) else "") for level in levels},
             "windows": {"block": experiment.model.block, "stride": experiment.stride},
             "evaluated": {level: getattr(experiment.bounds, level + "s") for level in levels},
             "pilot": experiment.bounds.pilot,
