@@ -7,8 +7,9 @@ import pytest
 from tiny import HOME
 
 from sublora.errors import SubloraError
-from sublora.reporting.coverage import COLUMNS, coverage_figure, coverage_table, load_coverage
+from sublora.reporting.coverage import coverage_figure, coverage_table
 from sublora.reporting.markdown import escape
+from sublora.reporting.results import COVERAGE, TABLES, load_table
 
 
 @pytest.fixture(scope="module")
@@ -24,8 +25,8 @@ def made(tmp_path_factory):
 
 
 def test_no_bound_is_violated_too_often_and_a_twin_of_each_is_caught(made):
-    frame = load_coverage(made)
-    assert tuple(frame.columns) == COLUMNS
+    frame = load_table(made, *TABLES["coverage"])
+    assert tuple(frame.columns) == COVERAGE
     assert (frame["violations"] <= frame["delta"] + 3 * frame["standard_error"]).all()
     caught = frame.groupby("inequality")["twin_violations"].max()
     assert len(caught) == 10 and (caught > 0.084).all()
@@ -35,7 +36,7 @@ def test_no_bound_is_violated_too_often_and_a_twin_of_each_is_caught(made):
 
 
 def test_table_and_figure_show_every_row(made):
-    frame = load_coverage(made)
+    frame = load_table(made, *TABLES["coverage"])
     text = str(coverage_table(frame))
     assert all(escape(world) in text for world in frame["world"].unique()) and "exact" in text
     (ax,) = coverage_figure(frame).axes
@@ -43,17 +44,23 @@ def test_table_and_figure_show_every_row(made):
 
 
 def test_the_kept_table_is_whole():
-    frame = load_coverage(HOME / "results" / "coverage.csv")
+    frame = load_table(HOME / "results" / "coverage.csv", *TABLES["coverage"])
     assert (frame["violations"] <= frame["delta"] + 3 * frame["standard_error"]).all()
 
 
 @pytest.mark.parametrize(
-    ("text", "says"), [("a,b\n1,2\n", "column 'level' is missing"), ("", "not a coverage table"), (None, "run `make coverage`")]
+    ("text", "says"),
+    [
+        ("a,b\n1,2\n", "column 'level' is missing"),
+        (f"{','.join(COVERAGE)}\n{','.join(COVERAGE)}\n", "column 'units' holds text"),
+        ("", "not a table"),
+        (None, "run `make coverage`"),
+    ],
 )
 def test_what_is_no_table_is_named(tmp_path, text, says):
     path = tmp_path / "coverage.csv"
     if text is not None:
         path.write_text(text)
     with pytest.raises(SubloraError, match=says) as caught:
-        load_coverage(path)
+        load_table(path, *TABLES["coverage"])
     assert str(caught.value).startswith(str(path))

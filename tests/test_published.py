@@ -73,7 +73,7 @@ def test_figures_hold_the_runs_and_the_published_points():
     above, below = tradeoff.size_figure(runs).axes
     lines = {line.get_label(): line for line in below.lines}
     assert list(lines["training value"].get_xdata()) == [0.06, 0.281, 4.0]
-    bounds = [paper.stated(one.certificate, "bpd", "hoeffding").bound for one in runs]
+    bounds = [reading.statement(one.certificate, "iid", "bpd", "hoeffding").bound for one in runs]
     assert list(lines["bound by hoeffding"].get_ydata()) == bounds
     assert below.texts[0].get_text() == reading.number(min(bounds)) and above.texts[0].get_text() == "12.12"
     made = {method: changed(certificate(method), "params", "subspace", "parametrization", to=method) for method in METHODS}
@@ -100,6 +100,6 @@ def test_the_readme_states_the_kept_certificates_numbers():
     for line in terminal.summary(quick, path).splitlines()[:4]:
         name, _, value = line.strip().partition("  ")
         assert re.search(rf"^{name} +{re.escape(value.strip())}$", text, re.MULTILINE), line
-    betting, hoeffding = (reading.written(paper.stated(quick, "bpd", by)) for by in ("betting", "hoeffding"))
+    betting, hoeffding = (reading.written(reading.statement(quick, "iid", "bpd", by)) for by in ("betting", "hoeffding"))
     assert f"at most {betting} bits per byte ({hoeffding} with the paper's" in " ".join(text.split())
     assert len(text.splitlines()) <= 120

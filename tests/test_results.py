@@ -12,7 +12,8 @@ import pytest
 from sublora.certificate.schema import digest, load_certificate
 from sublora.experiment import Round, as_experiment, load_experiment
 from sublora.message import decode
-from sublora.reporting.runs import GROUPS, load_metrics
+from sublora.reporting.results import load_metrics
+from sublora.reporting.runs import GROUPS
 
 HOME = Path(__file__).parent.parent
 KEPT = sorted((HOME / "results").rglob("certificate.json"))

@@ -72,7 +72,7 @@ class Crossref:
         if division.identifier == "refs":
             return None
         described = " ".join([division.identifier, *division.classes, *division.attributes])
-        raise self._error(f"the division ::: {{{described}}} is not understood; use `::: {{.callout-note title=\"...\"}}`")
+        raise self._error(f'the division ::: {{{described}}} is not understood; use `::: {{.callout-note title="..."}}`')
 
     def _reference(self, citation: pf.Cite) -> list | None:
         labels = [each.id for each in citation.citations]

@@ -1,16 +1,15 @@
 """The method in one drawing, with the numbers of a certificate."""
 
-import matplotlib.pyplot as plt
-from matplotlib.figure import Figure
+from matplotlib.axes import Axes
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
 from sublora.certificate.schema import Certificate
-from sublora.reporting.figures import BLUE, GREEN, GREY, ORANGE, WIDTH, _in_style
-from sublora.reporting.reading import headline, in_percent, metric_name, scaled, units_name, written
+from sublora.reporting.figures import BLUE, GREEN, GREY, ORANGE, drawn
+from sublora.reporting.reading import VACUOUS, headline, shown, units_name
 
 
-@_in_style
-def method_drawing(certificate: Certificate) -> Figure:
+@drawn(6.6)
+def method_drawing(certificate: Certificate, *, ax: Axes) -> None:
     """From seeds and trained coordinates to a bound, top to bottom.
 
     To see: what comes from seeds (grey) is public and free; all that was learnt passes through the message (orange), whose bits are
@@ -19,19 +18,16 @@ def method_drawing(certificate: Certificate) -> Figure:
     bound, params = headline(certificate), certificate.params
     dimension, levels = params.get("subspace", {}).get("dimension"), params.get("compression", {}).get("levels")
     numbers = f"{dimension:,} numbers w" if dimension else "numbers w"
-    unit, many = metric_name(certificate, bound.metric), units_name(certificate, bound.level)[1]
-    sign = "%" if in_percent(bound.metric) else f" {unit}"
-    figure, ax = plt.subplots(figsize=(WIDTH, 6.6), layout="constrained")
-    plt.close(figure)
+    this, many = shown(certificate, bound), units_name(certificate, bound.level)[1]
     left, right, middle = 0.25, 0.75, 0.5
     _box(ax, left, 9.2, "seeds\nrandom weights θ₀,\nrandom map P", colour=GREY)
     _box(ax, right, 9.2, f"{numbers},\ntrained on\n{bound.units:,} {many}", colour=BLUE)
     _box(ax, 0.56, 7.3, f"each number becomes\none of {levels or 'a few'} levels", colour=BLUE, width=0.82)
     _box(ax, 0.56, 5.5, f"the message: a file of {certificate.message_bits // 8:,} bytes", colour=ORANGE, width=0.82)
     _box(ax, 0.43, 3.7, "decoded: a model θ₀ + P w", colour=BLUE, width=0.8)
-    _box(ax, left, 1.7, f"its training value\n{scaled(bound, bound.empirical)}{sign}", colour=BLUE)
+    _box(ax, left, 1.7, f"its training value\n{this.training}{this.unit}", colour=BLUE)
     _box(ax, right, 1.7, f"the price of\n{certificate.message_bits:,} bits", colour=ORANGE)
-    proven = "vacuous" if written(bound) == "vacuous" else f"proven: at most {written(bound)}{sign}"
+    proven = VACUOUS if this.bound == VACUOUS else f"proven: at most {this.bound}{this.unit}"
     _box(ax, middle, 0.0, proven, colour=GREEN, width=0.94)
     for start, end in (
         ((right, 8.4), (right, 7.95)),
@@ -44,10 +40,8 @@ def method_drawing(certificate: Certificate) -> Figure:
         _arrow(ax, start, end)
     _arrow(ax, (0.08, 8.4), (0.08, 4.15))  # the decoder has the seeds, too
     _arrow(ax, (0.91, 5.05), (0.91, 2.35))
-    ax.set_xlim(0, 1)
-    ax.set_ylim(-0.7, 10.1)
+    ax.set(xlim=(0, 1), ylim=(-0.7, 10.1))
     ax.axis("off")
-    return figure
 
 
 def _box(ax, x: float, y: float, words: str, *, colour, width: float = 0.45) -> None:

@@ -12,8 +12,9 @@ from sublora.errors import SubloraError
 from sublora.experiment import Pretrain, as_experiment, load_experiment
 from sublora.reporting.markdown import Markdown, Table, link
 from sublora.reporting.published import METHODS, published, published_value
-from sublora.reporting.reading import VACUOUS, certified, held_out_value, number, scaled, written
-from sublora.reporting.runs import KeptRun, results_folder
+from sublora.reporting.reading import VACUOUS, certified, number, shown, statement, written
+from sublora.reporting.results import results_folder
+from sublora.reporting.runs import KeptRun
 from sublora.reporting.tables import DASH
 
 NOT_RUN = "not run"
@@ -26,89 +27,83 @@ GLUE_BASES = {"pretrained": "GPT-2", "random": "GPT-2, random weights"}
 GPT2_SMALL = 124e6  # weights
 
 
-def stated(certificate: Certificate, metric: str, inequality: str, assumption: str = "iid") -> Statement | None:
-    """The certified model's statement on a metric by an inequality, or None where the certificate has none."""
-    wanted = (metric, inequality, assumption)
-    return next((b for b in certified(certificate) if (b.metric, b.inequality, b.assumption) == wanted), None)
-
-
 def table1(kept: Sequence[KeptRun], paper_scale: Sequence[KeptRun] = ()) -> Table:
     """Table 1: for each metric and method the published bound, and those measured, all for independent documents.
 
     kept: small runs named as the keys of `published.METHODS`; paper_scale: runs of the paper's size, named alike. Bits of a
     small run are per byte of 257, the paper's per token of 50,257: only the order of the methods compares, not the values.
     """
-    small, large = ({run.name: run.certificate for run in runs} for runs in (kept, paper_scale))
-    pages = {run.name: run.page for run in kept}
+    small, large = ({run.name: run for run in runs} for runs in (kept, paper_scale))
     rows = []
     for metric, title in METRICS.items():
+        guess = NOT_RUN
         for method, name in METHODS.items():
-            certificate = small.get(method)
-            entries = [stated(certificate, metric, by) if certificate else None for by in ("hoeffding", "betting")]
-            there = stated(large[method], metric, "hoeffding") if method in large else None
+            run = small.get(method)
+            training, held_out, bound, least = _measured(run, metric, "hoeffding")
+            guess = least if guess == NOT_RUN else guess
             rows.append(
                 {
                     "Metric": title,
-                    "Method": link(name, pages.get(method)),
+                    "Method": link(name, run.page if run else None),
                     "Published": f"{float(published_value('table1', metric, method)[0]):.2f}",
-                    "At the paper's size": _bound(there),
-                    "By hoeffding": _bound(entries[0]),
-                    "By betting": _bound(entries[1]),
-                    "Training": _training(entries[0]),
-                    "Held out": _held_out(certificate, entries[0]),
+                    "At the paper's size": _measured(large.get(method), metric, "hoeffding")[2],
+                    "By hoeffding": bound,
+                    "By betting": _measured(run, metric, "betting")[2],
+                    "Training": training,
+                    "Held out": held_out,
                 }
             )
-        bound = next(filter(None, (stated(c, metric, "hoeffding") for c in small.values())), None)
-        guess = NOT_RUN if bound is None else scaled(bound, bound.vacuous_at)
         rows.append({"Metric": title, "Method": "Random guess", "Published": published_value("table1", metric, "guess")[0],
                      "At the paper's size": DASH, **dict.fromkeys(("By hoeffding", "By betting"), guess),
                      "Training": DASH, "Held out": DASH})  # fmt: skip
     return Table(rows, left=("Method",), groups=("Metric",))
 
 
+def _measured(run: KeptRun | None, metric: str, inequality: str) -> tuple[str, str, str, str]:
+    """What a run states for independent documents: training value, held-out value, bound, guess."""
+    bound = statement(run.certificate, "iid", metric, inequality) if run else None
+    if run is None or bound is None:
+        return NOT_RUN, NOT_RUN, NOT_RUN, NOT_RUN
+    this = shown(run.certificate, bound)
+    return this.training, this.held_out or DASH, this.bound, this.guess
+
+
 def ranking(kept: Sequence[KeptRun]) -> list[str]:
     """What the measured order of the methods is beside the published one, in sentences: for bits, by hoeffding."""
-    lines = []
-    found = {run.name: stated(run.certificate, "bpd", "hoeffding") for run in kept if run.name in METHODS}
-    bounds = {name: bound for name, bound in found.items() if bound}
-    for what, values in (
-        ("Published", {name: float(published_value("table1", "bpd", name)[0]) for name in METHODS}),
-        ("Measured", {name: bound.bound for name, bound in bounds.items()}),
-    ):
-        if values:
-            order = sorted(values, key=values.__getitem__)
-            shown = {name: _bound(bounds[name]) if what == "Measured" else number(values[name]) for name in order}
-            lines.append(f"{what}, best first: " + ", ".join(f"{METHODS[name]} ({shown[name]})" for name in order) + ".")
-    for name, bound in bounds.items():
-        certificate = next(run.certificate for run in kept if run.name == name)
-        size = f"{METHODS[name]}: {certificate.message_bits:,} bits"
-        training = f"{scaled(bound, bound.empirical)} on training documents"
-        if written(bound) == VACUOUS:
-            lines.append(f"{size}; {training}; the price of so many bits exceeds every possible loss: vacuous.")
-            continue
-        price, verdict = number(bound.bound - bound.empirical), "" if bound.nonvacuous else ": vacuous"
-        lines.append(f"{size}; {training}, and {price} for complexity and subsample; the bound is {written(bound)}{verdict}.")
-    return lines
+    bounds, lines = {}, []
+    for run in kept:
+        bound = statement(run.certificate, "iid", "bpd", "hoeffding")
+        if run.name in METHODS and bound:
+            bounds[run.name] = bound
+            size = f"{METHODS[run.name]}: {run.certificate.message_bits:,} bits"
+            training = f"{number(bound.empirical)} on training documents"
+            if written(bound) == VACUOUS:
+                lines.append(f"{size}; {training}; the price of so many bits exceeds every possible loss: vacuous.")
+                continue
+            price, verdict = number(bound.bound - bound.empirical), "" if bound.nonvacuous else ": vacuous"
+            lines.append(f"{size}; {training}, and {price} for complexity and subsample; the bound is {written(bound)}{verdict}.")
+    papers = {name: float(published_value("table1", "bpd", name)[0]) for name in METHODS}
+    orders = [f"Published, best first: {_order(papers, {name: number(value) for name, value in papers.items()})}."]
+    if bounds:
+        ours = {name: bound.bound for name, bound in bounds.items()}
+        orders.append(f"Measured, best first: {_order(ours, {name: written(bound) for name, bound in bounds.items()})}.")
+    return orders + lines
 
 
-def grid_table() -> Table:
-    """The rows of `results/table1-grid.csv` (`benchmarks/table1.py`); without the file, none."""
-    try:
-        frame = pd.read_csv(results_folder() / "table1-grid.csv", dtype={"rank": "Int64", "dimension": "Int64"})
-    except OSError:
-        frame = pd.DataFrame(columns=["method", "rank", "dimension", "levels", "message_bits", "alpha", "empirical", "bound"])
-    best = frame.groupby("method")["bound"].idxmin()
-    shown = pd.DataFrame(
-        {
-            "Method": frame["method"].map(METHODS),
-            "Rank": [DASH if pd.isna(value) else f"{value}" for value in frame["rank"]],
-            "d": [DASH if pd.isna(value) else f"{value:,}" for value in frame["dimension"]],
-            "Levels": [f"{value}" for value in frame["levels"]],
-            "Message (bytes)": [f"{value // 8:,}" for value in frame["message_bits"]],
-            "Pilot's value": [number(value) for value in frame["empirical"]],
-            "Promised": [f"{number(value)}{' ★' if index in set(best) else ''}" for index, value in frame["bound"].items()],
-        }
-    )
+def _order(values: dict[str, float], texts: dict[str, str]) -> str:
+    """The paper's methods with their texts, that of the smallest value first."""
+    return ", ".join(f"{METHODS[name]} ({texts[name]})" for name in sorted(values, key=values.__getitem__))
+
+
+def grid_table(frame: pd.DataFrame) -> Table:
+    """The rows of `results/table1-grid.csv` (`benchmarks/table1.py`)."""
+    best = set(frame.groupby("method")["bound"].idxmin())
+    shown = pd.DataFrame({"Method": frame["method"].map(METHODS)})
+    for column, name in (("rank", "Rank"), ("dimension", "d"), ("levels", "Levels")):
+        shown[name] = [DASH if pd.isna(value) else f"{value:,.0f}" for value in frame[column]]
+    shown["Message (bytes)"] = [f"{bits // 8:,}" for bits in frame["message_bits"]]
+    shown["Pilot's value"] = frame["empirical"].map(number)
+    shown["Promised"] = [f"{number(value)}{' ★' if index in best else ''}" for index, value in frame["bound"].items()]
     return Table.of(shown, left=("Method",))
 
 
@@ -117,25 +112,22 @@ def cost_table(kept: Sequence[KeptRun]) -> Table:
 
     Estimates: 6 floating-point operations a weight and training token (Kaplan et al. 2020), at `SUSTAINED` of them a second.
     """
-    took = {run.name: run.certificate for run in kept}
-    pages = {run.name: run.page for run in kept}
-    rows = []
+    small = {run.name: run for run in kept}
+    here, there = [], []
     for method, name in METHODS.items():
-        certificate = took.get(method)
-        rows.append(
+        run, file = small.get(method), f"params/paper/table1-{method}.yaml"
+        here.append(
             {
                 "Size": "Small model, embedded corpus",
-                "Method": link(name, pages.get(method)),
+                "Method": link(name, run.page if run else None),
                 "Command": Markdown(f"`sublora run params/table1/{method}.yaml`"),
-                "Message (bytes)": f"{certificate.message_bits // 8:,}" if certificate else NOT_RUN,
-                "Cost": _minutes(certificate) if certificate else NOT_RUN,
+                "Message (bytes)": f"{run.certificate.message_bits // 8:,}" if run else NOT_RUN,
+                "Cost": _minutes(run.certificate) if run else NOT_RUN,
             }
         )
-    for method, name in METHODS.items():
-        file = f"params/paper/table1-{method}.yaml"
-        rows.append({"Size": "GPT-2 small, OpenWebText", "Method": name, "Command": Markdown(f"`sublora run {file}`"),
-                     "Message (bytes)": NOT_RUN, "Cost": _estimate(_paper_flop(file))})  # fmt: skip
-    return Table(rows, left=("Method", "Command"), groups=("Size",))
+        there.append({"Size": "GPT-2 small, OpenWebText", "Method": name, "Command": Markdown(f"`sublora run {file}`"),
+                      "Message (bytes)": NOT_RUN, "Cost": _paper_cost(file)})  # fmt: skip
+    return Table(here + there, left=("Method", "Command"), groups=("Size",))
 
 
 def glue_table(runs: Sequence[KeptRun]) -> Table:
@@ -148,7 +140,8 @@ def glue_table(runs: Sequence[KeptRun]) -> Table:
         for base, words in GLUE_BASES.items():
             value, provenance = published_value("glue", task, base)
             mine = [run.certificate for run in runs if run.name.startswith(f"glue-{task}-{base}-")]
-            best = min(filter(None, (stated(c, "error", "hoeffding") for c in mine)), key=lambda b: b.bound, default=None)
+            bounds = filter(None, (statement(certificate, "iid", "error", "hoeffding") for certificate in mine))
+            best = min(bounds, key=lambda bound: bound.bound, default=None)
             flop = 6 * GPT2_SMALL * examples * 128 * 5  # examples of at most 128 tokens, five times each
             rows.append(
                 {
@@ -157,7 +150,7 @@ def glue_table(runs: Sequence[KeptRun]) -> Table:
                     "Published": value or provenance,
                     "Bound (%)": _bound(best),
                     "Command": Markdown(f"`sublora run params/glue/{task}-{base}.yaml`"),
-                    "Cost of each": _estimate(flop, "at most "),
+                    "Cost of each": f"at most {_estimate(flop)}",
                 }
             )
     return Table(rows, left=("Task", "Base model", "Published", "Command"))
@@ -171,17 +164,18 @@ def small_glue_table(runs: Sequence[KeptRun]) -> Table:
         if not bounds:
             continue
         first = next(iter(bounds.values()))
+        this = shown(run.certificate, first)
         rows.append(
             {
                 "Run": link(run.name, run.page),
                 "Examples": f"{first.units:,}",
                 "Message (bytes)": f"{run.certificate.message_bits // 8:,}",
-                "Training": _training(first),
-                "Held out": _held_out(run.certificate, first),
+                "Training": this.training,
+                "Held out": this.held_out or DASH,
                 "Binomial tail": _bound(bounds.get("binomial_tail")),
                 "kl": _bound(bounds.get("kl")),
                 "Hoeffding": _bound(bounds.get("hoeffding")),
-                "Commonest label": scaled(first, first.vacuous_at),
+                "Commonest label": this.guess,
             }
         )
     columns = ("Run", "Examples", "Message (bytes)", "Training", "Held out", "Binomial tail", "kl", "Hoeffding", "Commonest label")
@@ -190,8 +184,8 @@ def small_glue_table(runs: Sequence[KeptRun]) -> Table:
 
 def settings_table(kept: Sequence[KeptRun]) -> Table:
     """The paper's settings beside those of `params/paper/table1-sublora.yaml` and of the small SubLoRA run."""
-    paper = _paper("params/paper/table1-sublora.yaml")
-    small = next((found for run in kept if run.name == "sublora" and (found := _pretraining(run))), None)
+    paper = _params("params/paper/table1-sublora.yaml")
+    small = next((found for run in kept if run.name == "sublora" and (found := _made_by(run))), None)
     rows = []
     for row in published("settings").itertuples():
         says = _SETTINGS.get(row.metric)
@@ -205,16 +199,24 @@ _SETTINGS = {
     "corpus": lambda e: f"{e.corpus.source}, {e.corpus.tokenizer}",
     "architecture": lambda e: f"{e.model.layers} layers, {e.model.heads} heads, width {e.model.width}",
     "block": lambda e: f"{e.model.block:,}",
-    "LoRA": lambda e: f"{', '.join(e.subspace.targets)}; rank {e.subspace.rank}, alpha {e.subspace.lora_alpha:g}, "
-    f"dropout {e.subspace.lora_dropout:g}",
+    "LoRA": lambda e: (
+        f"{', '.join(e.subspace.targets)}; rank {e.subspace.rank}, alpha {e.subspace.lora_alpha:g}, "
+        f"dropout {e.subspace.lora_dropout:g}"
+    ),
     "subspace": lambda e: f"d = {e.subspace.dimension:,}, {e.subspace.projector}, seed {e.subspace.seed}",
-    "optimizer": lambda e: f"AdamW, rate {e.training.learning_rate:g} to {e.training.min_learning_rate:g}, betas "
-    f"{e.training.betas[0]:g} and {e.training.betas[1]:g}, weight decay {e.training.weight_decay:g}, clip {e.training.clip:g}",
+    "optimizer": lambda e: (
+        f"AdamW, rate {e.training.learning_rate:g} to {e.training.min_learning_rate:g}, betas "
+        f"{e.training.betas[0]:g} and {e.training.betas[1]:g}, weight decay {e.training.weight_decay:g}, clip {e.training.clip:g}"
+    ),
     "batch": lambda e: f"{e.training.batch} over all devices, in {e.training.accumulation} parts",
-    "steps": lambda e: f"{e.training.steps:,}, warm-up "
-    + ("a tenth of them, at most 100" if e.training.warmup is None else f"{e.training.warmup:,}"),
-    "quantization": lambda e: f"{e.compression.levels} levels, {e.compression.quantizer}, "
-    + (f"then {e.compression.finetune_steps:,} steps of adaptation" if e.compression.finetune_steps else "after training"),
+    "steps": lambda e: (
+        f"{e.training.steps:,}, warm-up "
+        + ("a tenth of them, at most 100" if e.training.warmup is None else f"{e.training.warmup:,}")
+    ),
+    "quantization": lambda e: (
+        f"{e.compression.levels} levels, {e.compression.quantizer}, "
+        + (f"then {e.compression.finetune_steps:,} steps of adaptation" if e.compression.finetune_steps else "after training")
+    ),
     "documents evaluated": lambda e: f"{e.bounds.documents:,}, and {round(e.bounds.pilot * e.bounds.documents):,} to choose alpha",
     "window": lambda e: f"{e.model.block:,}, moved on by {e.stride}",
     "confidence": lambda e: f"{100 * (1 - e.bounds.delta):g}%",
@@ -223,16 +225,16 @@ _SETTINGS = {
 }
 
 
-def _pretraining(run: KeptRun) -> Pretrain | None:
-    """The experiment that made a run, where it is one of the paper's kind."""
+def _made_by(run: KeptRun) -> Pretrain | None:
+    """The experiment that made a run; None where it is of another kind, or of another version of the package."""
     try:
         found = as_experiment(run.certificate.params)
-    except SubloraError:  # of another version of the package
+    except SubloraError:
         return None
     return found if isinstance(found, Pretrain) else None
 
 
-def _paper(file: str) -> Pretrain | None:
+def _params(file: str) -> Pretrain | None:
     """A params file of the project, which lies beside its folder of results; None where there is none."""
     try:
         found = load_experiment(results_folder().parent / file)
@@ -241,20 +243,17 @@ def _paper(file: str) -> Pretrain | None:
     return found if isinstance(found, Pretrain) else None
 
 
-def _paper_flop(file: str) -> float | None:
-    paper = _paper(file)
-    if paper is None:
-        return None
-    training = paper.training
-    return 6 * GPT2_SMALL * training.steps * training.batch * paper.model.block
-
-
-def _estimate(flop: float | None, before: str = "") -> str:
-    if flop is None:
+def _paper_cost(file: str) -> str:
+    params = _params(file)
+    if params is None:
         return "not known: its params file is not there"
+    return _estimate(6 * GPT2_SMALL * params.training.steps * params.training.batch * params.model.block)
+
+
+def _estimate(flop: float) -> str:
     hours = flop / SUSTAINED / 3600
     text = f"{60 * hours:.0f} minutes" if hours < 1 else f"{hours:.0f} hours" if hours < 48 else f"{hours / 24:.0f} days"
-    return f"{before}{text} of a GPU (estimate)"
+    return f"{text} of a GPU (estimate)"
 
 
 def _minutes(certificate: Certificate) -> str:
@@ -264,14 +263,3 @@ def _minutes(certificate: Certificate) -> str:
 
 def _bound(bound: Statement | None) -> str:
     return NOT_RUN if bound is None else written(bound)
-
-
-def _training(bound: Statement | None) -> str:
-    return NOT_RUN if bound is None else scaled(bound, bound.empirical)
-
-
-def _held_out(certificate: Certificate | None, bound: Statement | None) -> str:
-    if certificate is None or bound is None:
-        return NOT_RUN
-    value = held_out_value(certificate, bound)
-    return DASH if value is None else scaled(bound, value)

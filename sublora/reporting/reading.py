@@ -5,6 +5,7 @@ Every number in tables, figures and sentences is rounded up in its last digit (`
 
 import decimal
 import math
+from typing import NamedTuple
 
 from sublora.certificate.schema import Certificate, Statement
 
@@ -37,11 +38,13 @@ def certified(certificate: Certificate) -> list[Statement]:
     return sorted(chosen, key=lambda b: (b.level != "document", _metric_order(b.metric), _headline_order(b)))
 
 
-def statement(certificate: Certificate, assumption: str, metric: str | None = None) -> Statement | None:
-    """The statement under one assumption by the first inequality of the fixed order, or None; by default on the main metric."""
+def statement(
+    certificate: Certificate, assumption: str, metric: str | None = None, inequality: str | None = None
+) -> Statement | None:
+    """The statement under one assumption, or None; on the main metric and by the first inequality, unless others are named."""
     metric = metric or main_metric(certificate)
-    found = [b for b in certified(certificate) if (b.assumption, b.metric) == (assumption, metric)]
-    return found[0] if found else None
+    found = [bound for bound in certified(certificate) if (bound.assumption, bound.metric) == (assumption, metric)]
+    return next((bound for bound in found if inequality in (None, bound.inequality)), None)
 
 
 def headline(certificate: Certificate) -> Statement:
@@ -113,31 +116,58 @@ def scaled(bound: Statement, value: float, decimals: int = 2) -> str:
 
 def metric_name(certificate: Certificate, metric: str) -> str:
     """A metric in words: `bits per byte`, `top-1 error`, `0-1 error`."""
-    if metric == "error":
-        return "0-1 error"
-    if metric == "bpd":
-        return f"bits per {certificate.corpus.unit}"
-    return metric.replace("_", " ").replace("top", "top-") if metric.startswith("top") else metric.replace("_", " ")
-
-
-def documents_name(certificate: Certificate) -> tuple[str, str]:
-    """What one document is, and several, in words."""
-    if certificate.corpus.name == "python-stdlib":
-        return "Python function", "Python functions"
-    return "document", "documents"
+    names = {"error": "0-1 error", "bpd": f"bits per {certificate.corpus.unit}"}
+    return names.get(metric) or metric.replace("_", " ").replace("top", "top-")
 
 
 def units_name(certificate: Certificate, level: str) -> tuple[str, str]:
     """What one unit of a level is, and several, in words."""
-    if level == "document":
-        return documents_name(certificate)
-    name = certificate.corpus.unit if level == "token" else level
+    document = "Python function" if certificate.corpus.name == "python-stdlib" else "document"
+    name = {"document": document, "token": certificate.corpus.unit}.get(level, level)
     return name, name + "s"
 
 
 def level_prefix(level: str) -> str:
     """What goes before the name of a bound: nothing for documents, the usual units, and for examples, which have no others."""
     return "" if level in ("document", "example") else f"{level} level: "
+
+
+class Shown(NamedTuple):
+    """A statement as tables, texts and figures show it. Its numbers have no unit; `held_out` is None where nothing was measured."""
+
+    metric: str
+    speaks_of: str
+    inequality: str
+    training: str
+    bound: str
+    held_out: str | None
+    guess: str
+    verdict: str
+    percent: str  # "%" or ""
+    unit: str  # "%" or " bits per byte"
+
+
+def shown(certificate: Certificate, bound: Statement) -> Shown:
+    """The statement as it is shown."""
+    metric, truth = metric_name(certificate, bound.metric), held_out_value(certificate, bound)
+    percent = "%" if in_percent(bound.metric) else ""
+    return Shown(
+        metric,
+        level_prefix(bound.level) + bound.assumption,
+        bound.inequality.replace("_", " "),
+        scaled(bound, bound.empirical),
+        written(bound),
+        None if truth is None else scaled(bound, truth),
+        scaled(bound, bound.vacuous_at),
+        verdict(bound, truth),
+        percent,
+        percent or f" {metric}",
+    )
+
+
+def with_unit(text: str, unit: str) -> str:
+    """A number with its unit; a word, such as `vacuous`, stands alone."""
+    return text + unit if text[-1].isdigit() else text
 
 
 def _metric_order(metric: str) -> tuple[int, int]:

@@ -11,11 +11,11 @@ import pandas as pd
 from sublora.certificate.schema import Certificate, load_certificate
 from sublora.errors import SubloraError
 from sublora.reporting.published import METHODS
+from sublora.reporting.results import load_metrics, results_folder
 
 RUN_FILES = ("certificate.json", "params.yaml", "metrics.csv")  # a folder with any of these is a run, if unfinished
 GROUPS = ("table1", "figure1", "glue", "structured", "pretrained", "paper")  # folders of kept certificates in results/
 NOTEBOOKS = ("pretrain", "bounds", "glue", "pretrained")  # in the order of a run; the last one there made the certificate
-METRICS_COLUMNS = ("step", "phase", "train_loss", "validation_loss")
 
 
 @dataclass(frozen=True)
@@ -79,24 +79,6 @@ def load_runs(*folders: str | os.PathLike) -> tuple[list[KeptRun], list[str]]:
     return runs, skipped
 
 
-def load_metrics(path: str | os.PathLike) -> pd.DataFrame:
-    """A training log: one row a logged step, losses in bits per token. Raises SubloraError when it is not one."""
-    try:
-        metrics = pd.read_csv(path)
-    except FileNotFoundError:
-        raise SubloraError(f"{path}: no training log, so this run's loss curve is left out") from None
-    except (OSError, ValueError) as error:  # pandas' parser errors are ValueErrors
-        reason = " ".join(str(error).split())
-        raise SubloraError(f"{path}: not a training log ({reason}); its loss curve is left out") from None
-    absent = [column for column in METRICS_COLUMNS if column not in metrics]
-    if absent:
-        raise SubloraError(f"{path}: column {absent[0]!r} is missing, so this run's loss curve is left out")
-    for column in ("step", "train_loss", "validation_loss"):
-        if not pd.api.types.is_numeric_dtype(metrics[column]):
-            raise SubloraError(f"{path}: column {column!r} holds text, so this run's loss curve is left out")
-    return metrics
-
-
 def runs_for_pages() -> tuple[list[KeptRun], list[str]]:
     """`some_runs` of the folder that SUBLORA_RUNS names, or `../runs` beside the report's project, and of what is kept in results.
 
@@ -125,11 +107,6 @@ def some_runs(folder: str | os.PathLike, results: str | os.PathLike) -> tuple[li
 def headline_run(runs: list[KeptRun]) -> KeptRun:
     """The run the report opens with: `quick` where it is there, else the first."""
     return next((run for run in runs if run.name == "quick"), runs[0])
-
-
-def results_folder() -> Path:
-    """Where what is kept lies: the folder that SUBLORA_RESULTS names, or `../results` beside the report's project."""
-    return Path(os.environ.get("SUBLORA_RESULTS", "../results"))
 
 
 def kept_runs(group: str) -> tuple[list[KeptRun], list[str]]:

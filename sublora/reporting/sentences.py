@@ -1,18 +1,7 @@
 """The guarantee in words, for pages, notebooks and the terminal."""
 
 from sublora.certificate.schema import Certificate, Statement
-from sublora.reporting.reading import (
-    VACUOUS,
-    guess_name,
-    headline,
-    held_out_value,
-    in_percent,
-    metric_name,
-    scaled,
-    statement,
-    units_name,
-    written,
-)
+from sublora.reporting.reading import VACUOUS, guess_name, headline, shown, statement, units_name, with_unit
 
 
 def guarantee(certificate: Certificate) -> str:
@@ -29,36 +18,35 @@ def guarantee_iid(certificate: Certificate) -> str | None:
 def sentence(certificate: Certificate, bound: Statement) -> str:
     """One statement of a certificate, in bits or an error, as an English sentence."""
     one, many = units_name(certificate, bound.level)
-    bits = certificate.message_bits
+    bits, sure = certificate.message_bits, f"{confidence(certificate)} confidence over the"
     model = f"the model, stored in {bits // 8:,} bytes ({bits:,} bits),"
     opening, subject = {
         "unseen": (
-            f"With {confidence(certificate)} confidence over the random split",
+            f"With {sure} random split",
             f"the {(bound.pool or 0) - bound.units:,} {many} that it was not trained on",
         ),
         "pool": (
-            f"With {confidence(certificate)} confidence over the random split",
+            f"With {sure} random split",
             f"all {bound.pool or 0:,} {many} of the pool, its {bound.units:,} training {many} included",
         ),
         "iid": (
-            f"Assume that {many} are independent draws from one source, as the paper does. Then, with"
-            f" {confidence(certificate)} confidence over the source",
+            f"Assume that {many} are independent draws from one source, as the paper does. Then, with {sure} source",
             f"a fresh {one} from that source",
         ),
         "martingale": (
-            f"With {confidence(certificate)} confidence over the source, and without assuming independence",
+            f"With {sure} source, and without assuming independence",
             f"the next {one}, averaged over the training contexts",
         ),
     }[bound.assumption]
-    value, guess = (_with_unit(certificate, bound, text) for text in (written(bound), scaled(bound, bound.vacuous_at)))
+    this = shown(certificate, bound)
+    value, guess = (with_unit(text, this.unit) for text in (this.bound, this.guess))
     guessing = "always answering the commonest label" if bound.level == "example" else "guessing uniformly"
     if not bound.nonvacuous:
         what = "The bound is vacuous" if value == VACUOUS else f"The bound is {value}, which is vacuous"
         return f"This certificate guarantees nothing about {subject}. {what}: {guessing} gets {guess}."
     if bound.metric == "bpd":
         return f"{opening}, {model} predicts {subject} at {value} or better on average. {_capital(guessing)} costs {guess}."
-    name = metric_name(certificate, bound.metric)
-    return f"{opening}, {model} has a {name} of at most {value} on {subject}. {_capital(guessing)} has {guess}."
+    return f"{opening}, {model} has a {this.metric} of at most {value} on {subject}. {_capital(guessing)} has {guess}."
 
 
 def confidence(certificate: Certificate) -> str:
@@ -87,61 +75,44 @@ def small_print(certificate: Certificate) -> str:
 
 def meanings(certificate: Certificate) -> list[tuple[str, str]]:
     """Every number of the headline with its meaning: (number with its name, what it means)."""
-    bound, corpus = headline(certificate), certificate.corpus
-    one, many = units_name(certificate, bound.level)
-    bits, truth = certificate.message_bits, held_out_value(certificate, bound)
-    rows = [
-        (
-            f"{_with_unit(certificate, bound, written(bound))}: the bound",
+    bound, bits = headline(certificate), certificate.message_bits
+    this, (one, many) = shown(certificate, bound), units_name(certificate, bound.level)
+    guess = f"The loss of a model that gives all {certificate.corpus.vocab_size:,} tokens the same probability."
+    base = ""
+    if bound.level == "example":
+        guess = "The error of always answering the commonest label of the training examples."
+        base = ", on top of its public base model"
+    meaning = {
+        f"{with_unit(this.bound, this.unit)}: the bound": (
             "The average loss is at most this; that is proven. Lower is better. The bound is computed from the training set and the"
-            " message size alone. No held-out text enters.",
+            " message size alone. No held-out text enters."
         ),
-        (
-            f"{_with_unit(certificate, bound, scaled(bound, bound.empirical))}: the training value",
+        f"{this.training}{this.unit}: the training value": (
             f"The loss measured on training {many}, all with the same weight. The bound lies above it, because the model was chosen"
-            f" by looking at these {many}, and because there are only so many.",
+            f" by looking at these {many}, and because there are only so many."
         ),
-        (
-            f"{_with_unit(certificate, bound, scaled(bound, bound.vacuous_at))}: {guess_name(bound)}",
-            (
-                "The error of always answering the commonest label of the training examples."
-                if bound.level == "example"
-                else f"The loss of a model that gives all {corpus.vocab_size:,} tokens the same probability."
-            )
-            + " A bound that is not below it is vacuous: it says nothing.",
+        f"{this.guess}{this.unit}: {guess_name(bound)}": (f"{guess} A bound that is not below it is vacuous: it says nothing."),
+    }
+    if this.held_out is not None:
+        meaning[f"{this.held_out}{this.unit}: the held-out value"] = (
+            f"The loss measured on {many} that were kept apart. It estimates the truth and enters no bound. It shows how much room"
+            " the guarantee leaves."
+        )
+    meaning |= {
+        f"{bits:,} bits: the message": (
+            f"The size of the file of {bits // 8:,} bytes from which the whole model is rebuilt{base}. There are few short files,"
+            " so a model in a short file cannot have memorized much. The proof rests on this."
         ),
-    ]
-    if truth is not None:
-        rows.append(
-            (
-                f"{_with_unit(certificate, bound, scaled(bound, truth))}: the held-out value",
-                f"The loss measured on {many} that were kept apart. It estimates the truth and enters no bound. It shows how much"
-                " room the guarantee leaves.",
-            )
-        )
-    on_base = ", on top of its public base model" if bound.level == "example" else ""
-    rows.append(
-        (
-            f"{bits:,} bits: the message",
-            f"The size of the file of {bits // 8:,} bytes from which the whole model is rebuilt{on_base}. There are few short"
-            " files, so a model in a short file cannot have memorized much. The proof rests on this.",
-        )
-    )
-    rows.append(
-        (
-            f"{bound.units:,} {many}: the training set",
-            f"One {one} is one unit of evidence. The more units there are, the closer the bound is to the training value.",
-        )
-    )
+        f"{bound.units:,} {many}: the training set": (
+            f"One {one} is one unit of evidence. The more units there are, the closer the bound is to the training value."
+        ),
+    }
     if bound.assumption == "unseen" and bound.pool is not None:
-        rows.append(
-            (
-                f"{bound.pool - bound.units:,} {many}: not trained on",
-                f"The rest of a pool of {bound.pool:,}. The training set was drawn from the pool at random, and the guarantee"
-                " needs only that draw. It assumes nothing about the text.",
-            )
+        meaning[f"{bound.pool - bound.units:,} {many}: not trained on"] = (
+            f"The rest of a pool of {bound.pool:,}. The training set was drawn from the pool at random, and the guarantee needs"
+            " only that draw. It assumes nothing about the text."
         )
-    return rows
+    return list(meaning.items())
 
 
 def cost(name: str, certificate: Certificate) -> str:
@@ -149,13 +120,6 @@ def cost(name: str, certificate: Certificate) -> str:
     seconds = certificate.environment.seconds
     stages = ", ".join(f"{stage} {value / 60:.1f}" for stage, value in seconds.items())
     return f"{name}: {sum(seconds.values()) / 60:.1f} minutes on {certificate.environment.device} ({stages})"
-
-
-def _with_unit(certificate: Certificate, bound: Statement, text: str) -> str:
-    """A value on the scale of a bound with its unit: `4.48 bits per byte`, `33.70%`, or `vacuous`."""
-    if text == VACUOUS:
-        return text
-    return f"{text}%" if in_percent(bound.metric) else f"{text} {metric_name(certificate, bound.metric)}"
 
 
 def _capital(text: str) -> str:

@@ -1,28 +1,13 @@
 """Tables of certificates: numbers as data frames, and the same as Markdown for pages and notebooks."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import pandas as pd
 
 from sublora.certificate.schema import Certificate, Statement
-from sublora.reporting.markdown import Markdown, Table, escape, link
-from sublora.reporting.reading import (
-    SHOWN_K,
-    VACUOUS,
-    certified,
-    headline,
-    held_out_value,
-    in_percent,
-    largest_loss,
-    level_prefix,
-    main_metric,
-    metric_name,
-    number,
-    scaled,
-    verdict,
-    written,
-)
+from sublora.reporting import reading
+from sublora.reporting.markdown import Markdown, Table, link
+from sublora.reporting.reading import certified, number, shown, with_unit
 from sublora.reporting.runs import KeptRun
 
 SPEAKS_OF = {
@@ -42,43 +27,38 @@ def bounds_frame(certificate: Certificate) -> pd.DataFrame:
     """
     keys, rows = {"level", "metric", "assumption", "inequality", "alpha", "empirical", "bound"}, []
     for bound in certified(certificate):
-        truth = held_out_value(certificate, bound)
+        truth = reading.held_out_value(certificate, bound)
         row = bound.model_dump(include=keys)
-        rows.append({**row, "held_out": truth, "vacuous_at": bound.vacuous_at, "verdict": verdict(bound, truth)})
+        rows.append({**row, "held_out": truth, "vacuous_at": bound.vacuous_at, "verdict": reading.verdict(bound, truth)})
     return pd.DataFrame(rows).astype({"alpha": float, "held_out": float})
 
 
 def bounds_table(certificate: Certificate) -> Table:
     """Bounds on the main metric (bits; for a classifier, percent) with the training value, the held-out value and the guess."""
-    return _bounds(certificate, [main_metric(certificate)], with_alpha=not in_percent(main_metric(certificate)))
+    return _bounds(certificate, [reading.main_metric(certificate)])
 
 
 def errors_table(certificate: Certificate) -> Table | None:
     """Bounds on top-k errors in percent, k = 1, 10 and 100, or None if the certificate has none."""
-    metrics = [f"top{k}_error" for k in SHOWN_K]
-    if not any(bound.metric in metrics for bound in certified(certificate)):
-        return None
-    return _bounds(certificate, metrics, with_alpha=False)
+    metrics = [f"top{k}_error" for k in reading.SHOWN_K]
+    return _bounds(certificate, metrics) if any(bound.metric in metrics for bound in certified(certificate)) else None
 
 
-def _bounds(certificate: Certificate, metrics: Sequence[str], with_alpha: bool) -> Table:
+def _bounds(certificate: Certificate, metrics: Sequence[str]) -> Table:
     """The certified model's statements on some metrics, one a row."""
     rows = []
-    for bound in certified(certificate):
-        if bound.metric not in metrics:
-            continue
-        truth, name = held_out_value(certificate, bound), metric_name(certificate, bound.metric)
-        prefix = f"{name}, " if len(metrics) > 1 else ""
+    for bound in (bound for bound in certified(certificate) if bound.metric in metrics):
+        this = shown(certificate, bound)
         rows.append(
             {
-                "Speaks of": _speaks_of(bound, prefix),
-                "Inequality": bound.inequality.replace("_", " "),
-                **({"α": DASH if bound.alpha is None else f"{bound.alpha:g}"} if with_alpha else {}),
-                f"Training ({_unit(bound)})": scaled(bound, bound.empirical),
-                "Bound": Markdown(f"**{written(bound)}**"),
-                "Held out": DASH if truth is None else scaled(bound, truth),
-                "Guess": scaled(bound, bound.vacuous_at),
-                "Verdict": verdict(bound, truth),
+                "Speaks of": _speaks_of(bound, f"{this.metric}, " if len(metrics) > 1 else ""),
+                "Inequality": this.inequality,
+                **({} if this.percent else {"α": DASH if bound.alpha is None else f"{bound.alpha:g}"}),
+                f"Training ({this.percent or 'bits'})": this.training,
+                "Bound": Markdown(f"**{this.bound}**"),
+                "Held out": this.held_out or DASH,
+                "Guess": this.guess,
+                "Verdict": this.verdict,
             }
         )
     return Table(rows, left=("Inequality", "Verdict"), groups=("Speaks of",))
@@ -88,12 +68,8 @@ def _speaks_of(bound: Statement, prefix: str) -> str:
     words = SPEAKS_OF[bound.assumption]
     if bound.level == "example":
         words = words.replace("document", "example")
-    text = f"{prefix}{level_prefix(bound.level)}{words}"
+    text = f"{prefix}{reading.level_prefix(bound.level)}{words}"
     return text[0].upper() + text[1:]
-
-
-def _unit(bound: Statement) -> str:
-    return "%" if in_percent(bound.metric) else "bits"
 
 
 def tightness_table(runs: Sequence[KeptRun]) -> Table:
@@ -104,42 +80,39 @@ def tightness_table(runs: Sequence[KeptRun]) -> Table:
     """
     rows = []
     for run in runs:
-        found = [b for b in certified(run.certificate) if b.metric == main_metric(run.certificate)]
+        found = [bound for bound in certified(run.certificate) if bound.metric == reading.main_metric(run.certificate)]
+        published = {(b.level, b.assumption): b.bound - b.empirical for b in found if b.inequality in ("hoeffding", "azuma")}
         for bound in found:
-            same = [b for b in found if (b.level, b.assumption) == (bound.level, bound.assumption)]
-            published = next((b for b in same if b.inequality in ("hoeffding", "azuma")), None)
-            gap, truth = bound.bound - bound.empirical, held_out_value(run.certificate, bound)
-            possible, scale = bound.bound < largest_loss(bound), 100 if in_percent(bound.metric) else 1
+            this, truth = shown(run.certificate, bound), reading.held_out_value(run.certificate, bound)
+            gap, papers = bound.bound - bound.empirical, published.get((bound.level, bound.assumption))
+            possible, scale = this.bound != reading.VACUOUS, 100 if this.percent else 1
             rows.append(
                 {
                     "Run": link(run.name, run.page),
-                    "Speaks of": f"{level_prefix(bound.level)}{bound.assumption}",
-                    "Inequality": bound.inequality.replace("_", " "),
-                    "Bound": written(bound, decimals=3),
+                    "Speaks of": this.speaks_of,
+                    "Inequality": this.inequality,
+                    "Bound": reading.written(bound, decimals=3),
                     "Gap": number(scale * gap, 3) if possible else DASH,
-                    "Ratio": _ratio(gap, published) if possible else DASH,
+                    "Ratio": number(gap / papers) if possible and papers else DASH,
                     "Truth's gap": DASH if truth is None else number(scale * (truth - bound.empirical), 3),
                 }
             )
     return Table(rows, left=("Speaks of", "Inequality"), groups=("Run",))
 
 
-def _ratio(gap: float, published: Statement | None) -> str:
-    return DASH if published is None else number(gap / (published.bound - published.empirical))
-
-
 def sizes_table(runs: Sequence[KeptRun]) -> Table:
     """One row a run: the size of its message, the amount of training text, and its headline bound."""
     rows = []
     for run in runs:
-        certificate, bound = run.certificate, headline(run.certificate)
+        bound = reading.headline(run.certificate)
+        this = shown(run.certificate, bound)
         rows.append(
             {
                 "Run": link(run.name, run.page),
-                "Message (bytes)": f"{certificate.message_bits // 8:,}",
-                "Bound": _percent(bound, written(bound)),
-                "Guess": _percent(bound, scaled(bound, bound.vacuous_at)),
-                "Verdict": verdict(bound, held_out_value(certificate, bound)),
+                "Message (bytes)": f"{run.certificate.message_bits // 8:,}",
+                "Bound": with_unit(this.bound, this.percent),
+                "Guess": with_unit(this.guess, this.percent),
+                "Verdict": this.verdict,
                 "Speaks of": bound.assumption,
                 "Training units": f"{bound.units:,}",
                 "Pool": DASH if bound.pool is None else f"{bound.pool:,}",
@@ -155,24 +128,24 @@ def paper_table(runs: Sequence[KeptRun]) -> Table:
     """
     rows = []
     for run in runs:
-        certificate, paper = run.certificate, run.certificate.paper_accounting
-        wanted = main_metric(certificate), certificate.alpha
-        published, ours = (_hoeffding_iid(bounds, *wanted) for bounds in (paper.bounds, certificate.statements))
+        paper = run.certificate.paper_accounting
         rows.append(
             {
                 "Run": link(run.name, run.page),
-                "Certified size (bits)": f"{certificate.message_bits:,}",
+                "Certified size (bits)": f"{run.certificate.message_bits:,}",
                 "As the paper counts (bits)": f"{round(paper.bits):,}",
-                "Certified bound": DASH if ours is None else _percent(ours, written(ours)),
-                "As the paper counts, not certified": DASH if published is None else _percent(published, written(published)),
+                "Certified bound": _hoeffding_iid(run.certificate, run.certificate.statements),
+                "As the paper counts, not certified": _hoeffding_iid(run.certificate, paper.bounds),
             }
         )
     return Table(rows, left=("Run",))
 
 
-def _hoeffding_iid(bounds: Sequence[Statement], metric: str, alpha: float | None) -> Statement | None:
-    wanted = ("document" if metric == "bpd" else "example", metric, "iid", "hoeffding", alpha)
-    return next((b for b in bounds if (b.level, b.metric, b.assumption, b.inequality, b.alpha) == wanted), None)
+def _hoeffding_iid(certificate: Certificate, bounds: Sequence[Statement]) -> str:
+    metric = reading.main_metric(certificate)
+    wanted = ("document" if metric == "bpd" else "example", metric, "iid", "hoeffding", certificate.alpha)
+    found = [b for b in bounds if (b.level, b.metric, b.assumption, b.inequality, b.alpha) == wanted]
+    return with_unit(reading.written(found[0]), "%" if reading.in_percent(metric) else "") if found else DASH
 
 
 def environment_table(runs: Sequence[KeptRun]) -> Table:
@@ -189,23 +162,3 @@ def environment_table(runs: Sequence[KeptRun]) -> Table:
         row["Sum (s)"] = f"{sum(environment.seconds.values()):,.0f}"
         rows.append(row)
     return Table(rows, left=("Run", "Python", "Torch", "Device", "Dtype"))
-
-
-def _percent(bound: Statement, text: str) -> str:
-    """A value on the scale of a bound with its unit where that is percent; bits are the unit of everything else."""
-    return f"{text}%" if in_percent(bound.metric) and text != VACUOUS else text
-
-
-def frame_table(frame: pd.DataFrame, decimals: int = 3) -> Table:
-    """Any data frame as a table: numbers rounded to `decimals` places, missing ones as a dash."""
-    shown = frame.reset_index(drop=True).map(lambda value: _cell(value, decimals))
-    words = tuple(name for name in frame if not pd.api.types.is_numeric_dtype(frame[name]))
-    return Table.of(shown, left=words)
-
-
-def _cell(value: Any, decimals: int) -> str:
-    if isinstance(value, Markdown):
-        return value
-    if value is None or (isinstance(value, float) and pd.isna(value)):
-        return DASH
-    return f"{value:,.{decimals}f}" if isinstance(value, float) else escape(value)

@@ -1,26 +1,10 @@
 """Certificates as plain text for a terminal. Imports neither torch nor pandas, so that it prints at once."""
 
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from sublora.certificate.schema import Certificate, Statement
 from sublora.reporting import sentences
-from sublora.reporting.reading import (
-    SHOWN_K,
-    VACUOUS,
-    certified,
-    guess_name,
-    headline,
-    held_out_value,
-    in_percent,
-    level_prefix,
-    main_metric,
-    metric_name,
-    scaled,
-    units_name,
-    verdict,
-    written,
-)
+from sublora.reporting.reading import SHOWN_K, VACUOUS, certified, guess_name, headline, main_metric, shown, units_name, with_unit
 
 
 def printable(text: str) -> str:
@@ -31,30 +15,26 @@ def printable(text: str) -> str:
 def summary(certificate: Certificate, path: Path) -> str:
     """The headline of a certificate in six lines: bound, guess, held-out value, message, the file, and what to do next."""
     bound = headline(certificate)
-    truth = held_out_value(certificate, bound)
-    unit = "%" if in_percent(bound.metric) else f" {metric_name(certificate, bound.metric)}"
-    many = units_name(certificate, bound.level)[1]
+    this, (one, many) = shown(certificate, bound), units_name(certificate, bound.level)
     of = {
         "unseen": f"{many} not trained on",
         "pool": f"all {many} of the pool",
         "iid": f"fresh {many}, if independent",
-        "martingale": f"the next {units_name(certificate, bound.level)[0]} in the training contexts",
+        "martingale": f"the next {one} in the training contexts",
     }[bound.assumption]
-    value = written(bound)
-    what = metric_name(certificate, bound.metric) + ", " if in_percent(bound.metric) else ""
-    shown = VACUOUS.upper() if value == VACUOUS else f"{value}{unit}"
-    if value != VACUOUS and not bound.nonvacuous:
-        shown += f", {VACUOUS.upper()}"
-    inequality, confidence = bound.inequality.replace("_", " "), sentences.confidence(certificate)
+    value = this.bound.upper() if this.bound == VACUOUS else this.bound + this.unit
+    if this.bound != VACUOUS and not bound.nonvacuous:
+        value += f", {VACUOUS.upper()}"
+    what = f"{this.metric}, " if this.percent else ""
     rows = [
-        ("bound", f"{shown}  ({what}{of}; {inequality}, {confidence} confidence)"),
-        ("guess", f"{scaled(bound, bound.vacuous_at)}{unit}  ({guess_name(bound)})"),
-        ("held out", "not measured" if truth is None else f"{scaled(bound, truth)}{unit}"),
+        ("bound", f"{value}  ({what}{of}; {this.inequality}, {sentences.confidence(certificate)} confidence)"),
+        ("guess", f"{this.guess}{this.unit}  ({guess_name(bound)})"),
+        ("held out", with_unit(this.held_out or "not measured", this.unit)),
         ("message", f"{certificate.message_bits // 8:,} bytes ({certificate.message_bits:,} bits)"),
         ("certificate", str(path)),
         ("next", _advice(bound, path)),
     ]
-    return printable("\n".join(f"  {name:<12} {text}" for name, text in rows))
+    return printable(_named(rows))
 
 
 def _advice(bound: Statement, path: Path) -> str:
@@ -66,23 +46,14 @@ def _advice(bound: Statement, path: Path) -> str:
 def details(certificate: Certificate, path: Path) -> str:
     """A whole certificate: its guarantee in words, its statements as a table, and what it is about."""
     corpus, environment = certificate.corpus, certificate.environment
-    shown = (main_metric(certificate), *(f"top{k}_error" for k in SHOWN_K))
+    metrics = (main_metric(certificate), *(f"top{k}_error" for k in SHOWN_K))
     rows: list[tuple[str, ...]] = [("metric", "speaks of", "inequality", "training", "bound", "held out", "guess", "verdict")]
-    for bound in certified(certificate):
-        if bound.metric in shown:
-            truth = held_out_value(certificate, bound)
-            percent = "%" if in_percent(bound.metric) else ""
-            values = [scaled(bound, bound.empirical), written(bound), "-" if truth is None else scaled(bound, truth)]
-            rows.append(
-                (
-                    metric_name(certificate, bound.metric),
-                    level_prefix(bound.level) + bound.assumption,
-                    bound.inequality.replace("_", " "),
-                    *(value if value in ("-", VACUOUS) else value + percent for value in values),
-                    scaled(bound, bound.vacuous_at) + percent,
-                    verdict(bound, truth),
-                )
-            )
+    for this in (shown(certificate, bound) for bound in certified(certificate) if bound.metric in metrics):
+        values = (this.training, this.bound, this.held_out or "-", this.guess)
+        numbers = (with_unit(value, this.percent) for value in values)
+        rows.append((this.metric, this.speaks_of, this.inequality, *numbers, this.verdict))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     about = [
         ("corpus", f"{corpus.name}: {corpus.documents:,} training documents, {corpus.tokens:,} tokens"),
         ("split", corpus.split),
@@ -93,14 +64,12 @@ def details(certificate: Certificate, path: Path) -> str:
         certificate.experiment,
         sentences.guarantee(certificate),
         summary(certificate, path),
-        "\n".join(_aligned(rows)),
+        "\n".join(f"  {line}" for line in lines),
         sentences.small_print(certificate),
-        "\n".join(f"  {name:<12} {text}" for name, text in about),
+        _named(about),
     ]
     return printable("\n\n".join(parts))
 
 
-def _aligned(rows: Sequence[Sequence[str]]) -> Iterable[str]:
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    for row in rows:
-        yield "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+def _named(rows: list[tuple[str, str]]) -> str:
+    return "\n".join(f"  {name:<12} {text}" for name, text in rows)
