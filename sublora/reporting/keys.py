@@ -25,18 +25,14 @@ def _rows(
     for key, value in group["properties"].items():
         name = f"`{before}{key}`" + (f" ({of})" if of else "")
         yield {"Key": Markdown(name), "Type": _type(value), "Meaning": value.get("description", "")}
-        inside = [inner["$ref"].rpartition("/")[2] for inner in _inner(value) if "$ref" in inner]
+        schemas = (value, value.get("items", {}), *value.get("anyOf", []))
+        inside = [schema["$ref"].rpartition("/")[2] for schema in schemas if "$ref" in schema]
         for name in inside:
             if name not in told:
                 told.add(name)
                 place = f"{before}{key}{'[i]' if 'items' in value else ''}."
                 kind = groups[name]["title"] if len(inside) > 1 else of
                 yield from _rows(groups[name], place, groups, told, kind)
-
-
-def _inner(value: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The schemas that may say what is in a key's value."""
-    return [value, value.get("items", {}), *value.get("anyOf", [])]
 
 
 def _type(value: Mapping[str, Any]) -> str:
@@ -51,10 +47,7 @@ def _type(value: Mapping[str, Any]) -> str:
         return "list of groups"
     if "$ref" in value or value["type"] == "object":
         return "group of keys"
-    return TYPES[value["type"]] + _range(value)
-
-
-def _range(value: Mapping[str, Any]) -> str:
+    name = TYPES[value["type"]]
     if "exclusiveMinimum" in value:
-        return f" between {value['exclusiveMinimum']} and {value['exclusiveMaximum']}"
-    return f", at least {value['minimum']}" if "minimum" in value else ""
+        return f"{name} between {value['exclusiveMinimum']} and {value['exclusiveMaximum']}"
+    return f"{name}, at least {value['minimum']}" if "minimum" in value else name

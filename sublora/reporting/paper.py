@@ -3,7 +3,8 @@
 A cell that was not run says so; what it would take is in `cost_table`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import pandas as pd
 
@@ -185,7 +186,8 @@ def small_glue_table(runs: Sequence[KeptRun]) -> Table:
 def settings_table(kept: Sequence[KeptRun]) -> Table:
     """The paper's settings beside those of `params/paper/table1-sublora.yaml` and of the small SubLoRA run."""
     paper = _params("params/paper/table1-sublora.yaml")
-    small = next((found for run in kept if run.name == "sublora" and (found := _made_by(run))), None)
+    found = [_pretraining(as_experiment, run.certificate.params) for run in kept if run.name == "sublora"]
+    small = found[0] if found else None
     rows = []
     for row in published("settings").itertuples():
         says = _SETTINGS.get(row.metric)
@@ -225,19 +227,15 @@ _SETTINGS = {
 }
 
 
-def _made_by(run: KeptRun) -> Pretrain | None:
-    """The experiment that made a run; None where it is of another kind, or of another version of the package."""
-    try:
-        found = as_experiment(run.certificate.params)
-    except SubloraError:
-        return None
-    return found if isinstance(found, Pretrain) else None
-
-
 def _params(file: str) -> Pretrain | None:
     """A params file of the project, which lies beside its folder of results; None where there is none."""
+    return _pretraining(load_experiment, results_folder().parent / file)
+
+
+def _pretraining(load: Callable[[Any], Any], source: Any) -> Pretrain | None:
+    """The experiment that `load` makes of the source; None where it cannot (another version made it), or the kind is another."""
     try:
-        found = load_experiment(results_folder().parent / file)
+        found = load(source)
     except SubloraError:
         return None
     return found if isinstance(found, Pretrain) else None

@@ -8,7 +8,6 @@ from importlib.resources import files
 
 import pandas as pd
 
-COLUMNS = ("table", "metric", "method", "value", "unit", "provenance")
 METHODS = {
     "sublora": "SubLoRA",
     "lora": "LoRA only",
@@ -19,7 +18,7 @@ METHODS = {
 
 
 def published(table: str) -> pd.DataFrame:
-    """The rows of one table, values as text: COLUMNS. Raises KeyError for a table that is not there."""
+    """The rows of one table, values as text. Raises KeyError for a table that is not there."""
     frame = pd.read_csv(files("sublora.reporting") / "published.csv", dtype=str, keep_default_na=False)
     rows = frame[frame["table"] == table]
     if rows.empty:

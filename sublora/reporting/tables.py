@@ -154,11 +154,9 @@ def environment_table(runs: Sequence[KeptRun]) -> Table:
     rows = []
     for run in runs:
         environment = run.certificate.environment
-        row: dict[str, str] = {"Run": link(run.name, run.page), "Python": environment.python, "Torch": environment.torch}
+        seconds = {name: f"{value:,.0f}" for name, value in environment.seconds.items()}
+        row = {"Run": link(run.name, run.page), "Python": environment.python, "Torch": environment.torch}
         row |= {"Device": environment.device, "Dtype": environment.dtype}
-        for stage in stages:
-            seconds = environment.seconds.get(stage)
-            row[f"{stage.capitalize()} (s)"] = DASH if seconds is None else f"{seconds:,.0f}"
-        row["Sum (s)"] = f"{sum(environment.seconds.values()):,.0f}"
-        rows.append(row)
+        row |= {f"{stage.capitalize()} (s)": seconds.get(stage, DASH) for stage in stages}
+        rows.append({**row, "Sum (s)": f"{sum(environment.seconds.values()):,.0f}"})
     return Table(rows, left=("Run", "Python", "Torch", "Device", "Dtype"))
