@@ -176,7 +176,7 @@ def test_a_narrow_model_has_a_message_too():
         ({"parametrization": "lora", "targets": ()}, 30, "subspace.targets: empty"),
         ({"parametrization": "monarch", "targets": ()}, 30, "subspace.targets: empty"),
         ({"parametrization": "full"}, 30, "the message has 30 coordinates, the model "),
-        ({"dimension": 2000, "rank": 1, "targets": ("q",)}, 2000, "does not fit the architecture"),
+        ({"dimension": 2000, "rank": 1, "targets": ("q",)}, 2000, "does not fit the base model"),
         ({"dimension": 30, "rank": 17}, 30, "beyond any use at width 16"),
         ({"parametrization": "monarch", "blocks": 17}, 30, "beyond any use at width 16"),
     ],

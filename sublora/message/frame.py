@@ -1,6 +1,7 @@
 """What all messages are made of: numbers of few bytes, and a length in front, so that no message is the beginning of another."""
 
 from sublora.errors import SubloraError
+from sublora.experiment import ALPHA_GRID
 
 VARINT_BYTES = 5
 """Numbers up to 2^35 - 1: no message is longer, no dimension larger."""
@@ -33,6 +34,13 @@ def read_varint(data: bytes, position: int) -> tuple[int, int]:
     raise MessageError("the message is truncated or not a message: a number has no end")
 
 
+def alpha_index(alpha: float) -> int:
+    """The number by which messages name a smoothing weight. Raises SubloraError for one that is not in the grid."""
+    if alpha not in ALPHA_GRID:
+        raise SubloraError(f"alpha {alpha} is not in the grid {ALPHA_GRID}")
+    return ALPHA_GRID.index(alpha)
+
+
 def prefixed(body: bytes) -> bytes:
     """`body` behind the length of the whole, which counts itself."""
     size = len(body) + 1
@@ -42,14 +50,16 @@ def prefixed(body: bytes) -> bytes:
 
 
 class Reader:
-    """Takes fields off a message, whose length it checks; never reads beyond its end. Raises MessageError."""
+    """Takes fields off a message; never reads beyond its end. Raises MessageError for another length, or another format."""
 
-    def __init__(self, data: bytes):
+    def __init__(self, data: bytes, format: int | None = None):
         size, position = read_varint(data, 0)
         if size != len(data):
             counts = f"it has {size:,} bytes, but there are {len(data):,}"
             raise MessageError(f"the message says that {counts}: it is truncated or extended")
         self.data, self.position = data, position
+        if format is not None and (found := self.byte()) != format:
+            raise MessageError(f"the message has format {found:#04x}, not {format:#04x}")
 
     def take(self, size: int) -> bytes:
         if self.position + size > len(self.data):

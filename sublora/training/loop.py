@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import pandas as pd
 import torch
@@ -16,7 +16,7 @@ from torch import nn
 
 from sublora.errors import SubloraError
 from sublora.progress import progress_bar
-from sublora.training.batches import IGNORED, Batch, Batches
+from sublora.training.batches import IGNORED, Batch
 from sublora.training.checkpoint import load_checkpoint, save_checkpoint
 from sublora.training.metrics import MetricsLog
 
@@ -39,6 +39,12 @@ class Schedule:
     compile: str
     seed: int
 
+    @classmethod
+    def of(cls, settings: object, **changes: Any) -> Self:
+        """The schedule of a training's settings, with these fields changed."""
+        fields: dict[str, Any] = {name: getattr(settings, name, None) for name in cls.__dataclass_fields__}
+        return cls(**fields | changes)
+
     def rate(self, step: int) -> float:
         """Learning rate of `step`: linear warm-up, then a cosine down to `min_learning_rate` at the last step."""
         if step < self.warmup:
@@ -49,7 +55,7 @@ class Schedule:
 
 def train(
     module: nn.Module,
-    sampler: Batches,
+    batches: Callable[[int, int], Batch],
     validation: Batch,
     schedule: Schedule,
     folder: Path,
@@ -62,6 +68,7 @@ def train(
     """Minimize the mean loss; leave `module` with the parameters of the best validation loss (with penalty), in evaluation mode.
 
     module: (batch, time) token ids to (batch, time, V) logits.
+    batches: (step, size) to the batch of that step, the same for every process and every run.
     facts: what a checkpoint must agree on to be continued (settings and data).
     penalty: added to the loss, in bits per token.
     unit: what one target is, for the progress bar; everything said here of tokens is then said of these.
@@ -83,10 +90,9 @@ def train(
         state.load(*load_checkpoint(checkpoint, facts))
     if state.step < schedule.steps:
         module.train()
-        forward, prepared = accelerator.prepare(_compiled(module, sampler, schedule, accelerator, autocast), optimizer)
+        forward, prepared = accelerator.prepare(_compiled(module, batches, schedule, accelerator, autocast), optimizer)
     log = MetricsLog(folder, phase, state.step) if accelerator.is_main_process else None
-    quiet = not accelerator.is_main_process
-    progress = progress_bar(total=schedule.steps, initial=state.step, desc=phase, unit="step", disable=quiet)
+    progress = progress_bar(total=schedule.steps, initial=state.step, desc=phase, unit="step", disable=log is None)
     earlier = log.seconds if log else 0.0
     began, losses, tokens = time.monotonic(), [], 0
     while state.step < schedule.steps:
@@ -94,7 +100,7 @@ def train(
         torch.manual_seed((schedule.seed * 1_000_003 + state.step) * 1009 + accelerator.process_index)
         for group in prepared.param_groups:
             group["lr"] = schedule.rate(state.step)
-        batch = sampler.batch(state.step, schedule.batch)
+        batch = batches(state.step, schedule.batch)
         losses.append(_step(accelerator, autocast, forward, batch, accumulation=schedule.accumulation, penalty=penalty))
         accelerator.clip_grad_norm_(parameters.values(), schedule.clip)
         prepared.step()
@@ -230,14 +236,14 @@ def _precision(precision: str) -> str:
     return "bf16" if capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") else "no"
 
 
-def _compiled(module: nn.Module, sampler: Batches, schedule: Schedule, accelerator: Accelerator, autocast) -> nn.Module:
+def _compiled(module: nn.Module, batches, schedule: Schedule, accelerator: Accelerator, autocast) -> nn.Module:
     """`torch.compile` of the module: by default on a GPU alone (on a CPU it costs more than a short run gets back)."""
     if schedule.compile == "no" or (schedule.compile == "auto" and accelerator.device.type != "cuda"):
         return module
     compiled = cast(nn.Module, torch.compile(module))  # a module of a module
     try:
         sequences = schedule.batch // schedule.accumulation // accelerator.num_processes
-        _bits(autocast, compiled, sampler.batch(0, sequences)).backward()
+        _bits(autocast, compiled, batches(0, sequences)).backward()
     except Exception as error:  # a compiler can fail in any way; the module itself is untouched
         print(f"torch.compile failed and is off: {' '.join(str(error).split())[:200]}")
         return module
