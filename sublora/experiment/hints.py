@@ -25,8 +25,7 @@ ALIASES = {
     "dataset": "source",
     "pretrained": "model",
 }
-CUTOFF = 0.7
-"""How alike a key must be to one that is valid before it is suggested."""
+CUTOFF = 0.7  # how alike a key must be to one that is valid before it is suggested
 
 
 def explain(error: Mapping[str, Any], kind: str, kinds: Mapping[str, type[BaseModel]]) -> str:

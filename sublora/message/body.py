@@ -61,10 +61,11 @@ def unpack(reader: Reader, coder: int, format: int, dimension: int) -> Coded:
         raise MessageError(f"the message cannot be decoded: {error}") from None
 
 
-def check_dimension(dimension: int, most: int) -> None:
-    """Raises MessageError for a number of coordinates outside 1 to `most`, before anything is decoded."""
-    if not 1 <= dimension <= most:
+def read_dimension(reader: Reader, most: int) -> int:
+    """d, the number of coordinates. Raises MessageError for one outside 1 to `most`, before anything is decoded."""
+    if not 1 <= (dimension := reader.varint()) <= most:
         raise MessageError(f"the message has {dimension:,} coordinates; the model has at most {most:,}")
+    return dimension
 
 
 def lora_fields(subspace: SubspaceSettings) -> bytes:

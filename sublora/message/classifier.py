@@ -27,7 +27,7 @@ from typing import Any
 
 from sublora.compression.codebooks import FORMATS
 from sublora.experiment import Encoder, TaskSubspace, Words
-from sublora.message.body import Coded, check_dimension, lora_fields, pack, read_lora, stated, unpack, with_coordinates
+from sublora.message.body import Coded, lora_fields, pack, read_dimension, read_lora, stated, unpack, with_coordinates
 from sublora.message.frame import MessageError, Reader, prefixed, varint
 from sublora.models import Subspace
 from sublora.models.classifiers import classifier_base, classifier_in_subspace, weights_sha256
@@ -72,8 +72,7 @@ def decode(data: bytes, public: Words | Encoder, most: int) -> ClassifierMessage
     parametrization, modules, projector = PARAMETRIZATIONS[kind & 1], kind >> 1 & 3, kind >> 3
     if not modules or projector >= len(PROJECTORS) or (projector and parametrization == "lora"):
         raise MessageError(f"unknown modules {modules} or projector {projector} for {parametrization}")
-    dimension = reader.varint()
-    check_dimension(dimension, most)
+    dimension = read_dimension(reader, most)
     values: dict[str, Any] = {"seed": reader.varint(), "parametrization": parametrization, "modules": MODULES[modules - 1]}
     choices: dict[str, Any] = {"seed": reader.varint()}
     if parametrization == "sublora":

@@ -22,18 +22,6 @@ def varint(number: int) -> bytes:
     return bytes(out) + bytes([number])
 
 
-def read_varint(data: bytes, position: int) -> tuple[int, int]:
-    """(number, the place behind it). Raises MessageError for one that has no end or is not in its shortest form."""
-    number = 0
-    for index, byte in enumerate(data[position : position + VARINT_BYTES]):
-        number |= (byte & 127) << 7 * index
-        if byte < 128:
-            if byte == 0 and index:
-                raise MessageError("a number of the message is not in its shortest form")
-            return number, position + index + 1
-    raise MessageError("the message is truncated or not a message: a number has no end")
-
-
 def alpha_index(alpha: float) -> int:
     """The number by which messages name a smoothing weight. Raises SubloraError for one that is not in the grid."""
     if alpha not in ALPHA_GRID:
@@ -53,11 +41,10 @@ class Reader:
     """Takes fields off a message; never reads beyond its end. Raises MessageError for another length, or another format."""
 
     def __init__(self, data: bytes, format: int | None = None):
-        size, position = read_varint(data, 0)
-        if size != len(data):
+        self.data, self.position = data, 0
+        if (size := self.varint()) != len(data):
             counts = f"it has {size:,} bytes, but there are {len(data):,}"
             raise MessageError(f"the message says that {counts}: it is truncated or extended")
-        self.data, self.position = data, position
         if format is not None and (found := self.byte()) != format:
             raise MessageError(f"the message has format {found:#04x}, not {format:#04x}")
 
@@ -74,8 +61,16 @@ class Reader:
         return value
 
     def varint(self) -> int:
-        number, self.position = read_varint(self.data, self.position)
-        return number
+        """A number. Raises MessageError for one that has no end or is not in its shortest form."""
+        number = 0
+        for index, byte in enumerate(self.data[self.position : self.position + VARINT_BYTES]):
+            number |= (byte & 127) << 7 * index
+            if byte < 128:
+                if byte == 0 and index:
+                    raise MessageError("a number of the message is not in its shortest form")
+                self.position += index + 1
+                return number
+        raise MessageError("the message is truncated or not a message: a number has no end")
 
     def rest(self) -> bytes:
         return self.take(len(self.data) - self.position)

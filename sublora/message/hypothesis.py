@@ -17,8 +17,7 @@ from sublora.models.pretrained import blank_causal
 
 LARGEST_MODEL = 10**9  # weights
 MOST_LAYERS = 1000
-WEIGHTS_OF_A_BYTE = 64
-"""More than any real message has: a short message must not allocate much memory."""
+WEIGHTS_OF_A_BYTE = 64  # more than any real message has: a short message must not allocate much memory
 RESERVED = {0x45: "a message with fields: configuration, reference, beta, offset, direction"}
 """Formats of later versions. A field of the format 0x45 is a tag (varint), a length (varint) and as many bytes; tags ascend, 0 ends
 them, and the bytes of another format follow. Tags 1 to 5 are, in this order, those that the description names."""
@@ -41,10 +40,7 @@ class Hypothesis:
 
 
 class Codec(NamedTuple):
-    """One format. kinds: the experiments that make it; rebuild: `decode` of such a message; with_alpha: see below.
-
-    The functions are called with experiments of these kinds alone.
-    """
+    """One format. kinds: the experiments that make it; rebuild, with_alpha: `decode` and `with_alpha` of such a message."""
 
     kinds: tuple[type, ...]
     rebuild: Callable[[bytes, Any, int, bool], Hypothesis]

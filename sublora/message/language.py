@@ -31,7 +31,7 @@ from sublora.compression.codebooks import FORMATS
 from sublora.errors import SubloraError
 from sublora.experiment import ALPHA_GRID, PARAMETRIZATIONS, Gpt, Pretrained
 from sublora.experiment import Subspace as SubspaceSettings
-from sublora.message.body import Coded, check_dimension, lora_fields, pack, read_lora, stated, unpack, with_coordinates
+from sublora.message.body import Coded, lora_fields, pack, read_dimension, read_lora, stated, unpack, with_coordinates
 from sublora.message.frame import MessageError, Reader, alpha_index, prefixed, varint
 from sublora.models import Subspace, base_model, model_weights, parametrize
 from sublora.models.projectors import PROJECTORS
@@ -87,8 +87,7 @@ def decode(data: bytes, most: int) -> Message:
     projected = kind in names or parametrization in ("sublora", "subspace")
     if projector >= len(PROJECTORS) or (projector and not projected):
         raise MessageError(f"unknown projector {projector} for {parametrization}")
-    dimension = reader.varint()
-    check_dimension(dimension, most)
+    dimension = read_dimension(reader, most)
     values: dict[str, Any] = {"parametrization": parametrization, "seed": reader.varint()}
     if projected:
         values |= {"dimension": dimension, "projector": PROJECTORS[projector]}

@@ -117,17 +117,11 @@ def train(
         if validate:
             value = validation_loss(autocast, forward, validation, schedule.batch)
             _check_finite(value, state.step, checkpoint)
-            state.keep_best(value, 0.0 if penalty is None else float(penalty().detach()))
+            state.keep_best(value + (0.0 if penalty is None else float(penalty().detach())))
             if log is not None:
                 save_checkpoint(checkpoint, state.tensors(), {**facts, "step": state.step, "best": state.best})
-                log.append(
-                    step=state.step,
-                    train_loss=float(torch.stack(losses).mean()),
-                    validation_loss=state.last,
-                    learning_rate=schedule.rate(state.step - 1),
-                    tokens_per_second=speed,
-                    seconds=earlier + time.monotonic() - began,
-                )
+                mean, rate = float(torch.stack(losses).mean()), schedule.rate(state.step - 1)
+                log.append(state.step, mean, value, rate, speed, earlier + time.monotonic() - began)
             losses = []
     progress.close()
     state.restore_best()
@@ -135,16 +129,14 @@ def train(
     accelerator.free_memory()
     if log is None:
         return pd.DataFrame()
-    log.close()
+    log.writer.close()
     return log.frame()
 
 
 def _check_finite(loss: float, step: int, checkpoint: Path) -> None:
     if not math.isfinite(loss):
-        raise SubloraError(
-            f"{checkpoint}: the loss is not finite at step {step}; lower training.learning_rate "
-            "(the last good checkpoint, if any, is kept)"
-        )
+        cure = "lower training.learning_rate (the last good checkpoint, if any, is kept)"
+        raise SubloraError(f"{checkpoint}: the loss is not finite at step {step}; {cure}")
 
 
 def validation_loss(autocast: torch.autocast, forward: nn.Module, batch: Batch, sequences: int) -> float:
@@ -162,15 +154,16 @@ class _State:
 
     def __init__(self, parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer):
         self.parameters, self.optimizer = parameters, optimizer
-        self.step, self.best, self.last = 0, math.inf, math.inf
+        self.step, self.best = 0, math.inf
         self.best_parameters = {name: p.detach().clone() for name, p in parameters.items()}
 
-    def keep_best(self, loss: float, penalty: float) -> None:
-        """Note the validation loss, and the parameters if what is minimized, the penalty included, is the least so far."""
-        self.last = loss
-        if loss + penalty < self.best:
-            self.best = loss + penalty
-            self.best_parameters = {name: p.detach().clone() for name, p in self.parameters.items()}
+    @torch.no_grad()
+    def keep_best(self, loss: float) -> None:
+        """Note the parameters if what is minimized, the penalty included, is the least so far."""
+        if loss < self.best:
+            self.best = loss
+            for name, parameter in self.parameters.items():
+                self.best_parameters[name].copy_(parameter)
 
     @torch.no_grad()
     def restore_best(self) -> None:
@@ -181,23 +174,20 @@ class _State:
         tensors: dict[str, torch.Tensor] = {}
         for name, parameter in self.parameters.items():
             moments = self.optimizer.state[parameter]
-            tensors[f"{name}/now"], tensors[f"{name}/best"] = parameter, self.best_parameters[name]
-            tensors[f"{name}/mean"], tensors[f"{name}/square"] = moments["exp_avg"], moments["exp_avg_sq"]
+            tensors |= {f"{name}/now": parameter, f"{name}/best": self.best_parameters[name]}
+            tensors |= {f"{name}/mean": moments["exp_avg"], f"{name}/square": moments["exp_avg_sq"]}
         return tensors
 
     @torch.no_grad()
     def load(self, tensors: Mapping[str, torch.Tensor], facts: Mapping[str, Any]) -> None:
         self.step, self.best = facts["step"], facts["best"]
-        for name, parameter in self.parameters.items():
-            if f"{name}/now" not in tensors or tensors[f"{name}/now"].shape != parameter.shape:
-                raise SubloraError(f"checkpoint: no {name} of shape {tuple(parameter.shape)}; it is of another architecture")
-            parameter.copy_(tensors[f"{name}/now"])
-            self.best_parameters[name].copy_(tensors[f"{name}/best"])
-            self.optimizer.state[parameter] = {
-                "step": torch.tensor(float(self.step)),
-                "exp_avg": tensors[f"{name}/mean"].to(parameter.device),
-                "exp_avg_sq": tensors[f"{name}/square"].to(parameter.device),
-            }
+        for parameter in self.parameters.values():
+            moments = {key: torch.zeros_like(parameter) for key in ("exp_avg", "exp_avg_sq")}
+            self.optimizer.state[parameter] = {"step": torch.tensor(float(self.step)), **moments}
+        for name, tensor in self.tensors().items():
+            if name not in tensors or tensors[name].shape != tensor.shape:
+                raise SubloraError(f"checkpoint: no {name} of shape {tuple(tensor.shape)}; it is of another architecture")
+            tensor.copy_(tensors[name])
 
 
 def _step(accelerator, autocast, forward, batch: Batch, *, accumulation: int, penalty) -> torch.Tensor:
