@@ -12,7 +12,6 @@ import pandas as pd
 
 import sublora  # noqa: F401  (before anything that starts threads)
 from sublora.compression.coder import CODERS, decode_symbols, encode_symbols, entropy_bits, shortest
-from sublora.compression.huffman import decode_huffman, encode_huffman
 from sublora.compression.quantizers import quantize
 
 SIZES = (1_000, 3_025, 10_000, 50_000)
@@ -46,13 +45,9 @@ def rows():
             for distribution, quantizer, codebook, symbols in samples(size, levels):
                 entropy = entropy_bits(symbols)
                 chosen = shortest(symbols, codebook)[0]
-                for coder in (*CODERS, "huffman"):
-                    if coder == "huffman":
-                        payload, encode = timed(encode_huffman, symbols, len(codebook))
-                        decoded, decode = timed(decode_huffman, payload, size, len(codebook))
-                    else:
-                        payload, encode = timed(encode_symbols, symbols, len(codebook), coder, codebook)
-                        decoded, decode = timed(decode_symbols, payload, size, len(codebook), coder, codebook)
+                for coder in CODERS:
+                    payload, encode = timed(encode_symbols, symbols, len(codebook), coder, codebook)
+                    decoded, decode = timed(decode_symbols, payload, size, len(codebook), coder, codebook)
                     if not np.array_equal(decoded, symbols):
                         raise AssertionError(f"{coder} did not decode what it encoded")
                     bits = 8 * len(payload)

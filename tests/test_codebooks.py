@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sublora.compression.codebooks import pack_codebook, packed_size, rounded_codebook, unpack_codebook
-from sublora.compression.quantizers import normal_float, normal_float_codebook
+from sublora.compression.codebooks import pack_codebook, packed_size, shortened_codebook, unpack_codebook
+from sublora.compression.quantizers import line, normal_float_codebook, normal_levels
 
 FLOAT16 = st.floats(-65504, 65504, width=16)
 
@@ -32,18 +32,13 @@ def test_round_trip(codebook):
 
 
 @settings(max_examples=300, deadline=None)
-@given(codebooks(), st.integers(1, 4))
-def test_a_rounded_codebook_packs_exactly_into_its_format_or_a_shorter_one(codebook, format):
-    try:
-        rounded = rounded_codebook(codebook, format)
-    except ValueError as error:
-        assert str(error).startswith("codebook:")
-        return
-    assert len(rounded) == len(codebook)
-    found, data = pack_codebook(rounded)
-    np.testing.assert_array_equal(unpack_codebook(found, data, len(rounded)), rounded)
-    if len(codebook) > 1:
-        assert len(data) <= packed_size(format, len(codebook))
+@given(codebooks())
+def test_a_shortened_codebook_is_near_and_takes_no_more_bytes(codebook):
+    shortened = shortened_codebook(codebook)
+    assert len(shortened) == len(codebook)
+    assert len(pack_codebook(shortened)[1]) <= len(pack_codebook(codebook)[1])
+    values = codebook.astype(np.float64)
+    assert abs(shortened - values).max() <= max(abs(values).max() / 126, 2.0**-24)
 
 
 @settings(max_examples=400, deadline=None)
@@ -81,7 +76,7 @@ def test_two_numbers_are_found_again(format, levels, offset, slope):
         ([-3, 0, 1, 5, 7, 100], 3, 8),
         ([-0.1, 0.35, 0.77, 1.234, 1.7, 3.21], 0, 12),
         (normal_float_codebook(np.random.default_rng(0).normal(0.1, 2, size=99), 12), 2, 4),
-        (normal_float(np.float16(-0.1158), np.float16(6.562), 20), 2, 4),  # halfway between two offsets, of which one fits
+        (line(np.float16(-0.1158), np.float16(6.562), normal_levels(20)), 2, 4),  # halfway between two offsets, of which one fits
     ],
 )
 def test_the_shortest_format_is_chosen(codebook, format, size):
@@ -99,21 +94,16 @@ def test_formats_by_hand():
     assert unpack_codebook(4, half + three, 4).tolist() == [-3, -0.5, 0.5, 3]
 
 
-def test_rounding_is_as_fine_as_the_format():
+def test_a_codebook_is_shortened_to_a_scale_and_bytes():
     values = np.sort(np.random.default_rng(0).normal(size=11)).astype(np.float16)
-    assert rounded_codebook(values, 0).tolist() == values.tolist()
-    assert abs(rounded_codebook(values, 3) - values).max() <= abs(values).max() / 126
-    steps = np.diff(rounded_codebook(values, 1).astype(float))
-    assert np.ptp(steps) < 0.01 * steps.mean()
-    mirrored = rounded_codebook(values, 4)
-    np.testing.assert_array_equal(mirrored, -mirrored[::-1])
+    assert pack_codebook(values)[0] == 0 and pack_codebook(shortened_codebook(values))[0] == 3
 
 
-@pytest.mark.parametrize(("format", "codebook"), [(1, [-65504, 65000, 65504]), (2, [-65504, 65000, 65504]), (3, [-1000, 0, 1, 2])])
-def test_what_a_format_cannot_say(format, codebook):
-    """A line that leaves the 16-bit floats; levels that are less than a 127th of the largest apart."""
-    with pytest.raises(ValueError, match="^codebook: "):
-        rounded_codebook(np.array(codebook, np.float16), format)
+@pytest.mark.parametrize("codebook", [[-1000, 0, 1, 2], [1, 1], [0, np.inf], []])
+def test_what_cannot_be_shortened_stays_as_it_is(codebook):
+    """Levels that are less than a 127th of the largest apart; what is no codebook."""
+    codebook = np.array(codebook, np.float16)
+    np.testing.assert_array_equal(shortened_codebook(codebook), codebook)
 
 
 @pytest.mark.parametrize("codebook", [[], [1, 1], [2, 1], [0, np.inf], [np.nan]])

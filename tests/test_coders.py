@@ -10,7 +10,6 @@ from scipy import stats
 
 from sublora.compression import coder as C
 from sublora.compression.coder import CODERS, decode_symbols, encode_symbols, entropy_bits, shortest
-from sublora.compression.huffman import decode_huffman, encode_huffman
 from sublora.compression.quantizers import quantize
 
 
@@ -176,29 +175,3 @@ def test_priors_add_up_exactly(coder, data):
 def test_what_cannot_be_coded(arguments, match):
     with pytest.raises(ValueError, match=match):
         encode_symbols(np.array(arguments[0]), *arguments[1:])
-
-
-@settings(max_examples=60, deadline=None)
-@given(coded())
-def test_huffman_round_trip(case):
-    symbols, codebook = case
-    symbols = np.minimum(symbols, len(codebook) - 1)
-    decoded = decode_huffman(encode_huffman(symbols, len(codebook)), len(symbols), len(codebook))
-    np.testing.assert_array_equal(decoded, symbols)
-
-
-def test_huffman_is_within_a_bit_a_symbol_and_handles_rare_ones():
-    symbols = np.repeat(np.arange(20), [2**k for k in range(20)][::-1])[::7]
-    payload = encode_huffman(symbols, 20)
-    np.testing.assert_array_equal(decode_huffman(payload, len(symbols), 20), symbols)
-    assert entropy_bits(symbols) <= 8 * len(payload) <= entropy_bits(symbols) + len(symbols) + 5 * 20 + 8
-
-
-@settings(max_examples=100, deadline=None)
-@given(st.binary(max_size=60), st.integers(0, 300), st.integers(1, 40))
-def test_huffman_decodes_any_bytes_or_says_no(payload, size, levels):
-    try:
-        symbols = decode_huffman(payload, size, levels)
-    except ValueError:
-        return
-    assert symbols.shape == (size,) and (symbols < levels).all()

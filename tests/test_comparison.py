@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from sublora.compression.comparison import COLUMNS, rate_distortion
+from sublora.compression import entropy_bits
+from sublora.compression.comparison import COLUMNS, huffman_bits, rate_distortion
 from sublora.reporting.compression import excess_figure, promise_figure, rate_figure
 
 
@@ -21,6 +22,14 @@ def test_every_combination_is_there_once_in_real_bits(table):
     huffman = table[(table["coder"] == "huffman") & (table["levels"] > 2)]
     adaptive = table[(table["coder"] == "adaptive") & (table["levels"] > 2)]
     assert huffman["payload_bits"].sum() > adaptive["payload_bits"].sum()
+
+
+def test_huffman_by_hand_and_within_a_bit_a_symbol():
+    """Counts 4, 2, 1, 1 have words of 1, 2, 3 and 3 bits: 14 bits behind a table of 20."""
+    assert huffman_bits(np.array([0, 0, 0, 0, 1, 1, 2, 3]), 4) == 40
+    assert huffman_bits(np.zeros(100, int), 2) == 16  # one word of no bits
+    symbols = np.repeat(np.arange(20), [2**k for k in range(20)][::-1])[::7]
+    assert entropy_bits(symbols) <= huffman_bits(symbols, 20) <= entropy_bits(symbols) + len(symbols) + 5 * 20 + 8
 
 
 def test_kmeans_has_the_least_distortion_and_ecsq_the_least_cost(table):

@@ -185,7 +185,9 @@ def test_of_a_classifier_too(modules, more):
     assert made.parameters()["subspace"].keys() == {"parametrization", "dimension", "seed", "modules", *more}
     for key in ANY.keys() - more:
         line = refused(lambda key=key: experiment("classify", model=model, subspace={**subspace, key: ANY[key]}))
-        assert f"{key} has no effect" in line
+        causes = {"targets": "kind classify", "blocks": "kind classify", "projector": "parametrization lora"}
+        cause = causes.get(key, "modules [head]")
+        assert f"{key} has no effect for {cause}; remove it" in line
 
 
 # --- what scales
@@ -240,14 +242,14 @@ def test_warm_up_and_validations_scale_with_the_steps_unless_they_are_set(settin
         ("subspace: {parametrization: subspace}", "dimension is needed"),
         ("training: {batch: 10, accumulation: 3}", "batch 10 is not divisible by accumulation 3"),
         ("training: {steps: 50, warmup: 51}", "warmup 51 is longer than the 50 steps"),
-        ("training: {betas: [0.9, 1]}", "betas must be at least 0 and below 1"),
+        ("training: {betas: [0.9, 1]}", "key 'training.betas.1': Input should be less than 1"),
         ("corpus: {train: 0.9, validation: 0.1}", "a test split remains"),
         ("corpus: {tokenizer: words}", "key 'corpus.tokenizer': must be bytes"),
         ("name: ../escape", "it names a folder"),
         ("kind: finetune", "key 'model' is missing"),
-        ("kind: round\nmodel: {source: x}\nrounding: {bits: [3, 3]}", "bits must be a list of one or more choices"),
+        ("kind: round\nmodel: {source: x}\nrounding: {bits: [3, 3]}", "key 'rounding.bits': must be a list of one or more choices"),
         ("kind: classify\nsubspace: {parametrization: full}", "key 'subspace.parametrization'"),
-        ("kind: classify\nsubspace: {parametrization: lora, modules: [head, attention]}", "modules must be"),
+        ("kind: classify\nsubspace: {parametrization: lora, modules: [head, attention]}", "must be [attention, head], "),
         ("kind: classify\nmodel: {sorce: x}", "unknown key 'model.sorce'; did you mean 'model.source'?"),
         ("model: {layers: 1}\nmodel: {layers: 2}", "line 3: the key 'model' is there twice"),
         ("model: {layers: 1, layers: 1}", "line 2: the key 'layers' is there twice"),

@@ -12,7 +12,7 @@ from sublora.errors import SubloraError
 from sublora.experiment import ALPHA_GRID, PARAMETRIZATIONS, Gpt, Subspace, as_experiment
 from sublora.message import CODECS, Coded, MessageError, published_bits, with_alpha
 from sublora.message import decode as decode_any
-from sublora.message.frame import prefixed, read_varint, varint
+from sublora.message.frame import Reader, prefixed, varint
 from sublora.message.hypothesis import RESERVED, refuse_large_model
 from sublora.message.language import FORMAT, Message, decode, encode, rebuild
 from sublora.message.parts import fields
@@ -98,10 +98,11 @@ def test_hostile_bytes_with_a_right_length(body):
 @given(st.integers(0, 2**35 - 1))
 def test_varint_is_canonical(number):
     coded = varint(number)
-    assert read_varint(coded, 0) == (number, len(coded))
+    reader = Reader(prefixed(coded))
+    assert reader.varint() == number and reader.rest() == b""
     padded = coded[:-1] + bytes([coded[-1] | 128, 0])
     with pytest.raises(MessageError):
-        read_varint(padded, 0)
+        Reader(prefixed(padded)).varint()
 
 
 BITS = Coded(np.array([0, 1], np.float16), np.arange(30) % 2)
@@ -176,7 +177,7 @@ def test_a_narrow_model_has_a_message_too():
         ({"parametrization": "lora", "targets": ()}, 30, "subspace.targets: empty"),
         ({"parametrization": "monarch", "targets": ()}, 30, "subspace.targets: empty"),
         ({"parametrization": "full"}, 30, "the message has 30 coordinates, the model "),
-        ({"dimension": 2000, "rank": 1, "targets": ("q",)}, 2000, "does not fit the architecture"),
+        ({"dimension": 2000, "rank": 1, "targets": ("q",)}, 2000, "does not fit the base model"),
         ({"dimension": 30, "rank": 17}, 30, "beyond any use at width 16"),
         ({"parametrization": "monarch", "blocks": 17}, 30, "beyond any use at width 16"),
     ],

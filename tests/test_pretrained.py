@@ -29,7 +29,7 @@ from sublora.data import get_tokenizer, prepare
 from sublora.errors import SubloraError
 from sublora.experiment import Corpus, as_experiment
 from sublora.message import MessageError, decode, with_alpha
-from sublora.message.whole import quantize_whole
+from sublora.message.whole import encode_whole
 from sublora.models.pretrained import Causal, architecture, blank_causal, causal_weights, load_causal
 from sublora.run import Run
 from sublora.sampling import load
@@ -208,7 +208,7 @@ def test_any_change_to_an_architecture_is_refused_or_computed(elsewhere, data):
     experiment = values_of(elsewhere)
     experiment["model"]["architecture"] = values
     try:
-        decoded = decode(quantize_whole(model, 4, 0.1), as_experiment(experiment), 280)
+        decoded = decode(encode_whole(dict(model.named_parameters()), 4, 0.1), as_experiment(experiment), 280)
     except SubloraError as error:
         assert "\n" not in str(error)
     else:
@@ -300,7 +300,7 @@ def test_models_that_see_what_they_predict_are_refused(elsewhere):
     with pytest.raises(SubloraError, match="not a causal language model"):
         load_causal(str(elsewhere / "seeing"), 280, 16)
     seeing = Causal(Gemma3ForCausalLM.from_pretrained(elsewhere / "seeing"), 280, 16)
-    values, data = values_of(elsewhere), quantize_whole(seeing, 8, 0.1)
+    values, data = values_of(elsewhere), encode_whole(dict(seeing.named_parameters()), 8, 0.1)
     values["model"]["architecture"] = architecture(seeing)
     with pytest.raises(SubloraError, match="not a causal language model"):
         decode(data, as_experiment(values), 280)

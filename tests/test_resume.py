@@ -8,7 +8,7 @@ from sublora.data import Split, write_store
 from sublora.errors import SubloraError
 from sublora.experiment import as_experiment
 from sublora.models import build
-from sublora.training import Sampler, load_checkpoint, pretrain
+from sublora.training import Sampler, load_checkpoint, train_phase
 
 EXPERIMENT = as_experiment(
     {
@@ -43,7 +43,7 @@ def fit(corpus, folder, **training):
     changed["training"] |= training
     experiment = as_experiment(changed)
     model = build(experiment.model, experiment.subspace, 21)
-    metrics = pretrain(model, *corpus, experiment, folder)
+    metrics = train_phase(model, *corpus, experiment, folder, phase="pretrain")
     return model.coordinates.detach().clone(), metrics.drop(columns=["tokens_per_second", "seconds"])
 
 

@@ -13,7 +13,7 @@ from sublora.data import get_tokenizer
 from sublora.errors import SubloraError
 from sublora.experiment import ALPHA_GRID, Gpt
 from sublora.message.frame import MessageError, prefixed
-from sublora.message.whole import decode_whole, encode_whole, quantize_whole, rebuild_whole
+from sublora.message.whole import decode_whole, encode_whole, rebuild_whole
 from sublora.models import GPT
 from sublora.models.llama2c import load_llama2c
 
@@ -85,10 +85,10 @@ def test_changed_cut_and_random_bytes_are_a_message_error_or_a_model(data):
 
 def test_tied_weights_are_there_once():
     model = GPT(Gpt(layers=1, heads=2, width=16, block=8), 300)
-    size = len(quantize_whole(model, 8, 0.05))
+    size = len(encode_whole(dict(model.named_parameters()), 8, 0.05))
     assert size < 1.1 * sum(parameter.numel() for parameter in model.parameters())
     other = GPT(Gpt(layers=1, heads=2, width=16, block=8, seed=5), 300)
-    assert rebuild_whole(quantize_whole(model, 8, 0.05), other) == 0.05
+    assert rebuild_whole(encode_whole(dict(model.named_parameters()), 8, 0.05), other) == 0.05
     assert other.head.weight is other.tokens.weight
     tokens = torch.arange(8)[None]
     with torch.no_grad():
@@ -120,7 +120,7 @@ def test_a_model_trained_elsewhere_tells_stories_and_survives_8_bits(stories):
     assert 0.5 < float(losses.mean()) < 1.6, "near 1.25-1.30 nats a token on its own kind of text"
     sizes = {}
     for bits, rows in ((8, False), (4, True), (2, True)):
-        data = quantize_whole(model, bits, ALPHA_GRID[4], rows)
+        data = encode_whole(dict(model.named_parameters()), bits, ALPHA_GRID[4], rows)
         other = load_llama2c(checkpoint)
         rebuild_whole(data, other)
         sizes[bits] = len(data)

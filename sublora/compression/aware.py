@@ -1,11 +1,15 @@
 """Quantization-aware training: a model learns to work on the few levels that its coordinates will have."""
 
+from collections.abc import Callable
+
 import numpy as np
+import pandas as pd
 import torch
 from torch import nn
 
 from sublora.compression.codebooks import shortened_codebook
-from sublora.compression.quantizers import nearest
+from sublora.compression.quantizers import nearest, quantize
+from sublora.experiment.groups import Compression
 from sublora.models import Subspace
 
 
@@ -42,6 +46,26 @@ class Quantized(nn.Module):
         """(codebook float16 (L,) ascending, symbols int64 (d,)) as a message stores them."""
         codebook = shortened_codebook(np.sort(self.codebook.cpu().numpy().astype(np.float16)))
         return codebook, nearest(self.subspace.coordinates.cpu().numpy(), codebook)
+
+
+Adapt = Callable[[Quantized, Callable[[], torch.Tensor] | None], pd.DataFrame]
+"""Trains a quantized model for `finetune_steps` steps, with a penalty or None; returns the metrics."""
+
+
+def quantize_and_adapt(model: Subspace, settings: Compression, adapt: Adapt) -> tuple[np.ndarray, np.ndarray, pd.DataFrame | None]:
+    """(codebook float16 (L,), symbols int64 (d,), metrics of the adaptation or None) of a trained model.
+
+    The coordinates are quantized. Where `settings` asks for it, they and their levels then adapt to each other, with the entropy
+    of the symbols as the rate penalty.
+    """
+    coordinates = model.coordinates.detach().cpu().numpy()
+    codebook, symbols = quantize(coordinates, settings.quantizer, settings.levels, settings.entropy_penalty)
+    if not settings.finetune_steps:
+        return codebook, symbols, None
+    quantized = Quantized(model, codebook)
+    penalty = (lambda: settings.rate_penalty * quantized.rate()) if settings.rate_penalty else None
+    metrics = adapt(quantized, penalty)
+    return *quantized.coded(), metrics
 
 
 def _nearest_level(w: torch.Tensor, codebook: torch.Tensor) -> torch.Tensor:

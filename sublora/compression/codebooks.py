@@ -12,7 +12,7 @@ Every format gives float16 levels, and every sum and product is exact before it 
 
 import numpy as np
 
-from sublora.compression.quantizers import normal_float, normal_levels
+from sublora.compression.quantizers import line, normal_levels
 
 FORMATS = ("each", "steps", "normal", "bytes", "symmetric")
 """Names of the formats 0 to 4, which are their indices in a message."""
@@ -32,9 +32,15 @@ def packed_size(format: int, levels: int) -> int:
 def pack_codebook(codebook: np.ndarray) -> tuple[int, bytes]:
     """(format, bytes): the shortest that `unpack_codebook` makes exactly `codebook` of, float16 (L,) strictly ascending."""
     codebook = _checked(codebook)
-    packed = {format: data for format in range(len(FORMATS)) if (data := _pack(codebook, format)) is not None}
-    shortest = min(packed, key=lambda format: len(packed[format]))
-    return shortest, packed[shortest]
+    levels = len(codebook)
+    packed = (
+        _float16(*codebook),
+        _pack_line(codebook, np.arange(levels)),
+        _pack_line(codebook, normal_levels(levels)),
+        _pack_multiples(codebook),
+        _float16(*codebook[(levels + 1) // 2 :]) if np.array_equal(codebook, -codebook[::-1]) else None,
+    )
+    return min(((format, data) for format, data in enumerate(packed) if data is not None), key=lambda found: len(found[1]))
 
 
 @QUIETLY
@@ -47,69 +53,28 @@ def unpack_codebook(format: int, data: bytes, levels: int) -> np.ndarray:
     numbers = np.frombuffer(data, ">f2").astype(np.float16)
     if format == 0:
         return _checked(numbers)
-    if format == 1:
-        return _checked(_steps(numbers[0], numbers[1], levels))
-    if format == 2:
-        return _checked(normal_float(numbers[0], numbers[1], levels))
-    return _checked(np.concatenate([-numbers[::-1], np.zeros(levels % 2, np.float16), numbers]))
+    if format == 4:
+        return _checked(np.concatenate([-numbers[::-1], np.zeros(levels % 2, np.float16), numbers]))
+    return _checked(line(numbers[0], numbers[1], np.arange(levels) if format == 1 else normal_levels(levels)))
 
 
 @QUIETLY
-def rounded_codebook(codebook: np.ndarray, format: int) -> np.ndarray:
-    """A codebook (L,) near `codebook` that the format can say, so that `pack_codebook` is exact with it.
-
-    Formats 1 and 2: the least-squares line; 3: the scale, of those that use more than half of the bytes, with the least squared
-    error; 4: the means of mirrored levels. Raises ValueError where levels would merge or the result is not finite.
-    """
-    codebook = _checked(codebook)
-    levels, values = len(codebook), codebook.astype(np.float64)
-    packed_size(format, levels)
-    if format == 0:
-        return codebook
-    if format in (1, 2):
-        if levels == 1:
-            return codebook
-        places = np.arange(levels) if format == 1 else normal_levels(levels)
-        slope, offset = np.polyfit(places, values, 1)
-        make = _steps if format == 1 else normal_float
-        return _checked(make(np.float16(offset), np.float16(slope), levels))
-    if format == 3:
-        largest = abs(values).max()
-        choices = [(np.float16(largest / top), top) for top in range(127, 63, -1)]
-        rounded = [_multiples(scale, np.clip(np.rint(values / scale), -top, top)) for scale, top in choices if scale > 0]
-        rounded = [choice for choice in rounded if _ascending(choice)]
-        if not rounded:
-            raise ValueError("codebook: int8 multiples cannot tell these levels apart; use fewer levels or format 0")
-        return min(rounded, key=lambda choice: ((choice.astype(np.float64) - values) ** 2).sum())
-    positive = ((values - values[::-1]) / 2)[(levels + 1) // 2 :].astype(np.float16)
-    return _checked(np.concatenate([-positive[::-1], np.zeros(levels % 2, np.float16), positive]))
-
-
 def shortened_codebook(codebook: np.ndarray) -> np.ndarray:
-    """`codebook` (L,), its levels rounded to a hundredth of the largest (format 3) where that takes fewer bytes and merges none.
+    """`codebook` float16 (L,) with its levels rounded to multiples of a scale (format 3), if that takes fewer bytes.
 
-    Levels that are not finite or not distinct stay as they are, for `message.encode` to name.
+    The scale, of those that use more than half of the bytes, has the least squared error. A codebook stays as it is where levels
+    would merge, or are not finite and distinct (which `message.encode` names).
     """
-    try:
-        rounded = rounded_codebook(codebook, FORMATS.index("bytes"))
-    except ValueError:
+    if not _ascending(codebook):
         return codebook
-    return min(codebook, rounded, key=lambda choice: len(pack_codebook(choice)[1]))
-
-
-def _pack(codebook: np.ndarray, format: int) -> bytes | None:
-    """The bytes from which `unpack_codebook` makes `codebook`; None where there are none."""
-    levels = len(codebook)
-    if format == 0:
-        return _float16(*codebook)
-    if format == 1:
-        return _pack_line(codebook, np.arange(levels))
-    if format == 2:
-        return _pack_line(codebook, normal_levels(levels))
-    if format == 3:
-        return _pack_multiples(codebook)
-    mirrored = np.array_equal(codebook, -codebook[::-1])
-    return _float16(*codebook[(levels + 1) // 2 :]) if mirrored else None
+    values = codebook.astype(np.float64)
+    scales = [(np.float16(abs(values).max() / top), top) for top in range(127, 63, -1)]
+    rounded = [_multiples(scale, np.clip(np.rint(values / scale), -top, top)) for scale, top in scales if scale > 0]
+    rounded = [choice for choice in rounded if _ascending(choice)]
+    if not rounded:
+        return codebook
+    best = min(rounded, key=lambda choice: ((choice.astype(np.float64) - values) ** 2).sum())
+    return min(codebook, best, key=lambda choice: len(pack_codebook(choice)[1]))
 
 
 def _pack_line(codebook: np.ndarray, places: np.ndarray) -> bytes | None:
@@ -147,10 +112,6 @@ def _pack_multiples(codebook: np.ndarray) -> bytes | None:
     return None
 
 
-def _steps(first: np.float16, step: np.float16, levels: int) -> np.ndarray:
-    return (np.float64(first) + np.float64(step) * np.arange(levels)).astype(np.float16)
-
-
 def _multiples(scale: np.float16, multiples: np.ndarray) -> np.ndarray:
     return (np.float64(scale) * multiples).astype(np.float16)
 
@@ -160,11 +121,11 @@ def _float16(*numbers: np.float16) -> bytes:
 
 
 def _ascending(codebook: np.ndarray) -> bool:
-    return bool(np.isfinite(codebook).all() and (codebook[1:] > codebook[:-1]).all())
+    return bool(len(codebook) and np.isfinite(codebook).all() and (codebook[1:] > codebook[:-1]).all())
 
 
 def _checked(codebook: np.ndarray) -> np.ndarray:
     codebook = np.asarray(codebook, np.float16)
-    if not len(codebook) or not _ascending(codebook):
+    if not _ascending(codebook):
         raise ValueError("codebook: the levels must be finite 16-bit floats, strictly ascending")
     return codebook

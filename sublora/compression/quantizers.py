@@ -6,8 +6,7 @@ import numpy as np
 
 QUANTIZERS = ("uniform", "kmeans", "normal_float", "ecsq")
 
-EXACT_SIZE, GROUPS = 2**16, 2**14
-"""k-means takes up to so many values as they are; more become this many groups of equally many neighbours."""
+EXACT_SIZE, GROUPS = 2**16, 2**14  # k-means takes up to so many values as they are; more become this many groups
 
 
 def quantize(values: np.ndarray, name: str, levels: int, penalty: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
@@ -27,16 +26,17 @@ def quantize(values: np.ndarray, name: str, levels: int, penalty: float = 0.0) -
 
 
 def uniform_codebook(values: np.ndarray, levels: int) -> np.ndarray:
-    """L equal bins over the range of `values` (d,); each level is the mean of its bin (an empty bin's is its centre).
+    """Levels of L equal bins over the range of `values` (d,): float16 (L',), strictly ascending.
 
-    The paper's quantizer (Lotfi et al. 2024a, released code). Returns float16 (L',), strictly ascending.
+    Each is the mean of its bin, or the centre of an empty one: the paper's quantizer (Lotfi et al. 2024a, released code).
     """
     values = _finite(values, levels)
     edges = np.linspace(values.min(), values.max(), levels + 1)
     bins = np.clip(np.searchsorted(edges, values, side="right") - 1, 0, levels - 1)
     counts = np.bincount(bins, minlength=levels)
     sums = np.bincount(bins, weights=values, minlength=levels)
-    return _distinct(np.where(counts > 0, sums / np.maximum(counts, 1), (edges[:-1] + edges[1:]) / 2))
+    means = np.where(counts > 0, sums / np.maximum(counts, 1), (edges[:-1] + edges[1:]) / 2)
+    return np.unique(means.astype(np.float16))
 
 
 def kmeans_codebook(values: np.ndarray, levels: int) -> np.ndarray:
@@ -55,7 +55,8 @@ def kmeans_codebook(values: np.ndarray, levels: int) -> np.ndarray:
         points, counts = np.unique(values, return_counts=True)
         weights = counts.astype(np.float64)
     begins = _optimal_cells(points, weights, min(levels, len(points)))
-    return _distinct(np.add.reduceat(points * weights, begins) / np.add.reduceat(weights, begins))
+    means = np.add.reduceat(points * weights, begins) / np.add.reduceat(weights, begins)
+    return np.unique(means.astype(np.float16))
 
 
 def normal_float_codebook(values: np.ndarray, levels: int) -> np.ndarray:
@@ -65,16 +66,16 @@ def normal_float_codebook(values: np.ndarray, levels: int) -> np.ndarray:
     for any L). Returns float16 (L',), strictly ascending.
     """
     values = _finite(values, levels)
-    codebook = np.unique(normal_float(np.float16(values.mean()), np.float16(values.std()), levels))
+    codebook = np.unique(line(np.float16(values.mean()), np.float16(values.std()), normal_levels(levels)))
     if not np.isfinite(codebook).all():
         raise ValueError("the coordinates are too large for levels that are 16-bit floats: has training diverged?")
     return codebook
 
 
-def normal_float(mean: np.float16, deviation: np.float16, levels: int) -> np.ndarray:
-    """float16(mean + deviation·t) (L,), the same on every machine: only the last step rounds. Too large ones are infinite."""
+def line(offset: np.float16, slope: np.float16, places: np.ndarray) -> np.ndarray:
+    """float16(offset + slope·places) (L,), the same on every machine: only the last step rounds. Too large ones are infinite."""
     with np.errstate(over="ignore", invalid="ignore"):
-        return (np.float64(mean) + np.float64(deviation) * normal_levels(levels)).astype(np.float16)
+        return (np.float64(offset) + np.float64(slope) * places).astype(np.float16)
 
 
 def normal_levels(levels: int) -> np.ndarray:
@@ -151,10 +152,6 @@ def _finite(values: np.ndarray, levels: int) -> np.ndarray:
     return values
 
 
-def _distinct(levels: np.ndarray) -> np.ndarray:
-    return np.unique(levels.astype(np.float16))
-
-
 def _optimal_cells(points: np.ndarray, weights: np.ndarray, cells: int) -> np.ndarray:
     """First index of each of the `cells` intervals of ascending `points` (d,) with the least weighted squared error, int64."""
     points = points - np.average(points, weights=weights)  # less cancellation in the sums below
@@ -164,17 +161,15 @@ def _optimal_cells(points: np.ndarray, weights: np.ndarray, cells: int) -> np.nd
         return second[end] - second[begin] - (first[end] - first[begin]) ** 2 / (mass[end] - mass[begin])
 
     size = len(points)
-    ends = np.arange(1, size + 1)
-    least = np.concatenate([[np.inf], error(0, ends)])  # least[j]: error of the first j points, with one cell so far
+    least = np.concatenate([[np.inf], error(0, np.arange(1, size + 1))])  # of the first j points, with one cell so far
     choices = []
     for cell in range(1, cells):
         least, choice = _add_cell(least, error, size, cell)
         choices.append(choice)
-    begins, end = [], size
+    begins = [size]
     for choice in reversed(choices):
-        end = int(choice[end])
-        begins.append(end)
-    return np.array([0, *reversed(begins)])
+        begins.append(int(choice[begins[-1]]))
+    return np.array([0, *begins[:0:-1]])
 
 
 def _add_cell(least, error, size: int, cell: int) -> tuple[np.ndarray, np.ndarray]:
@@ -184,22 +179,17 @@ def _add_cell(least, error, size: int, cell: int) -> tuple[np.ndarray, np.ndarra
     ones are solved at once, log2(d) times.
     """
     improved, choice = np.full(size + 1, np.inf), np.zeros(size + 1, np.int64)
-    low, high = np.array([cell + 1]), np.array([size])  # ranges of ends that are still to solve
-    least_begin, most_begin = np.array([cell]), np.array([size - 1])
-    while len(low):
+    ranges = np.array([[cell + 1], [size], [cell], [size - 1]])  # of ends still to solve: from, to, their least and most begin
+    while ranges.size:
+        low, high, first, last = ranges
         end = (low + high) // 2
-        most = np.minimum(most_begin, end - 1)
-        widths = most - least_begin + 1
+        widths = np.minimum(last, end - 1) - first + 1
         starts = np.concatenate([[0], np.cumsum(widths)[:-1]])
-        begins = np.arange(widths.sum()) + np.repeat(least_begin - starts, widths)
+        begins = np.arange(widths.sum()) + np.repeat(first - starts, widths)
         errors = least[begins] + error(begins, np.repeat(end, widths))
         improved[end] = np.minimum.reduceat(errors, starts)
         hits = np.flatnonzero(errors == np.repeat(improved[end], widths))
         choice[end] = begins[hits[np.searchsorted(hits, starts)]]
-        low, high, least_begin, most_begin = (
-            np.concatenate(pair)
-            for pair in ((low, end + 1), (end - 1, high), (least_begin, choice[end]), (choice[end], most_begin))
-        )
-        keep = low <= high
-        low, high, least_begin, most_begin = low[keep], high[keep], least_begin[keep], most_begin[keep]
+        ranges = np.hstack([[low, end - 1, first, choice[end]], [end + 1, high, choice[end], last]])
+        ranges = ranges[:, ranges[0] <= ranges[1]]
     return improved, choice

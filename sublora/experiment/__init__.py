@@ -22,33 +22,3 @@ from sublora.experiment.groups import (
 )
 from sublora.experiment.kinds import Classify, Experiment, Finetune, OnText, Pretrain, Round, as_experiment
 from sublora.experiment.params import load_experiment, load_experiments
-
-__all__ = [
-    "ALPHA_GRID",
-    "Bounds",
-    "Classify",
-    "Compression",
-    "Corpus",
-    "Encoder",
-    "Experiment",
-    "Finetune",
-    "Gpt",
-    "Level",
-    "OnText",
-    "PARAMETRIZATIONS",
-    "PROJECTORS",
-    "Pretrain",
-    "Pretrained",
-    "Round",
-    "Rounding",
-    "Subspace",
-    "TOP_K",
-    "Task",
-    "TaskSubspace",
-    "TaskTraining",
-    "Training",
-    "Words",
-    "as_experiment",
-    "load_experiment",
-    "load_experiments",
-]

@@ -1,8 +1,9 @@
 """The groups of settings that params files are made of. Each group is validated and immutable."""
 
+from collections.abc import Callable
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_serializer, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_serializer, model_validator
 
 ALPHA_GRID = (0.0001, 0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5)
 """Smoothing weights fixed in advance (Lotfi et al. 2024a, released code). A message names one by its index."""
@@ -13,26 +14,39 @@ TOP_K = (*range(1, 11), 50, 100)
 Parametrization = Literal["sublora", "lora", "subspace", "full", "kronecker", "monarch"]
 PARAMETRIZATIONS: tuple[Parametrization, ...] = get_args(Parametrization)
 
-_Projector = Literal["kron_qr", "kron", "kron_qr3", "kron3", "kron_one_sided", "dense", "dense_qr", "sparse", "fastfood", "film"]
-_Filmed = Literal[
-    "film+kron_qr",
-    "film+kron",
-    "film+kron_qr3",
-    "film+kron3",
-    "film+kron_one_sided",
-    "film+dense",
-    "film+dense_qr",
-    "film+sparse",
-    "film+fastfood",
-]
-PROJECTORS: tuple[str, ...] = get_args(_Projector)
-"""Names of `models.projectors`, in the order in which a message counts them; `film+NAME` follows for each but the last."""
+_PLAIN = ("kron_qr", "kron", "kron_qr3", "kron3", "kron_one_sided", "dense", "dense_qr", "sparse", "fastfood")
+PROJECTORS = (*_PLAIN, "film", *(f"film+{name}" for name in _PLAIN))
+"""Names of `models.projectors`. The order is part of the message format (a message holds an index): new names go to the end."""
 
 Share = Annotated[float, Field(gt=0, lt=1)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**35)]
 AsTuple = BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)
 """YAML and JSON have lists where settings have tuples."""
+
+
+def _must(be: str, condition: Callable[[Any], bool]) -> AfterValidator:
+    """The validator that demands `condition` of a value."""
+
+    def checked(value: Any) -> Any:
+        if not condition(value):
+            raise ValueError(f"must be {be}")
+        return value
+
+    return AfterValidator(checked)
+
+
+_Choices = _must("a list of one or more choices, each once", lambda values: 0 < len(values) == len(set(values)))
+_Projector = Annotated[str, _must(f"one of {', '.join(PROJECTORS)}", lambda value: value in PROJECTORS)]
+_Tokenizer = Annotated[
+    str,
+    _must(
+        "bytes, gpt2, ./a-folder, owner/name on the hub, or a llama2.c tokenizer (.bin)",
+        lambda value: value in ("bytes", "gpt2") or "/" in value or value.endswith(".bin"),
+    ),
+]
+_Modules = _must("[attention, head], [attention] or [head]", (("attention", "head"), ("attention",), ("head",)).__contains__)
 
 
 class Group(BaseModel):
@@ -48,18 +62,13 @@ class Corpus(Group):
     path: str | None = None  # text: a folder of files; file: a .jsonl, .csv, .tsv or .parquet file (also .xz, .gz, .bz2)
     field: str = "text"  # the column or key of a document's text
     subset: str | None = None  # Hugging Face: the data set's configuration
-    tokenizer: str = "bytes"  # bytes | gpt2 | a `transformers` tokenizer (./folder, or owner/name on the hub) | llama2.c's (.bin)
+    tokenizer: _Tokenizer = (
+        "bytes"  # bytes | gpt2 | a `transformers` tokenizer (./folder, owner/name on the hub) | llama2.c's (.bin)
+    )
     max_documents: Count | None = None  # keep a fixed uniform sample of the pool, for trials
     train: Share = 0.75  # shares of the documents; the rest after train and validation is the test split
     validation: Share = 0.02
     split_seed: Seed = 0
-
-    @field_validator("tokenizer")
-    @classmethod
-    def _tokenizer_is_a_name(cls, value):
-        if value in ("bytes", "gpt2") or "/" in value or value.endswith(".bin"):
-            return value
-        raise ValueError("must be bytes, gpt2, ./a-folder, owner/name on the hub, or a llama2.c tokenizer (.bin)")
 
     @model_validator(mode="after")
     def _shares_leave_a_test_split(self):
@@ -112,13 +121,14 @@ class Encoder(Group):
     seed: Annotated[int, Field(ge=0, le=2**28 - 1)] = 0  # of the random weights, the new head's at least; in the message
 
 
+_LORA = ("rank", "lora_alpha", "lora_dropout")
 _NOT_USED = {
-    "sublora": {"blocks"},
-    "lora": {"blocks", "projector"},
-    "subspace": {"rank", "lora_alpha", "lora_dropout", "targets", "blocks"},
-    "full": {"rank", "lora_alpha", "lora_dropout", "targets", "blocks", "projector"},
-    "kronecker": {"rank", "lora_alpha", "lora_dropout"},
-    "monarch": {"rank", "lora_alpha", "lora_dropout"},
+    "sublora": ("blocks",),
+    "lora": ("blocks", "projector"),
+    "subspace": (*_LORA, "targets", "blocks"),
+    "full": (*_LORA, "targets", "blocks", "projector"),
+    "kronecker": _LORA,
+    "monarch": _LORA,
 }
 
 
@@ -126,12 +136,12 @@ class Subspace(Group):
     """How many numbers describe a model, and how they become weights. The message names all of it."""
 
     parametrization: Parametrization = "sublora"
-    projector: Literal[_Projector, _Filmed] = "kron_qr"  # where there is a dimension
+    projector: _Projector = "kron_qr"  # where there is a dimension
     dimension: Count | None = None  # d, the number of trained coordinates; null: each trainable weight is one
     blocks: Count = 4  # monarch: the number of blocks; kronecker: the number of factors
     rank: Count = 4
     lora_alpha: Annotated[float, Field(gt=0)] = 32.0
-    lora_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    lora_dropout: Fraction = 0.1
     targets: Annotated[tuple[str, ...], AsTuple] = ("q", "v", "head")
     seed: Seed = 137
 
@@ -141,33 +151,29 @@ class Subspace(Group):
             raise ValueError(f"dimension is needed for parametrization {self.parametrization}")
         if self.parametrization in ("lora", "full") and self.dimension is not None:
             raise ValueError(f"dimension must be null for parametrization {self.parametrization}, which trains all of its weights")
-        for key in sorted(self._without_effect() & self.model_fields_set):
-            raise ValueError(f"{key} has no effect for parametrization {self.parametrization}; remove it")
+        for key, cause in self._without_effect().items():
+            if key in self.model_fields_set:
+                raise ValueError(f"{key} has no effect for {cause}; remove it")
         return self
 
     @model_serializer(mode="wrap")
     def _what_has_an_effect(self, handler):
         return {key: value for key, value in handler(self).items() if key not in self._without_effect()}
 
-    def _without_effect(self) -> set[str]:
-        return _NOT_USED[self.parametrization]
+    def _without_effect(self) -> dict[str, str]:
+        """The keys that nothing depends on, each with the cause."""
+        return dict.fromkeys(_NOT_USED[self.parametrization], f"parametrization {self.parametrization}")
 
 
 class TaskSubspace(Subspace):
     """The same for a classifier: LoRA's weights and the head's, in a random subspace or each a coordinate."""
 
     parametrization: Literal["sublora", "lora"] = "sublora"
-    modules: Annotated[tuple[Literal["attention", "head"], ...], AsTuple] = ("attention", "head")  # LoRA on it; its own weights
+    modules: Annotated[tuple[str, ...], AsTuple, _Modules] = ("attention", "head")  # LoRA on it; its own weights
 
-    @model_validator(mode="after")
-    def _modules_are_known(self):
-        if self.modules not in (("attention", "head"), ("attention",), ("head",)):
-            raise ValueError("modules must be [attention, head], [attention] or [head]")
-        return self
-
-    def _without_effect(self) -> set[str]:
-        lora = {"rank", "lora_alpha", "lora_dropout"} if "attention" not in self.modules else set()
-        return {*_NOT_USED[self.parametrization], "targets", "blocks", *lora}
+    def _without_effect(self) -> dict[str, str]:
+        found = {**super()._without_effect(), **dict.fromkeys(("targets", "blocks"), "kind classify")}
+        return found if "attention" in self.modules else {**found, **dict.fromkeys(_LORA, "modules [head]")}
 
 
 class _Search(Group):
@@ -175,19 +181,12 @@ class _Search(Group):
 
     batch: Count = 64  # sequences or examples a step, over all devices
     accumulation: Count = 1  # a step's batch is cut into this many parts
-    betas: Annotated[tuple[float, float], AsTuple] = (0.9, 0.999)
+    betas: Annotated[tuple[Fraction, Fraction], AsTuple] = (0.9, 0.999)
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     clip: Annotated[float, Field(gt=0)] = 1.0
     precision: Literal["auto", "no", "bf16"] = "auto"
     compile: Literal["auto", "yes", "no"] = "auto"
     seed: Seed = 0
-
-    @field_validator("betas")
-    @classmethod
-    def _betas_are_shares(cls, value):
-        if not all(0 <= beta < 1 for beta in value):
-            raise ValueError("betas must be at least 0 and below 1")
-        return value
 
     @model_validator(mode="after")
     def _parts_divide_batch(self):
@@ -239,15 +238,8 @@ class Compression(Group):
 class Rounding(Group):
     """How all weights of a pretrained model are rounded. Pilot units choose among these ways, and the message names the choice."""
 
-    bits: Annotated[tuple[Annotated[int, Field(ge=2, le=8)], ...], AsTuple] = (3, 4, 5)  # of a weight
-    scales: Annotated[tuple[Literal["tensor", "row"], ...], AsTuple] = ("tensor", "row")  # one for a matrix, or one for each row
-
-    @model_validator(mode="after")
-    def _something_to_choose_from(self):
-        for key in ("bits", "scales"):
-            if not (choices := getattr(self, key)) or len(set(choices)) < len(choices):
-                raise ValueError(f"{key} must be a list of one or more choices, each once")
-        return self
+    bits: Annotated[tuple[Annotated[int, Field(ge=2, le=8)], ...], AsTuple, _Choices] = (3, 4, 5)  # of a weight
+    scales: Annotated[tuple[Literal["tensor", "row"], ...], AsTuple, _Choices] = ("tensor", "row")  # for a matrix; for each row
 
 
 Level = Literal["document", "sequence", "token"]
@@ -257,7 +249,7 @@ class Bounds(Group):
     """What is certified. All of it is fixed before the training split is drawn."""
 
     delta: Share = 0.05
-    levels: Annotated[tuple[Level, ...], AsTuple] = ("document",)  # which units; alpha is chosen for the first
+    levels: Annotated[tuple[Level, ...], AsTuple, _Choices] = ("document",)  # which units; alpha is chosen for the first
     documents: Count | None = 10_000  # n, the evaluated subsample; null: all m
     sequences: Count | None = 10_000  # the same at sequence level
     tokens: Count | None = 50_000  # the same at token level
@@ -265,12 +257,6 @@ class Bounds(Group):
     held_out_documents: Count = 2_000
     stride: Count | None = None  # how far the window moves in documents longer than the block, in tokens; null: half the block
     batch_tokens: Annotated[int, Field(ge=1, le=2**20)] = 4096  # in a forward pass; a GPU is faster with more
-
-    @model_validator(mode="after")
-    def _levels_are_distinct(self):
-        if not self.levels or len(set(self.levels)) < len(self.levels):
-            raise ValueError("levels must be one or more of document, sequence and token, each once")
-        return self
 
 
 class TaskBounds(Group):

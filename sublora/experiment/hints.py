@@ -25,8 +25,7 @@ ALIASES = {
     "dataset": "source",
     "pretrained": "model",
 }
-CUTOFF = 0.7
-"""How alike a key must be to one that is valid before it is suggested."""
+CUTOFF = 0.7  # how alike a key must be to one that is valid before it is suggested
 
 
 def explain(error: Mapping[str, Any], kind: str, kinds: Mapping[str, type[BaseModel]]) -> str:
@@ -45,23 +44,20 @@ def explain(error: Mapping[str, Any], kind: str, kinds: Mapping[str, type[BaseMo
 
 def _unknown(place: list[str], kind: str, kinds: Mapping[str, type[BaseModel]]) -> str:
     *groups, key = place
-    where = _short(".".join(place))
-    owners = [name for name, model in kinds.items() if key in model.model_fields]
+    where, model = _short(".".join(place)), kinds[kind]
+    owners = [name for name, owner in kinds.items() if key in owner.model_fields]
     if not groups and owners:
         return f"unknown key {where} for kind {kind!r}; it belongs to kind {' or '.join(map(repr, owners))}"
-    fields = _fields(kinds[kind], groups)
+    fields, wanted = _fields(model, groups), ALIASES.get(key, key)
     if key in fields:  # of another of the models that this group may be
         return f"key {where} does not go with the other keys of {'.'.join(groups)}; remove it"
-    inside = [f"{group}.{key}" for group in kinds[kind].model_fields if key in _fields(kinds[kind], [group])]
-    wanted = ALIASES.get(key, key)
-    found = [wanted] if wanted in fields else difflib.get_close_matches(wanted, fields, n=1, cutoff=CUTOFF)
-    if not found and not groups:
-        found = inside or [f"{group}.{wanted}" for group in kinds[kind].model_fields if wanted in _fields(kinds[kind], [group])]
-        keys = f"the keys are {', '.join(fields)}"
-        return f"unknown key {where}; " + (f"did you mean {found[0]!r}?" if found else keys)
+    found = [".".join([*groups, name]) for name in difflib.get_close_matches(wanted, fields, n=1, cutoff=CUTOFF)]
+    if not groups:
+        inside = [(name, group) for name in (key, wanted) for group in model.model_fields]
+        found += [f"{group}.{name}" for name, group in inside if name in _fields(model, [group])]
     if found:
-        return f"unknown key {where}; did you mean {'.'.join([*groups, found[0]])!r}?"
-    return f"unknown key {where}; the keys of {'.'.join(groups)} are {', '.join(fields)}"
+        return f"unknown key {where}; did you mean {found[0]!r}?"
+    return f"unknown key {where}; the keys{' of ' * bool(groups)}{'.'.join(groups)} are {', '.join(fields)}"
 
 
 def _fields(model: type[BaseModel], groups: list[str]) -> list[str]:
@@ -79,6 +75,5 @@ def _models(annotation: Any) -> list[type[BaseModel]]:
 
 def _short(value: Any) -> str:
     """A value of a stranger's file on one short line."""
-    text = repr(value)
-    text = "".join(c if c.isprintable() else "\ufffd" for c in text)
+    text = "".join(c if c.isprintable() else "\ufffd" for c in repr(value))
     return text if len(text) <= 80 else text[:77] + "..."

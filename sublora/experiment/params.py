@@ -25,18 +25,18 @@ class _Loader(yaml.SafeLoader):
         for key, _ in node.value:
             line = key.start_mark.line + 1
             if not isinstance(key, yaml.ScalarNode):
-                raise yaml.constructor.ConstructorError(None, None, f"line {line}: a key must be a word, not a list or a group")
+                raise ValueError(f"line {line}: a key must be a word, not a list or a group")
             if key.value in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"line {line}: the key {key.value!r} is there twice")
+                raise ValueError(f"line {line}: the key {key.value!r} is there twice")
             seen.add(key.value)
         return super().construct_mapping(node, deep)
 
     def compose_node(self, parent, index):
         if self.check_event(yaml.events.AliasEvent):  # a few lines could expand to gigabytes
-            raise yaml.composer.ComposerError(None, None, "aliases (*name) are not supported; write the value out")
+            raise ValueError("aliases (*name) are not supported; write the value out")
         self.depth = getattr(self, "depth", 0) + 1
         if self.depth > DEEPEST:
-            raise yaml.composer.ComposerError(None, None, f"nested more than {DEEPEST} levels deep")
+            raise ValueError(f"nested more than {DEEPEST} levels deep")
         try:
             return super().compose_node(parent, index)
         finally:
@@ -79,9 +79,8 @@ def load_experiments(path: str | Path, overrides: Iterable[str] = ()) -> list[Ex
         except ValueError as error:
             raise SubloraError(f"--set {text!r}: {error}") from None
     grid = values.pop("grid", None)
-    if grid is None:
-        return [as_experiment(values, str(path))]
-    return [as_experiment(each, str(path)) for each in _expanded(values, grid, str(path))]
+    combinations = [values] if grid is None else _expanded(values, grid, str(path))
+    return [as_experiment(each, str(path)) for each in combinations]
 
 
 def load_experiment(path: str | Path, overrides: Iterable[str] = ()) -> Experiment:

@@ -3,5 +3,3 @@
 from sublora.message.body import Coded, published_bits
 from sublora.message.frame import MessageError
 from sublora.message.hypothesis import CODECS, Hypothesis, decode, refuse_large_model, with_alpha
-
-__all__ = ["CODECS", "Coded", "Hypothesis", "MessageError", "decode", "published_bits", "refuse_large_model", "with_alpha"]

@@ -1,13 +1,21 @@
-"""What the messages of trained coordinates end with: levels and symbols, by the shortest of the coders."""
+"""What the messages of trained coordinates have in common: LoRA's settings; levels and symbols, by the shortest of the coders."""
 
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
+import torch
+from pydantic import ValidationError
 
 from sublora.compression.codebooks import pack_codebook, packed_size, unpack_codebook
 from sublora.compression.coder import CODERS, decode_symbols, entropy_bits, shortest
 from sublora.errors import SubloraError
-from sublora.message.frame import MessageError, Reader
+from sublora.experiment.groups import Group
+from sublora.experiment.groups import Subspace as SubspaceSettings
+from sublora.message.frame import MessageError, Reader, varint
+from sublora.models import Subspace
+
+Settings = TypeVar("Settings", bound=Group)
 
 
 class Coded(NamedTuple):
@@ -53,18 +61,53 @@ def unpack(reader: Reader, coder: int, format: int, dimension: int) -> Coded:
         raise MessageError(f"the message cannot be decoded: {error}") from None
 
 
-def check_dimension(dimension: int, most: int) -> None:
-    """Raises MessageError for a number of coordinates outside 1 to `most`, before anything is decoded."""
-    if not 1 <= dimension <= most:
+def read_dimension(reader: Reader, most: int) -> int:
+    """d, the number of coordinates. Raises MessageError for one outside 1 to `most`, before anything is decoded."""
+    if not 1 <= (dimension := reader.varint()) <= most:
         raise MessageError(f"the message has {dimension:,} coordinates; the model has at most {most:,}")
+    return dimension
 
 
-def published_bits(coded: Coded, hyperparameter_bits: int = 7) -> float:
+def lora_fields(subspace: SubspaceSettings) -> bytes:
+    """LoRA's rank and alpha. Raises SubloraError for an alpha that is no integer."""
+    if subspace.lora_alpha != int(subspace.lora_alpha):
+        raise SubloraError(f"subspace.lora_alpha {subspace.lora_alpha} must be an integer, to be in the message")
+    return varint(subspace.rank) + varint(int(subspace.lora_alpha))
+
+
+def read_lora(reader: Reader) -> dict[str, Any]:
+    """The settings that `lora_fields` wrote, without dropout: it is no part of the decoded model."""
+    return {"rank": reader.varint(), "lora_alpha": float(reader.varint()), "lora_dropout": 0.0}
+
+
+def stated(group: type[Settings], values: Mapping[str, Any]) -> Settings:
+    """The settings that a message states. Raises MessageError for those that no experiment can have."""
+    try:
+        return group.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise MessageError(f"the message states an impossible {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+
+
+@torch.no_grad()
+def with_coordinates(make: Callable[[], Subspace], coded: Coded) -> Subspace:
+    """The model that `make` returns, at these coordinates, in evaluation mode. Raises MessageError where they do not fit it."""
+    try:
+        subspace = make()
+    except SubloraError as error:
+        raise MessageError(f"the message does not fit the base model: {error}") from None
+    if subspace.coordinates.numel() != len(coded.symbols):
+        raise MessageError(f"the message has {len(coded.symbols):,} coordinates, the model {subspace.coordinates.numel():,}")
+    subspace.coordinates.copy_(torch.from_numpy(coded.coordinates))
+    return subspace.eval()
+
+
+def published_bits(coded: Coded) -> float:
     """Size of the model in bits as the paper counts it: an estimate for comparison, not certified.
 
-    C + 2·log2 C + the hyperparameters' bits, with C = ⌈d·H⌉ + 1 for the symbols, 16 bits a level and ⌈log2 d⌉ bits for each
-    level's count (Lotfi et al. 2024a, released code; 7 bits are its default for hyperparameters).
+    C + 2·log2 C + 7 bits for hyperparameters, with C = ⌈d·H⌉ + 1 for the symbols, 16 bits a level and ⌈log2 d⌉ bits for each
+    level's count (Lotfi et al. 2024a, released code).
     """
     d, levels = len(coded.symbols), len(coded.codebook)
     size = np.ceil(entropy_bits(coded.symbols)) + 1 + levels * (16 + np.ceil(np.log2(d)))
-    return float(size + 2 * np.log2(size) + hyperparameter_bits)
+    return float(size + 2 * np.log2(size) + 7)

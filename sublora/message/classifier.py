@@ -25,14 +25,10 @@ What is not here is public: the task, the model's name with its pretrained weigh
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import ValidationError
-
 from sublora.compression.codebooks import FORMATS
-from sublora.errors import SubloraError
 from sublora.experiment import Encoder, TaskSubspace, Words
-from sublora.message.body import Coded, check_dimension, pack, unpack
+from sublora.message.body import Coded, lora_fields, pack, read_dimension, read_lora, stated, unpack, with_coordinates
 from sublora.message.frame import MessageError, Reader, prefixed, varint
-from sublora.message.language import write_coordinates
 from sublora.models import Subspace
 from sublora.models.classifiers import classifier_base, classifier_in_subspace, weights_sha256
 from sublora.models.projectors import PROJECTORS
@@ -60,9 +56,7 @@ def encode(message: ClassifierMessage) -> bytes:
     kind = PARAMETRIZATIONS.index(subspace.parametrization) | MODULES.index(subspace.modules) + 1 << 1 | projector << 3
     body = bytes([FORMAT, kind]) + varint(len(message.coded.symbols)) + varint(subspace.seed) + varint(model.seed)
     if "attention" in subspace.modules:
-        if subspace.lora_alpha != int(subspace.lora_alpha):
-            raise SubloraError(f"subspace.lora_alpha {subspace.lora_alpha} must be an integer, to be in the message")
-        body += varint(subspace.rank) + varint(int(subspace.lora_alpha))
+        body += lora_fields(subspace)
     if isinstance(model, Words):
         body += varint(model.buckets) + bytes([model.hashes, model.prefix])
     return prefixed(body + bytes([coder | format << 3]) + rest)
@@ -73,31 +67,24 @@ def decode(data: bytes, public: Words | Encoder, most: int) -> ClassifierMessage
 
     most: bounds d before anything is decoded. Raises MessageError for anything that `encode` cannot have made.
     """
-    reader = Reader(data)
-    if (found := reader.byte()) != FORMAT:
-        raise MessageError(f"unknown message format {found:#04x}; for a task this version of sublora reads {FORMAT:#04x}")
+    reader = Reader(data, FORMAT)
     kind = reader.byte()
     parametrization, modules, projector = PARAMETRIZATIONS[kind & 1], kind >> 1 & 3, kind >> 3
     if not modules or projector >= len(PROJECTORS) or (projector and parametrization == "lora"):
         raise MessageError(f"unknown modules {modules} or projector {projector} for {parametrization}")
-    dimension = reader.varint()
-    values: dict[str, Any] = {"seed": reader.varint(), "parametrization": parametrization}
+    dimension = read_dimension(reader, most)
+    values: dict[str, Any] = {"seed": reader.varint(), "parametrization": parametrization, "modules": MODULES[modules - 1]}
     choices: dict[str, Any] = {"seed": reader.varint()}
-    check_dimension(dimension, most)
-    values["modules"] = MODULES[modules - 1]
     if parametrization == "sublora":
         values |= {"dimension": dimension, "projector": PROJECTORS[projector]}
     if "attention" in values["modules"]:
-        values["rank"], values["lora_alpha"], values["lora_dropout"] = reader.varint(), float(reader.varint()), 0.0
+        values |= read_lora(reader)
     if isinstance(public, Words):
         choices |= {"buckets": reader.varint(), "hashes": reader.byte(), "prefix": reader.byte()}
     how = reader.byte(len(FORMATS) << 3)
     coded = unpack(reader, how & 7, how >> 3, dimension)
-    try:
-        model = type(public).model_validate({**public.model_dump(), **choices})
-        return ClassifierMessage(model, TaskSubspace.model_validate(values), coded)
-    except ValidationError as error:
-        raise MessageError(f"the message says something impossible: {' '.join(str(error).split())[:150]}") from None
+    model = stated(type(public), {**public.model_dump(), **choices})
+    return ClassifierMessage(model, stated(TaskSubspace, values), coded)
 
 
 def rebuild(
@@ -115,12 +102,7 @@ def rebuild(
     if "attention" in message.subspace.modules and message.subspace.rank > _weights(base) ** 0.5:
         raise MessageError(f"the message has LoRA rank {message.subspace.rank:,}, beyond any use for the base model")
     sha256 = weights_sha256(base)
-    try:
-        subspace = classifier_in_subspace(base, message.subspace)
-    except SubloraError as error:
-        raise MessageError(f"the message does not fit the base model: {error}") from None
-    write_coordinates(subspace, message.coded)
-    return subspace.eval(), message, sha256
+    return with_coordinates(lambda: classifier_in_subspace(base, message.subspace), message.coded), message, sha256
 
 
 def _weights(base: Any) -> int:

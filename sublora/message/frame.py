@@ -1,6 +1,7 @@
 """What all messages are made of: numbers of few bytes, and a length in front, so that no message is the beginning of another."""
 
 from sublora.errors import SubloraError
+from sublora.experiment import ALPHA_GRID
 
 VARINT_BYTES = 5
 """Numbers up to 2^35 - 1: no message is longer, no dimension larger."""
@@ -21,16 +22,11 @@ def varint(number: int) -> bytes:
     return bytes(out) + bytes([number])
 
 
-def read_varint(data: bytes, position: int) -> tuple[int, int]:
-    """(number, the place behind it). Raises MessageError for one that has no end or is not in its shortest form."""
-    number = 0
-    for index, byte in enumerate(data[position : position + VARINT_BYTES]):
-        number |= (byte & 127) << 7 * index
-        if byte < 128:
-            if byte == 0 and index:
-                raise MessageError("a number of the message is not in its shortest form")
-            return number, position + index + 1
-    raise MessageError("the message is truncated or not a message: a number has no end")
+def alpha_index(alpha: float) -> int:
+    """The number by which messages name a smoothing weight. Raises SubloraError for one that is not in the grid."""
+    if alpha not in ALPHA_GRID:
+        raise SubloraError(f"alpha {alpha} is not in the grid {ALPHA_GRID}")
+    return ALPHA_GRID.index(alpha)
 
 
 def prefixed(body: bytes) -> bytes:
@@ -42,14 +38,15 @@ def prefixed(body: bytes) -> bytes:
 
 
 class Reader:
-    """Takes fields off a message, whose length it checks; never reads beyond its end. Raises MessageError."""
+    """Takes fields off a message; never reads beyond its end. Raises MessageError for another length, or another format."""
 
-    def __init__(self, data: bytes):
-        size, position = read_varint(data, 0)
-        if size != len(data):
+    def __init__(self, data: bytes, format: int | None = None):
+        self.data, self.position = data, 0
+        if (size := self.varint()) != len(data):
             counts = f"it has {size:,} bytes, but there are {len(data):,}"
             raise MessageError(f"the message says that {counts}: it is truncated or extended")
-        self.data, self.position = data, position
+        if format is not None and (found := self.byte()) != format:
+            raise MessageError(f"the message has format {found:#04x}, not {format:#04x}")
 
     def take(self, size: int) -> bytes:
         if self.position + size > len(self.data):
@@ -64,8 +61,16 @@ class Reader:
         return value
 
     def varint(self) -> int:
-        number, self.position = read_varint(self.data, self.position)
-        return number
+        """A number. Raises MessageError for one that has no end or is not in its shortest form."""
+        number = 0
+        for index, byte in enumerate(self.data[self.position : self.position + VARINT_BYTES]):
+            number |= (byte & 127) << 7 * index
+            if byte < 128:
+                if byte == 0 and index:
+                    raise MessageError("a number of the message is not in its shortest form")
+                self.position += index + 1
+                return number
+        raise MessageError("the message is truncated or not a message: a number has no end")
 
     def rest(self) -> bytes:
         return self.take(len(self.data) - self.position)

@@ -1,14 +1,14 @@
 """What a message decodes to, whatever its format: one registry of formats, one `decode`."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 from torch import nn
 
 from sublora.errors import SubloraError
-from sublora.experiment import ALPHA_GRID, Classify, Experiment, Finetune, Gpt, OnText, Pretrain, Round, Subspace
+from sublora.experiment import Classify, Experiment, Finetune, Gpt, OnText, Pretrain, Round, Subspace
 from sublora.message import classifier, language, whole
 from sublora.message.body import published_bits
 from sublora.message.frame import MessageError, Reader
@@ -17,8 +17,7 @@ from sublora.models.pretrained import blank_causal
 
 LARGEST_MODEL = 10**9  # weights
 MOST_LAYERS = 1000
-WEIGHTS_OF_A_BYTE = 64
-"""More than any real message has: a short message must not allocate much memory."""
+WEIGHTS_OF_A_BYTE = 64  # more than any real message has: a short message must not allocate much memory
 RESERVED = {0x45: "a message with fields: configuration, reference, beta, offset, direction"}
 """Formats of later versions. A field of the format 0x45 is a tag (varint), a length (varint) and as many bytes; tags ascend, 0 ends
 them, and the bytes of another format follow. Tags 1 to 5 are, in this order, those that the description names."""
@@ -41,10 +40,7 @@ class Hypothesis:
 
 
 class Codec(NamedTuple):
-    """One format. kinds: the experiments that make it; rebuild: `decode` of such a message; with_alpha: see below.
-
-    The functions are called with experiments of these kinds alone.
-    """
+    """One format. kinds: the experiments that make it; rebuild, with_alpha: `decode` and `with_alpha` of such a message."""
 
     kinds: tuple[type, ...]
     rebuild: Callable[[bytes, Any, int, bool], Hypothesis]
@@ -62,8 +58,6 @@ def decode(data: bytes, experiment: Experiment, vocab_size: int, local_only: boo
 
 def with_alpha(data: bytes, alpha: float, experiment: Experiment, vocab_size: int) -> bytes:
     """The same model with another smoothing weight of the grid: another hypothesis, of the same length. Raises MessageError."""
-    if alpha not in ALPHA_GRID:
-        raise SubloraError(f"alpha {alpha} is not in the grid {ALPHA_GRID}")
     return _codec(data, experiment).with_alpha(data, alpha, experiment, vocab_size)
 
 
@@ -98,8 +92,8 @@ def _subspace(data: bytes, experiment: Pretrain | Finetune, vocab_size: int, loc
 
 
 def _subspace_with_alpha(data: bytes, alpha: float, experiment: Pretrain | Finetune, vocab_size: int) -> bytes:
-    most = language.largest_dimension(experiment.model, vocab_size)
-    return language.encode(language.decode(data, most).with_alpha(alpha))
+    message = language.decode(data, language.largest_dimension(experiment.model, vocab_size))
+    return language.encode(replace(message, alpha=alpha))
 
 
 def _whole(data: bytes, experiment: Round, vocab_size: int, local_only: bool) -> Hypothesis:
@@ -113,10 +107,6 @@ def _whole(data: bytes, experiment: Round, vocab_size: int, local_only: bool) ->
     except SubloraError as error:
         raise MessageError(str(error)) from None
     return Hypothesis(model, alpha, 8 * len(data) + 2 * float(np.log2(8 * len(data))), {})
-
-
-def _whole_with_alpha(data: bytes, alpha: float, experiment: Round, vocab_size: int) -> bytes:
-    return whole.whole_with_alpha(data, alpha)
 
 
 def _classifier(data: bytes, experiment: Classify, labels: int, local_only: bool) -> Hypothesis:
@@ -136,7 +126,7 @@ def _classifier_with_alpha(data: bytes, alpha: float, experiment: Classify, labe
 
 CODECS = {
     language.FORMAT: Codec((Pretrain, Finetune), _subspace, _subspace_with_alpha),
-    whole.FORMAT: Codec((Round,), _whole, _whole_with_alpha),
+    whole.FORMAT: Codec((Round,), _whole, lambda data, alpha, *_: whole.whole_with_alpha(data, alpha)),
     classifier.FORMAT: Codec((Classify,), _classifier, _classifier_with_alpha),
 }
 """Every message format that this version reads, by its byte."""

@@ -24,18 +24,15 @@ message's SHA-256, which costs nothing. What is not in the message (architecture
 before the training split was drawn.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
-
-import torch
-from pydantic import ValidationError
 
 from sublora.compression.codebooks import FORMATS
 from sublora.errors import SubloraError
 from sublora.experiment import ALPHA_GRID, PARAMETRIZATIONS, Gpt, Pretrained
 from sublora.experiment import Subspace as SubspaceSettings
-from sublora.message.body import Coded, check_dimension, pack, unpack
-from sublora.message.frame import MessageError, Reader, prefixed, varint
+from sublora.message.body import Coded, lora_fields, pack, read_dimension, read_lora, stated, unpack, with_coordinates
+from sublora.message.frame import MessageError, Reader, alpha_index, prefixed, varint
 from sublora.models import Subspace, base_model, model_weights, parametrize
 from sublora.models.projectors import PROJECTORS
 
@@ -52,22 +49,14 @@ class Message:
     alpha: float
     coded: Coded
 
-    def with_alpha(self, alpha: float) -> "Message":
-        """The same model with another smoothing weight of the grid: another hypothesis, of the same length."""
-        return replace(self, alpha=alpha)
-
 
 def encode(message: Message) -> bytes:
     """The bytes of a message. Raises SubloraError for what the format cannot say."""
-    subspace = message.subspace
-    if message.alpha not in ALPHA_GRID:
-        raise SubloraError(f"alpha {message.alpha} is not in the grid {ALPHA_GRID}")
+    subspace, alpha = message.subspace, alpha_index(message.alpha)
     coder, format, rest = pack(message.coded)
     body = bytes([FORMAT, _kind(subspace)]) + varint(len(message.coded.symbols)) + varint(subspace.seed)
     if subspace.parametrization in ("sublora", "lora"):
-        if subspace.lora_alpha != int(subspace.lora_alpha):
-            raise SubloraError(f"subspace.lora_alpha {subspace.lora_alpha} must be an integer, to be in the message")
-        body += varint(subspace.rank) + varint(int(subspace.lora_alpha))
+        body += lora_fields(subspace)
     if subspace.parametrization in IN_A_SUBSPACE:
         body += varint(subspace.blocks)
     if subspace.parametrization not in ("subspace", "full"):
@@ -75,7 +64,7 @@ def encode(message: Message) -> bytes:
         if unknown:
             raise SubloraError(f"subspace.targets: {sorted(unknown)[0]!r} is none of {', '.join(TARGETS)}")
         body += bytes([sum(1 << TARGETS.index(target) for target in set(subspace.targets))])
-    return prefixed(body + bytes([ALPHA_GRID.index(message.alpha) | coder << 3 | format << 5]) + rest)
+    return prefixed(body + bytes([alpha | coder << 3 | format << 5]) + rest)
 
 
 def _kind(subspace: SubspaceSettings) -> int:
@@ -91,16 +80,19 @@ def decode(data: bytes, most: int) -> Message:
 
     Raises MessageError, saying what is wrong, for anything that `encode` cannot have made.
     """
-    reader = Reader(data)
-    if (found := reader.byte()) != FORMAT:
-        raise MessageError(f"unknown message format {found:#04x}; this version of sublora reads {FORMAT:#04x}")
-    values = _parametrization(reader.byte())
-    parametrization, dimension, values["seed"] = values["parametrization"], reader.varint(), reader.varint()
-    check_dimension(dimension, most)
-    if values.pop("subspace"):
-        values["dimension"] = dimension
+    reader = Reader(data, FORMAT)
+    projector, kind = divmod(reader.byte(), 8)
+    names = {number: name for name, number in IN_A_SUBSPACE.items()}
+    parametrization = names.get(kind) or PARAMETRIZATIONS[kind]
+    projected = kind in names or parametrization in ("sublora", "subspace")
+    if projector >= len(PROJECTORS) or (projector and not projected):
+        raise MessageError(f"unknown projector {projector} for {parametrization}")
+    dimension = read_dimension(reader, most)
+    values: dict[str, Any] = {"parametrization": parametrization, "seed": reader.varint()}
+    if projected:
+        values |= {"dimension": dimension, "projector": PROJECTORS[projector]}
     if parametrization in ("sublora", "lora"):
-        values["rank"], values["lora_alpha"], values["lora_dropout"] = reader.varint(), float(reader.varint()), 0.0
+        values |= read_lora(reader)
     if parametrization in IN_A_SUBSPACE:
         values["blocks"] = reader.varint()
     if parametrization not in ("subspace", "full"):
@@ -108,22 +100,7 @@ def decode(data: bytes, most: int) -> Message:
         values["targets"] = tuple(target for bit, target in enumerate(TARGETS) if mask >> bit & 1)
     choices = reader.byte(len(FORMATS) << 5, "codebook format")
     coded = unpack(reader, choices >> 3 & 3, choices >> 5, dimension)
-    try:
-        subspace = SubspaceSettings.model_validate(values)
-    except ValidationError as error:
-        raise MessageError(f"the message has an impossible {error.errors()[0]['loc'][0]}") from None
-    return Message(subspace, ALPHA_GRID[choices & 7], coded)
-
-
-def _parametrization(byte: int) -> dict[str, Any]:
-    """What the byte of `_kind` says: parametrization, projector if there is one, and whether there is one (subspace)."""
-    kind, projector = byte & 7, byte >> 3
-    names = {number: name for name, number in IN_A_SUBSPACE.items()}
-    name = names.get(kind) or PARAMETRIZATIONS[kind]
-    subspace = kind in names or name in ("sublora", "subspace")
-    if projector >= len(PROJECTORS) or (projector and not subspace):
-        raise MessageError(f"unknown projector {projector} for {name}")
-    return {"parametrization": name, "subspace": subspace, **({"projector": PROJECTORS[projector]} if subspace else {})}
+    return Message(stated(SubspaceSettings, values), ALPHA_GRID[choices & 7], coded)
 
 
 def largest_dimension(model: Gpt | Pretrained, vocab_size: int) -> int:
@@ -131,9 +108,7 @@ def largest_dimension(model: Gpt | Pretrained, vocab_size: int) -> int:
     return 2 * model_weights(model, vocab_size)
 
 
-def rebuild(
-    data: bytes, model: Gpt | Pretrained, vocab_size: int, local_only: bool = False
-) -> tuple[Subspace, Message]:
+def rebuild(data: bytes, model: Gpt | Pretrained, vocab_size: int, local_only: bool = False) -> tuple[Subspace, Message]:
     """The model that `data` is, from these bytes and public facts alone; in evaluation mode.
 
     local_only: a pretrained base is not downloaded.
@@ -144,17 +119,4 @@ def rebuild(
     if isinstance(model, Gpt) and max(sizes, default=0) > model.width:
         raise MessageError(f"the message has a LoRA rank or a number of blocks beyond any use at width {model.width}")
     base = base_model(model, vocab_size, local_only)
-    try:
-        subspace = parametrize(base, model, message.subspace)
-    except SubloraError as error:
-        raise MessageError(f"the message does not fit the architecture: {error}") from None
-    write_coordinates(subspace, message.coded)
-    return subspace.eval(), message
-
-
-@torch.no_grad()
-def write_coordinates(subspace: Subspace, coded: Coded) -> None:
-    """Set the coordinates of a model. Raises MessageError when it has another number of them."""
-    if subspace.coordinates.numel() != len(coded.symbols):
-        raise MessageError(f"the message has {len(coded.symbols):,} coordinates, the model {subspace.coordinates.numel():,}")
-    subspace.coordinates.copy_(torch.from_numpy(coded.coordinates))
+    return with_coordinates(lambda: parametrize(base, model, message.subspace), message.coded), message

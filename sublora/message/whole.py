@@ -22,7 +22,7 @@ from torch import nn
 from sublora.compression.coder import decode_symbols, encode_symbols
 from sublora.errors import SubloraError
 from sublora.experiment import ALPHA_GRID
-from sublora.message.frame import MessageError, Reader, prefixed, varint
+from sublora.message.frame import MessageError, Reader, alpha_index, prefixed, varint
 
 FORMAT = 0x57
 ROWS = 0x10
@@ -31,15 +31,13 @@ CLIPS = np.linspace(0.4, 1.0, 25)
 
 
 def encode_whole(tensors: Mapping[str, torch.Tensor], bits: int, alpha: float, rows: bool = False) -> bytes:
-    """The message of these tensors (names without duplicates), `bits` a weight, one scale a tensor or, with `rows`, a row.
+    """The message of a model's `named_parameters`, `bits` a weight, one scale a tensor or, with `rows`, a row.
 
     Raises SubloraError for bits outside 2 to 8, an alpha that is not in the grid, and weights that are not finite 16-bit floats.
     """
     if bits not in range(2, 9):
         raise SubloraError(f"bits: {bits!r} is not an integer from 2 to 8")
-    if alpha not in ALPHA_GRID:
-        raise SubloraError(f"alpha {alpha} is not in the grid {ALPHA_GRID}")
-    body = bytes([FORMAT, bits | ROWS * rows | ALPHA_GRID.index(alpha) << 5])
+    body = bytes([FORMAT, bits | ROWS * rows | alpha_index(alpha) << 5])
     for name, tensor in tensors.items():
         values = tensor.detach().cpu().double().numpy()
         if not (np.abs(values) <= 65504).all():
@@ -59,9 +57,7 @@ def decode_whole(data: bytes, shapes: Sequence[tuple[str, torch.Size]]) -> tuple
 
     Raises MessageError, saying what is wrong, for anything that `encode_whole` cannot have made.
     """
-    reader = Reader(data)
-    if (found := reader.byte()) != FORMAT:
-        raise MessageError(f"unknown message format {found:#04x}; a whole model has {FORMAT:#04x}")
+    reader = Reader(data, FORMAT)
     settings = reader.byte()
     bits, rows, alpha = settings & 15, bool(settings & ROWS), ALPHA_GRID[settings >> 5]
     if bits not in range(2, 9):
@@ -86,16 +82,9 @@ def decode_whole(data: bytes, shapes: Sequence[tuple[str, torch.Size]]) -> tuple
 
 def whole_with_alpha(data: bytes, alpha: float) -> bytes:
     """The same model with another smoothing weight of the grid. Raises MessageError if `data` is no whole model's message."""
-    reader = Reader(data)
-    if reader.byte() != FORMAT:
-        raise MessageError("not the message of a whole model")
+    reader = Reader(data, FORMAT)
     settings = reader.byte()
-    return data[: reader.position - 1] + bytes([settings & 31 | ALPHA_GRID.index(alpha) << 5]) + data[reader.position :]
-
-
-def quantize_whole(model: nn.Module, bits: int, alpha: float, rows: bool = False) -> bytes:
-    """`encode_whole` of all parameters of a model; tied ones are there once."""
-    return encode_whole(dict(model.named_parameters()), bits, alpha, rows)
+    return data[: reader.position - 1] + bytes([settings & 31 | alpha_index(alpha) << 5]) + data[reader.position :]
 
 
 @torch.no_grad()

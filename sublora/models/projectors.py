@@ -301,8 +301,7 @@ _PLAIN: dict[str, Callable[[int, int, int], Projector]] = {
 MOST_NUMBERS = 2**32
 """A projector of more numbers (16 GiB) is refused before anything is allocated."""
 
-PROJECTORS = (*experiment.PROJECTORS, *(f"film+{name}" for name in _PLAIN))
-"""All names. The order is part of the message format (a message holds an index): new names go to the end."""
+PROJECTORS = experiment.PROJECTORS
 
 
 def make_projector(name: str, layout: Sequence[tuple[str, int]], coordinates: int, seed: int) -> Projector:

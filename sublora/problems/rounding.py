@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from sublora.experiment import ALPHA_GRID, Round
-from sublora.message.whole import quantize_whole
+from sublora.message.whole import encode_whole
 from sublora.models import Subspace, base_model
 from sublora.problems.text import DocumentProblem
 from sublora.progress import progress_bar
@@ -41,7 +41,7 @@ class RoundingProblem(DocumentProblem):
         with progress_bar(total=len(ways), desc="quantize", unit="way") as progress:
             for bits, scales in ways:
                 began = time.monotonic()
-                data = quantize_whole(pretrained, bits, ALPHA_GRID[0], rows=scales == "row")
+                data = encode_whole(dict(pretrained.named_parameters()), bits, ALPHA_GRID[0], rows=scales == "row")
                 entries = self.promised(data, folder / "ways" / f"{bits}-{scales}")
                 entry = min(entries, key=lambda entry: entry.bound)
                 gap, seconds = entry.bound - entry.empirical, time.monotonic() - began

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import pandas as pd
 
@@ -29,8 +29,7 @@ from sublora.message.language import Message, encode
 from sublora.models import Subspace, base_model, base_sha256, build
 from sublora.models.pretrained import Causal, architecture
 from sublora.scoring.text import Evaluation, evaluate, evaluate_pilot, evaluated_units, unit_count
-from sublora.training import training_seconds
-from sublora.training.pretrain import phase_schedule, pretrain, train_phase
+from sublora.training import train_phase, training_seconds
 
 By = tuple[AssumptionName, str]
 """An assumption and an inequality."""
@@ -231,23 +230,21 @@ class TextProblem(DocumentProblem):
     def train(self, folder: Path) -> tuple[Subspace, pd.DataFrame]:
         """(the trained model, its training log). Finished or interrupted training is read from `folder` and continued."""
         model = self.build()
-        return model, pretrain(model, self.store, self.split, self.experiment, folder)
+        return model, self._phase(model, folder, "pretrain")
 
     def compress(self, folder: Path, model: Subspace | None = None) -> tuple[bytes, pd.DataFrame | None]:
         """(the message with the grid's first smoothing weight, the log of the adaptation). model: trained; by default `train`."""
         model = self.train(folder)[0] if model is None else model
-        settings = self.experiment.compression
 
         def adapt(quantized, penalty):
-            rate = settings.finetune_learning_rate
-            schedule = phase_schedule(self.experiment, settings.finetune_steps, rate, rate / 50)
-            return train_phase(
-                quantized, self.store, self.split, self.experiment, folder, phase="quantize", schedule=schedule, penalty=penalty
-            )
+            return self._phase(quantized, folder, "quantize", penalty)
 
-        *coded, log = quantize_and_adapt(model, settings, adapt)
+        *coded, log = quantize_and_adapt(model, self.experiment.compression, adapt)
         return encode(Message(self.experiment.subspace, ALPHA_GRID[0], Coded(*coded))), log
 
     def seconds(self, folder: Path) -> dict[str, float]:
         """Wall time of each phase of training, from the log in `folder`."""
         return training_seconds(folder)
+
+    def _phase(self, module, folder: Path, phase: Literal["pretrain", "quantize"], penalty=None) -> pd.DataFrame:
+        return train_phase(module, self.store, self.split, self.experiment, folder, phase=phase, penalty=penalty)

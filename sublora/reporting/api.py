@@ -22,10 +22,11 @@ def reference(name: str) -> Markdown:
 
 
 def public(name: str) -> list[Any]:
-    """The functions and classes that the module names in `__all__`; without it, those that it defines under a public name."""
+    """The functions and classes that `__all__` names; without it, those with a public name that the module or package defines."""
     module = importlib.import_module(name)
     exported = getattr(module, "__all__", None)
-    names = exported or [key for key, value in vars(module).items() if key[0] != "_" and getattr(value, "__module__", "") == name]
+    own = [key for key, value in vars(module).items() if f"{getattr(value, '__module__', '')}.".startswith(f"{name}.")]
+    names = exported or [key for key in own if key[0] != "_"]
     things = [vars(module)[key] for key in names]
     return [thing for thing in things if inspect.isfunction(thing) or inspect.isclass(thing)]
 

@@ -1,7 +1,6 @@
 """Batches as a function of (seed, step): nothing to save, nothing to restore."""
 
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -25,13 +24,6 @@ class Batch:
         """The index-th of `parts` interleaved pieces."""
         piece = slice(index, None, parts)
         return Batch(self.inputs[piece], self.targets[piece], self.weights[piece])
-
-
-class Batches(Protocol):
-    """Whatever a model is trained on: `Sampler` for text, `examples.EpochSampler` for examples."""
-
-    def batch(self, step: int, size: int, /) -> Batch:
-        """The batch of `step`: the same for every process and every run."""
 
 
 class Sampler:

@@ -72,15 +72,13 @@ def train_examples_phase(
     encoded: the examples' texts as the model reads them. facts: what a checkpoint must agree on. The watched loss is that of some
     training examples: choosing by them is as free as training on them.
     """
-    settings = experiment.training
+    settings, adaptation = experiment.training, experiment.compression
     sampler = EpochSampler(encoded, examples.labels, settings.seed)
     order = np.random.Generator(np.random.Philox(key=[settings.seed, 2**63])).permutation(len(examples))
     watched = examples_batch(encoded, examples.labels, order[: settings.watched_examples])
-    steps, rate = settings.epochs * -(-len(examples) // settings.batch), settings.learning_rate
-    if phase == "quantize":
-        steps, rate = experiment.compression.finetune_steps, experiment.compression.finetune_learning_rate
-    fields = {name: getattr(settings, name) for name in Schedule.__dataclass_fields__ if hasattr(settings, name)}
-    fields |= {"steps": steps, "learning_rate": rate, "min_learning_rate": 0.0}
+    steps, rate, warmup = settings.epochs * -(-len(examples) // settings.batch), settings.learning_rate, settings.warmup
     if phase == "quantize":  # often a shorter phase than the one that the warm-up was set for
-        fields["warmup"] = min(settings.warmup, steps // 10)
-    return train(module, sampler, watched, LinearDecay(**fields), folder, phase=phase, facts=facts, penalty=penalty, unit="example")
+        steps, rate = adaptation.finetune_steps, adaptation.finetune_learning_rate
+        warmup = min(warmup, steps // 10)
+    schedule = LinearDecay.of(settings, steps=steps, learning_rate=rate, min_learning_rate=0.0, warmup=warmup)
+    return train(module, sampler.batch, watched, schedule, folder, phase=phase, facts=facts, penalty=penalty, unit="example")

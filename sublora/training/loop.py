@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import pandas as pd
 import torch
@@ -16,7 +16,7 @@ from torch import nn
 
 from sublora.errors import SubloraError
 from sublora.progress import progress_bar
-from sublora.training.batches import IGNORED, Batch, Batches
+from sublora.training.batches import IGNORED, Batch
 from sublora.training.checkpoint import load_checkpoint, save_checkpoint
 from sublora.training.metrics import MetricsLog
 
@@ -39,6 +39,12 @@ class Schedule:
     compile: str
     seed: int
 
+    @classmethod
+    def of(cls, settings: object, **changes: Any) -> Self:
+        """The schedule of a training's settings, with these fields changed."""
+        fields: dict[str, Any] = {name: getattr(settings, name, None) for name in cls.__dataclass_fields__}
+        return cls(**fields | changes)
+
     def rate(self, step: int) -> float:
         """Learning rate of `step`: linear warm-up, then a cosine down to `min_learning_rate` at the last step."""
         if step < self.warmup:
@@ -49,7 +55,7 @@ class Schedule:
 
 def train(
     module: nn.Module,
-    sampler: Batches,
+    batches: Callable[[int, int], Batch],
     validation: Batch,
     schedule: Schedule,
     folder: Path,
@@ -62,6 +68,7 @@ def train(
     """Minimize the mean loss; leave `module` with the parameters of the best validation loss (with penalty), in evaluation mode.
 
     module: (batch, time) token ids to (batch, time, V) logits.
+    batches: (step, size) to the batch of that step, the same for every process and every run.
     facts: what a checkpoint must agree on to be continued (settings and data).
     penalty: added to the loss, in bits per token.
     unit: what one target is, for the progress bar; everything said here of tokens is then said of these.
@@ -83,10 +90,9 @@ def train(
         state.load(*load_checkpoint(checkpoint, facts))
     if state.step < schedule.steps:
         module.train()
-        forward, prepared = accelerator.prepare(_compiled(module, sampler, schedule, accelerator, autocast), optimizer)
+        forward, prepared = accelerator.prepare(_compiled(module, batches, schedule, accelerator, autocast), optimizer)
     log = MetricsLog(folder, phase, state.step) if accelerator.is_main_process else None
-    quiet = not accelerator.is_main_process
-    progress = progress_bar(total=schedule.steps, initial=state.step, desc=phase, unit="step", disable=quiet)
+    progress = progress_bar(total=schedule.steps, initial=state.step, desc=phase, unit="step", disable=log is None)
     earlier = log.seconds if log else 0.0
     began, losses, tokens = time.monotonic(), [], 0
     while state.step < schedule.steps:
@@ -94,7 +100,7 @@ def train(
         torch.manual_seed((schedule.seed * 1_000_003 + state.step) * 1009 + accelerator.process_index)
         for group in prepared.param_groups:
             group["lr"] = schedule.rate(state.step)
-        batch = sampler.batch(state.step, schedule.batch)
+        batch = batches(state.step, schedule.batch)
         losses.append(_step(accelerator, autocast, forward, batch, accumulation=schedule.accumulation, penalty=penalty))
         accelerator.clip_grad_norm_(parameters.values(), schedule.clip)
         prepared.step()
@@ -111,17 +117,11 @@ def train(
         if validate:
             value = validation_loss(autocast, forward, validation, schedule.batch)
             _check_finite(value, state.step, checkpoint)
-            state.keep_best(value, 0.0 if penalty is None else float(penalty().detach()))
+            state.keep_best(value + (0.0 if penalty is None else float(penalty().detach())))
             if log is not None:
                 save_checkpoint(checkpoint, state.tensors(), {**facts, "step": state.step, "best": state.best})
-                log.append(
-                    step=state.step,
-                    train_loss=float(torch.stack(losses).mean()),
-                    validation_loss=state.last,
-                    learning_rate=schedule.rate(state.step - 1),
-                    tokens_per_second=speed,
-                    seconds=earlier + time.monotonic() - began,
-                )
+                mean, rate = float(torch.stack(losses).mean()), schedule.rate(state.step - 1)
+                log.append(state.step, mean, value, rate, speed, earlier + time.monotonic() - began)
             losses = []
     progress.close()
     state.restore_best()
@@ -129,16 +129,14 @@ def train(
     accelerator.free_memory()
     if log is None:
         return pd.DataFrame()
-    log.close()
+    log.writer.close()
     return log.frame()
 
 
 def _check_finite(loss: float, step: int, checkpoint: Path) -> None:
     if not math.isfinite(loss):
-        raise SubloraError(
-            f"{checkpoint}: the loss is not finite at step {step}; lower training.learning_rate "
-            "(the last good checkpoint, if any, is kept)"
-        )
+        cure = "lower training.learning_rate (the last good checkpoint, if any, is kept)"
+        raise SubloraError(f"{checkpoint}: the loss is not finite at step {step}; {cure}")
 
 
 def validation_loss(autocast: torch.autocast, forward: nn.Module, batch: Batch, sequences: int) -> float:
@@ -156,15 +154,16 @@ class _State:
 
     def __init__(self, parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer):
         self.parameters, self.optimizer = parameters, optimizer
-        self.step, self.best, self.last = 0, math.inf, math.inf
+        self.step, self.best = 0, math.inf
         self.best_parameters = {name: p.detach().clone() for name, p in parameters.items()}
 
-    def keep_best(self, loss: float, penalty: float) -> None:
-        """Note the validation loss, and the parameters if what is minimized, the penalty included, is the least so far."""
-        self.last = loss
-        if loss + penalty < self.best:
-            self.best = loss + penalty
-            self.best_parameters = {name: p.detach().clone() for name, p in self.parameters.items()}
+    @torch.no_grad()
+    def keep_best(self, loss: float) -> None:
+        """Note the parameters if what is minimized, the penalty included, is the least so far."""
+        if loss < self.best:
+            self.best = loss
+            for name, parameter in self.parameters.items():
+                self.best_parameters[name].copy_(parameter)
 
     @torch.no_grad()
     def restore_best(self) -> None:
@@ -175,23 +174,20 @@ class _State:
         tensors: dict[str, torch.Tensor] = {}
         for name, parameter in self.parameters.items():
             moments = self.optimizer.state[parameter]
-            tensors[f"{name}/now"], tensors[f"{name}/best"] = parameter, self.best_parameters[name]
-            tensors[f"{name}/mean"], tensors[f"{name}/square"] = moments["exp_avg"], moments["exp_avg_sq"]
+            tensors |= {f"{name}/now": parameter, f"{name}/best": self.best_parameters[name]}
+            tensors |= {f"{name}/mean": moments["exp_avg"], f"{name}/square": moments["exp_avg_sq"]}
         return tensors
 
     @torch.no_grad()
     def load(self, tensors: Mapping[str, torch.Tensor], facts: Mapping[str, Any]) -> None:
         self.step, self.best = facts["step"], facts["best"]
-        for name, parameter in self.parameters.items():
-            if f"{name}/now" not in tensors or tensors[f"{name}/now"].shape != parameter.shape:
-                raise SubloraError(f"checkpoint: no {name} of shape {tuple(parameter.shape)}; it is of another architecture")
-            parameter.copy_(tensors[f"{name}/now"])
-            self.best_parameters[name].copy_(tensors[f"{name}/best"])
-            self.optimizer.state[parameter] = {
-                "step": torch.tensor(float(self.step)),
-                "exp_avg": tensors[f"{name}/mean"].to(parameter.device),
-                "exp_avg_sq": tensors[f"{name}/square"].to(parameter.device),
-            }
+        for parameter in self.parameters.values():
+            moments = {key: torch.zeros_like(parameter) for key in ("exp_avg", "exp_avg_sq")}
+            self.optimizer.state[parameter] = {"step": torch.tensor(float(self.step)), **moments}
+        for name, tensor in self.tensors().items():
+            if name not in tensors or tensors[name].shape != tensor.shape:
+                raise SubloraError(f"checkpoint: no {name} of shape {tuple(tensor.shape)}; it is of another architecture")
+            tensor.copy_(tensors[name])
 
 
 def _step(accelerator, autocast, forward, batch: Batch, *, accumulation: int, penalty) -> torch.Tensor:
@@ -230,14 +226,14 @@ def _precision(precision: str) -> str:
     return "bf16" if capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") else "no"
 
 
-def _compiled(module: nn.Module, sampler: Batches, schedule: Schedule, accelerator: Accelerator, autocast) -> nn.Module:
+def _compiled(module: nn.Module, batches, schedule: Schedule, accelerator: Accelerator, autocast) -> nn.Module:
     """`torch.compile` of the module: by default on a GPU alone (on a CPU it costs more than a short run gets back)."""
     if schedule.compile == "no" or (schedule.compile == "auto" and accelerator.device.type != "cuda"):
         return module
     compiled = cast(nn.Module, torch.compile(module))  # a module of a module
     try:
         sequences = schedule.batch // schedule.accumulation // accelerator.num_processes
-        _bits(autocast, compiled, sampler.batch(0, sequences)).backward()
+        _bits(autocast, compiled, batches(0, sequences)).backward()
     except Exception as error:  # a compiler can fail in any way; the module itself is untouched
         print(f"torch.compile failed and is off: {' '.join(str(error).split())[:200]}")
         return module

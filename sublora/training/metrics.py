@@ -23,13 +23,13 @@ class MetricsLog:
         self.rows = rows[mine & (rows["step"] <= start)].to_dict("records")
         self.writer = SummaryWriter(str(folder / "tensorboard" / phase), purge_step=start + 1)
 
-    def append(self, **row) -> None:
-        """Add one row (all COLUMNS but `phase`) and write the file anew."""
-        self.rows.append({"phase": self.phase, **row})
+    def append(self, step: int, *values: float) -> None:
+        """Add one row (the values of COLUMNS from `train_loss` on) and write the file anew."""
+        self.rows.append(dict(zip(COLUMNS, (self.phase, step, *values), strict=True)))
         frames = [frame for frame in (self.others, self.frame()) if len(frame)]
         write_text(self.path, pd.concat(frames).to_csv(index=False))
-        for name in ("train_loss", "validation_loss", "learning_rate", "tokens_per_second"):
-            self.writer.add_scalar(name, row[name], row["step"])
+        for name in COLUMNS[2:-1]:
+            self.writer.add_scalar(name, self.rows[-1][name], step)
 
     @property
     def seconds(self) -> float:
@@ -38,9 +38,6 @@ class MetricsLog:
     def frame(self) -> pd.DataFrame:
         """The rows of this phase."""
         return pd.DataFrame(self.rows, columns=COLUMNS)
-
-    def close(self) -> None:
-        self.writer.close()
 
 
 def training_seconds(folder: Path) -> dict[str, float]:

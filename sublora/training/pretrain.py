@@ -1,8 +1,9 @@
-"""The first phase: fit a model's coordinates to the training split."""
+"""Training on documents: the coordinates are fitted to the training split, then to their levels."""
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 import torch
@@ -10,16 +11,8 @@ from torch import nn
 
 from sublora.data import Split, TokenStore
 from sublora.experiment import Finetune, Pretrain
-from sublora.models import Subspace
 from sublora.training.batches import Sampler
 from sublora.training.loop import Schedule, train
-
-
-def pretrain(model: Subspace, store: TokenStore, split: Split, experiment: Pretrain | Finetune, folder: Path) -> pd.DataFrame:
-    """Train `model` as the experiment says; resumable. Returns the metrics (`metrics.COLUMNS`, losses in bits per token)."""
-    settings = experiment.training
-    schedule = phase_schedule(experiment, settings.steps, settings.learning_rate, settings.min_learning_rate)
-    return train_phase(model, store, split, experiment, folder, phase="pretrain", schedule=schedule)
 
 
 def phase_schedule(experiment: Pretrain | Finetune, steps: int, learning_rate: float, min_learning_rate: float) -> Schedule:
@@ -29,12 +22,15 @@ def phase_schedule(experiment: Pretrain | Finetune, steps: int, learning_rate: f
     is cut to a tenth of a phase that is shorter than the training.
     """
     settings = experiment.training
-    fields = {name: getattr(settings, name) for name in Schedule.__dataclass_fields__}
-    fields |= {"steps": steps, "learning_rate": learning_rate, "min_learning_rate": min_learning_rate}
-    if settings.warmup is None or steps < settings.steps:
-        fields["warmup"] = min(100 if settings.warmup is None else settings.warmup, steps // 10)
-    fields["validate_every"] = settings.validate_every or max(1, steps // 6)
-    return Schedule(**fields)
+    warmup = 100 if settings.warmup is None else settings.warmup
+    return Schedule.of(
+        settings,
+        steps=steps,
+        learning_rate=learning_rate,
+        min_learning_rate=min_learning_rate,
+        warmup=min(warmup, steps // 10) if settings.warmup is None or steps < settings.steps else warmup,
+        validate_every=settings.validate_every or max(1, steps // 6),
+    )
 
 
 def train_phase(
@@ -44,16 +40,23 @@ def train_phase(
     experiment: Pretrain | Finetune,
     folder: Path,
     *,
-    phase: str,
-    schedule: Schedule,
+    phase: Literal["pretrain", "quantize"],
     penalty: Callable[[], torch.Tensor] | None = None,
 ) -> pd.DataFrame:
-    """`train` on the training split, validated on the first windows of the validation split's first documents."""
-    block, sampling = experiment.model.block, experiment.training.sampling
-    sampler = Sampler(store, split.train, block, sampling, schedule.seed)
-    watched = split.validation[: experiment.training.validation_documents]
-    validation = Sampler(store, watched, block, sampling, schedule.seed).first_windows()
-    return train(module, sampler, validation, schedule, folder, phase=phase, facts=facts(store, experiment), penalty=penalty)
+    """`train` on the training split; `quantize` is the adaptation to the levels, for the settings' `finetune_steps`.
+
+    The validation loss is that of the first windows of the validation split's first documents.
+    """
+    settings, adaptation = experiment.training, experiment.compression
+    if phase == "pretrain":
+        schedule = phase_schedule(experiment, settings.steps, settings.learning_rate, settings.min_learning_rate)
+    else:
+        rate = adaptation.finetune_learning_rate
+        schedule = phase_schedule(experiment, adaptation.finetune_steps, rate, rate / 50)
+    sample = functools.partial(Sampler, store, block=experiment.model.block, sampling=settings.sampling, seed=settings.seed)
+    validation = sample(split.validation[: settings.validation_documents]).first_windows()
+    batches, stated = sample(split.train).batch, facts(store, experiment)
+    return train(module, batches, validation, schedule, folder, phase=phase, facts=stated, penalty=penalty)
 
 
 def facts(store: TokenStore, experiment: Pretrain | Finetune) -> dict[str, Any]:
