@@ -2,9 +2,8 @@
 
 Bounded is `(1/N) sum mu_i`, `mu_i = E[loss_i | the tokens before]`: the average, over the training contexts, of the
 expected loss of the next token drawn afresh. The order of the stream is fixed without looking at content, loss i uses
-tokens <= i only, and N is fixed in advance (or `azuma_stopped`). Losses are in bits per token and lie in `[low, low +
-width]`; complexities are nats. Each bound holds for every message at once with probability >= 1 - delta, is in bits,
-and is not clipped.
+tokens <= i only, and N is fixed in advance. Losses are in bits per token and lie in `[low, low + width]`; complexities are
+nats. Each bound holds for every message at once with probability >= 1 - delta, is in bits, and is not clipped.
 """
 
 import math
@@ -12,7 +11,7 @@ import math
 import numpy as np
 
 from sublora.errors import SubloraError
-from sublora.inequalities.independent import betting_grid, check_bets, check_count, check_nats, complexity_nats, log_growth
+from sublora.inequalities.independent import betting_grid, check_bets, check_count, check_nats, log_growth
 from sublora.inequalities.smoothing import loss_range, scale_to_unit
 from sublora.inequalities.subsampling import Parts, split_nats, upper_limit
 
@@ -26,24 +25,10 @@ def azuma(mean: float, nats: float, N: int, *, width: float) -> float:
     return _bits("mean", mean) + _width(width) * math.sqrt(check_nats("nats", nats) / (2 * check_count("N", N)))
 
 
-def azuma_stopped(mean: float, nats: float, N: int, nominal: int, *, width: float) -> float:
-    """`mean + B/(lambda N) + lambda width^2/8`, `lambda = sqrt(8B/(nominal width^2))`: N may be a stopping time.
-
-    The supermartingale `exp(lambda sum (mu_i - loss_i) - i lambda^2 width^2/8)` at a stopping time (Ville; Howard et
-    al. 2021), lambda from a `nominal` number of tokens fixed in advance; equals `azuma` where N = nominal. `mean`:
-    over the N tokens.
-    """
-    nats, N, nominal = check_nats("nats", nats), check_count("N", N), check_count("nominal", nominal)
-    # B/(lambda N) = width sqrt(B nominal/8)/N, which also holds at B = 0
-    slack = math.sqrt(nats * nominal / 8.0) / N + math.sqrt(nats / (8.0 * nominal))
-    return _bits("mean", mean) + _width(width) * slack
-
-
 def azuma_subsampled(
     mean_n: float, message_bits: float, delta: float, N: int, n: int, *, candidates: int, width: float
 ) -> Parts:
-    """`mean_n + width (sqrt((K ln 2 + ln(1/(s delta)))/(2N)) + sqrt(ln(A/((1-s) delta))/(2n)))`, `s = n/(n+N)`; in
-    bits.
+    """`mean_n + width (sqrt((K ln 2 + ln(1/(s delta)))/(2N)) + sqrt(ln(A/((1-s) delta))/(2n)))`, `s = n/(n+N)`; in bits.
 
     n of the N *tokens* (not documents) drawn uniformly without replacement by `subsample`; A = `candidates` as there.
     """
@@ -56,7 +41,7 @@ def entropy_guess_width(alpha: float, vocab_size: int) -> float:
     """`Delta (1 - alpha + alpha/V)` in bits: Delta' when the guess is the entropy of the smoothed prediction.
 
     The entropy is smallest when the model is certain, and then `a + Delta - Y` is exactly this; so it is an infimum
-    over all possible contexts, as `freedman` needs. Raises SubloraError as `loss_range`.
+    over all possible contexts, as `freedman` needs.
     """
     _, width = loss_range(alpha, vocab_size)
     return width * (1.0 - alpha + alpha / vocab_size)
@@ -72,8 +57,7 @@ def freedman(
     guess_width: float,
     grid: np.ndarray,
 ) -> float:
-    """Least over s in the grid of `mean + D (B + ln G)/(s N) + D/(s N) sum v(s (Y_i - loss_i)/D)`, `v(x) = x - ln(1 +
-    x)`.
+    """Least over s in the grid of `mean + D (B + ln G)/(s N) + D/(s N) sum v(s (Y_i - loss_i)/D)`, `v(x) = x - ln(1 + x)`.
 
     Fan, Grama & Liu 2015; Howard et al. 2021; Finzi et al. 2025, Theorem 3.1. D = `guess_width` >= `low + width - inf
     Y`, a constant, the infimum over all possible contexts (never over the sample): `entropy_guess_width`.
@@ -105,8 +89,7 @@ def freedman_subsampled(
     grid: np.ndarray | None = None,
     pilot: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> float:
-    """`freedman` from n of the N tokens: least over s of `D (K ln 2 + ln(G/(sigma delta)))/(s N) + UCL_s`, `sigma =
-    n/(n+N)`.
+    """`freedman` from n of the N tokens: least over s of `D (K ln 2 + ln(G/(sigma delta)))/(s N) + UCL_s`, `sigma = n/(n+N)`.
 
     UCL_s is an upper limit (betting), complexity `ln(A G/((1-sigma) delta))`, of the mean over the N tokens of
     `W_i = Y_i - (D/s) ln(1 + s (Y_i - loss_i)/D)`, which lies in `[low, low + width + D (-ln(1-s)/s - 1)]`.
@@ -132,44 +115,6 @@ def freedman_subsampled(
     # as if the pilot were n tokens: its mean wealth stands for what the certifying tokens will show
     best = min(grid, key=lambda s: limit(*tried, s, second * tried[0].size / losses_n.size))
     return float(limit(losses_n, guesses_n, best, second))
-
-
-def azuma_tokens(mean: float, n: int, message_bits: float, delta: float, N: int, *, candidates: int, width: float) -> Parts:
-    """`azuma_subsampled`, or `azuma` with no second term and the whole of delta where all N tokens are evaluated (n = N)."""
-    if n < N:
-        return azuma_subsampled(mean, message_bits, delta, N, n, candidates=candidates, width=width)
-    return Parts(mean, azuma(mean, complexity_nats(message_bits, delta), n, width=width) - mean, 0.0)
-
-
-def freedman_tokens(
-    losses: np.ndarray,
-    guesses: np.ndarray,
-    message_bits: float,
-    delta: float,
-    N: int,
-    *,
-    candidates: int,
-    low: float,
-    width: float,
-    guess_width: float,
-    pilot: tuple[np.ndarray, np.ndarray],
-) -> float:
-    """`freedman_subsampled`, or `freedman` with its default grid where all N tokens are evaluated."""
-    if len(losses) == N:
-        nats = complexity_nats(message_bits, delta)
-        return freedman(losses, guesses, nats, low=low, width=width, guess_width=guess_width, grid=betting_grid(N, nats))
-    return freedman_subsampled(
-        losses,
-        guesses,
-        message_bits,
-        delta,
-        N,
-        candidates=candidates,
-        low=low,
-        width=width,
-        guess_width=guess_width,
-        pilot=pilot,
-    )
 
 
 def _bits(name: str, value: float) -> float:
