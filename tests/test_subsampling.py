@@ -20,6 +20,7 @@ from sublora.inequalities.independent import (
 )
 from sublora.inequalities.means import bound_mean
 from sublora.inequalities.subsampling import (
+    INNER_BETS,
     betting_subsampled,
     betting_two_stage,
     hoeffding_subsampled,
@@ -96,8 +97,9 @@ def walk(values, first, second, m, bets, inner, grid):
     ids=["text-like", "0-1", "wide"],
 )
 def test_root_search_is_the_walk_down_a_grid(values, m, first, second):
-    bets, inner = betting_grid(m, first, 6), betting_grid(len(values), second, 4)
-    bound = betting_two_stage(values, first, second, m, bets=bets, inner_bets=inner)
+    bets = betting_grid(m, first, 6)
+    inner = betting_grid(len(values), second + math.log(6), INNER_BETS)
+    bound = betting_two_stage(values, first, second, m, bets=bets)
     for resolution in (0.004, 0.001):
         grid = np.arange(math.floor((bound - 0.006) / resolution), math.ceil(min(bound + 0.03, 0.999) / resolution))
         grid = np.r_[grid * resolution, 0.95, 0.99]  # above, every u is accepted: acceptance grows with u
@@ -152,7 +154,7 @@ def test_monotone_in_message_delta_candidates(seed, bits, candidates, delta, mor
             [
                 hoeffding_subsampled(float(values.mean()), bits, delta, 4000, 200, candidates=candidates).bound,
                 kl(betting(values, second, inner), first, 4000),
-                betting_two_stage(values, first, second, 4000, bets=bets, inner_bets=inner),
+                betting_two_stage(values, first, second, 4000, bets=bets),
             ]
         )
 
@@ -281,7 +283,6 @@ def door(values=HALF, inequality="betting", assumption="iid", message_bits=8, de
         (lambda: betting_subsampled(HALF, 8, 0.05, 20, candidates=1, pilot=[2.0]), "pilot"),
         (lambda: betting_two_stage(HALF, 1.0, 1.0, 9), "n"),
         (lambda: betting_two_stage(HALF, -1.0, 1.0, 20), "first"),
-        (lambda: subsample(b"m", "no hash", 10, 5), "store_sha256"),
         (lambda: subsample(b"m", STORE, 10, 11), "n"),
         (lambda: door(inequality="chernoff"), "inequality"),
         (lambda: door(assumption="martingale"), "assumption"),

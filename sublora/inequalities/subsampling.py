@@ -107,14 +107,7 @@ def betting_subsampled(
 
 
 def betting_two_stage(
-    values_n: np.ndarray,
-    first: float,
-    second: float,
-    m: int,
-    bets: np.ndarray | None = None,
-    *,
-    pilot: np.ndarray | None = None,
-    inner_bets: np.ndarray | None = None,
+    values_n: np.ndarray, first: float, second: float, m: int, bets: np.ndarray | None = None, *, pilot: np.ndarray | None = None
 ) -> float:
     """The smallest u refuted by betting on the m units, judged from n of them; 1.0 if there is none.
 
@@ -129,7 +122,7 @@ def betting_two_stage(
     at R itself, which has probability at most exp(-`second`). Hence a root search replaces the walk.
 
     With a `pilot` the one bet c that does best on it is the only one tested, and ln G leaves the second complexity.
-    `bets` and `inner_bets` are fixed in advance; default `betting_grid` of (m, first), 20, and of (n, second + ln G), 12.
+    All bets are fixed in advance: `bets` is by default `betting_grid` of (m, first), and the inner ones that of the n units.
     """
     values_n = check_unit("values_n", values_n)
     first, second = check_nats("first", first), check_nats("second", second)
@@ -138,10 +131,7 @@ def betting_two_stage(
     tau = (first + math.log(bets.size)) / m
 
     def search(values: np.ndarray, tested: np.ndarray, nats: float) -> tuple[float, int]:
-        start = float(values.mean())
-        return smallest_by_bets(
-            lambda u: (1.0 - values) / (1.0 - u), tested, tau, nats, values.size, start=start, inner_bets=inner_bets
-        )
+        return smallest_by_bets(lambda u: (1.0 - values) / (1.0 - u), tested, tau, nats, start=float(values.mean()))
 
     if pilot is None:
         return search(values_n, bets, second + math.log(bets.size))[0]
@@ -152,21 +142,14 @@ def betting_two_stage(
 
 
 def smallest_by_bets(
-    gains: Callable[[float], np.ndarray],
-    bets: np.ndarray,
-    tau: float,
-    nats: float,
-    n: int,
-    *,
-    start: float,
-    inner_bets: np.ndarray | None = None,
+    gains: Callable[[float], np.ndarray], bets: np.ndarray, tau: float, nats: float, *, start: float
 ) -> tuple[float, int]:
     """The smallest u, from `start` on, that some bet refutes, and the index of that bet; (1.0, 0) if no bet refutes anything.
 
     A bet c refutes u if, on the n units, betting against "the mean of `Z = ln((1 - c) + c g)` is at most tau" reaches `nats`, a
     uniform mixture over the inner bets. `gains`: from u to the n values g >= 0, growing with u.
     """
-    inner = betting_grid(n, nats, INNER_BETS) if inner_bets is None else check_bets(inner_bets)
+    inner = betting_grid(gains(0.0).size, nats, INNER_BETS)
     step = math.sqrt(tau / 2.0)
 
     def margin(c: float, u: float) -> float:
@@ -195,14 +178,8 @@ def subsample(message: bytes, store_sha256: str, m: int, n: int, purpose: str = 
     numpy's compatibility promise: the draw is the same in every version.
     """
     shares(n, m)
-    try:
-        store = bytes.fromhex(store_sha256)
-    except (TypeError, ValueError):
-        store = b""
-    if len(store) != 32:
-        raise SubloraError(f"store_sha256: {store_sha256!r} is not 64 hexadecimal digits; give the token store's SHA-256")
     suffix = b"" if purpose == "certificate" else purpose.encode()
-    seed = int.from_bytes(hashlib.sha256(bytes(message) + store + suffix).digest()[:8], "big")
+    seed = int.from_bytes(hashlib.sha256(message + bytes.fromhex(store_sha256) + suffix).digest()[:8], "big")
     if m > max(16 * n, 2**20):
         return _first_different(np.random.Philox(key=seed), m, n)
     keys = np.random.Philox(key=seed).random_raw(m)

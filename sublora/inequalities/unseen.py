@@ -38,17 +38,6 @@ def inflation(m: int, *, M: int) -> float:
     return M / (M - m)
 
 
-def unseen(upper_pool: float, train_mean: float, m: int, *, M: int) -> float:
-    """`X + M/(M - m) (U - X)`: bound on the mean over the M - m unseen units, from a bound U on the pool's mean. Exact.
-
-    `train_mean`: X over all m training units, in [0, 1]; `upper_pool`: U. May exceed 1.
-    """
-    train_mean = check_mean(train_mean)
-    if not (math.isfinite(upper_pool) and upper_pool >= 0.0):
-        raise SubloraError(f"upper_pool: {upper_pool!r} is not a finite number >= 0")
-    return train_mean + inflation(m, M=M) * (upper_pool - train_mean)
-
-
 def serfling_root(nats: float, m: int, *, M: int) -> float:
     """`sqrt(nats (1 - (m-1)/M)/(2m))`: how far a pool's mean lies above that of m units drawn without replacement.
 
@@ -73,8 +62,7 @@ def betting_unseen(values_in_split_order: np.ndarray, nats: float, bets: np.ndar
     `W_c(u) = sum_t ln(1 + c (u_t - X_t)/(1 - u_t))` is the log of a martingale at u = R (Waudby-Smith & Ramdas 2024,
     section 5); the mixture over bets refutes u as in `betting`. In terms of the unseen mean v, `M u = m X + (M - m) v`, so that
     `(u_t - X_t)/(1 - u_t) = Y_t (M - t + 1)/((M - m)(1 - v) + Y_t + ... + Y_m) - 1` with `Y = 1 - X`: every v in [0, 1) is a
-    possible pool (a u that no pool has is a v outside [0, 1]), W grows with v, and the smallest v refuted is the bound: `unseen`
-    of the smallest u refuted, exactly.
+    possible pool (a u that no pool has is a v outside [0, 1]), W grows with v, and the smallest v refuted is the bound.
 
     `values_in_split_order`: losses of all m training units in the order in which the split drew them, or in a random order
     independent of them; not sorted by place in the pool. Shape (m,), in [0, 1].
@@ -139,7 +127,7 @@ def betting_unseen_blocks(
         def gains(v: float) -> np.ndarray:
             return stakes / ((M - m) * (1.0 - v) + left)
 
-        return smallest_by_bets(gains, tried, tau, third, values.size, start=float(values.mean()))
+        return smallest_by_bets(gains, tried, tau, third, start=float(values.mean()))
 
     if pilot is None:
         return refuted(values_n, places, bets, second, third + math.log(bets.size))[0]
@@ -171,13 +159,11 @@ def hoeffding_unseen_subsampled(
 
 
 def kl_unseen(mean: float, nats: float, m: int, *, M: int) -> float:
-    """`unseen` of `kl(mean, nats, m)`. May exceed 1."""
-    return unseen(kl(mean, nats, m), mean, m, M=M)
+    """`X + M/(M - m) (U - X)`, X the `mean` of all m training losses, U = `kl(mean, nats, m)` the pool's bound. May exceed 1."""
+    return mean + inflation(m, M=M) * (kl(mean, nats, m) - mean)
 
 
-def kl_unseen_subsampled(
-    values_n: np.ndarray, message_bits: float, delta: float, m: int, *, candidates: int, M: int
-) -> float:
+def kl_unseen_subsampled(values_n: np.ndarray, message_bits: float, delta: float, m: int, *, candidates: int, M: int) -> float:
     """The largest `kl_unseen(q)` over every training mean q up to its upper limit from the n units. May exceed 1.
 
     `kl` is concave in the mean (the set `{(q, r): kl(q || r) <= b}` is convex), and so is
@@ -185,7 +171,5 @@ def kl_unseen_subsampled(
     """
     first, second = split_nats(message_bits, delta, m, check_unit("values_n", values_n).size, candidates=candidates)
     upper = upper_limit(values_n, second)
-    found = minimize_scalar(
-        lambda q: -kl_unseen(q, first, m, M=M), bounds=(0.0, upper), method="bounded", options={"xatol": 1e-9}
-    )
+    found = minimize_scalar(lambda q: -kl_unseen(q, first, m, M=M), bounds=(0.0, upper), method="bounded", options={"xatol": 1e-9})
     return max(-float(found.fun), kl_unseen(upper, first, m, M=M))
