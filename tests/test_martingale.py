@@ -11,7 +11,6 @@ from sublora.errors import SubloraError
 from sublora.inequalities.independent import betting_grid, complexity_nats
 from sublora.inequalities.martingale import (
     azuma,
-    azuma_stopped,
     azuma_subsampled,
     entropy_guess_width,
     freedman,
@@ -38,20 +37,6 @@ def test_azuma_by_hand():
     """8 nats, 100 tokens: sqrt(8/200) = 0.2."""
     assert azuma(3.0, 8.0, 100, width=10.0) == pytest.approx(5.0, rel=1e-15)
     assert azuma(3.0, 1e6, 1, width=10.0) > 1000  # not clipped
-
-
-@given(st.floats(0, 20), st.floats(0, 1e5), st.integers(1, 10**8), st.floats(0.1, 30))
-def test_stopped_azuma_is_azuma_at_its_nominal_count_and_above_elsewhere(mean, nats, N, width):
-    plain = azuma(mean, nats, N, width=width)
-    assert azuma_stopped(mean, nats, N, N, width=width) == pytest.approx(plain, rel=1e-12)
-    assert azuma_stopped(mean, nats, N, 3 * N, width=width) >= plain * (1 - 1e-12)
-
-
-def test_stopped_azuma_is_the_formula():
-    nats, N, nominal = 50.0, 700, 1000
-    rate = math.sqrt(8 * nats / (nominal * WIDTH**2))
-    expected = 4.0 + nats / (rate * N) + rate * WIDTH**2 / 8
-    assert azuma_stopped(4.0, nats, N, nominal, width=WIDTH) == pytest.approx(expected, rel=1e-14)
 
 
 def test_subsampled_azuma_is_the_formula():
@@ -132,7 +117,6 @@ def test_monotone_in_nats_and_tokens(seed, nats, more):
         return np.array(
             [
                 azuma(mean, nats, 300 * copies, width=WIDTH),
-                azuma_stopped(mean, nats, 300 * copies, 300 * copies, width=WIDTH),
                 freedman(np.tile(losses, copies), np.tile(guesses, copies), nats, **RANGES, grid=grid),
             ]
         )
@@ -193,7 +177,6 @@ LOSSES, GUESSES, GRID = np.full(5, 1.0), np.full(5, 2.0), np.array([0.5])
         (lambda: azuma(1.0, -1.0, 10, width=1.0), "nats"),
         (lambda: azuma(1.0, 1.0, 0, width=1.0), "N"),
         (lambda: azuma(1.0, 1.0, 10, width=0.0), "width"),
-        (lambda: azuma_stopped(1.0, 1.0, 10, 0, width=1.0), "nominal"),
         (lambda: azuma_subsampled(1.0, 8, 0.05, 10, 11, candidates=1, width=1.0), "n"),
         (lambda: azuma_subsampled(math.inf, 8, 0.05, 10, 5, candidates=1, width=1.0), "mean_n"),
         (lambda: entropy_guess_width(1.0, 257), "alpha"),

@@ -9,14 +9,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sublora.errors import SubloraError
-from sublora.inequalities.independent import betting, betting_grid, complexity_nats, empirical_bernstein, hoeffding, kl
+from sublora.inequalities.independent import (
+    betting,
+    betting_grid,
+    binomial_tail,
+    complexity_nats,
+    empirical_bernstein,
+    hoeffding,
+    kl,
+)
 from sublora.inequalities.means import bound_mean
 from sublora.inequalities.subsampling import (
+    INNER_BETS,
     betting_subsampled,
     betting_two_stage,
     hoeffding_subsampled,
     kl_subsampled,
-    lower_limit,
     shares,
     split_nats,
     subsample,
@@ -89,8 +97,9 @@ def walk(values, first, second, m, bets, inner, grid):
     ids=["text-like", "0-1", "wide"],
 )
 def test_root_search_is_the_walk_down_a_grid(values, m, first, second):
-    bets, inner = betting_grid(m, first, 6), betting_grid(len(values), second, 4)
-    bound = betting_two_stage(values, first, second, m, bets=bets, inner_bets=inner)
+    bets = betting_grid(m, first, 6)
+    inner = betting_grid(len(values), second + math.log(6), INNER_BETS)
+    bound = betting_two_stage(values, first, second, m, bets=bets)
     for resolution in (0.004, 0.001):
         grid = np.arange(math.floor((bound - 0.006) / resolution), math.ceil(min(bound + 0.03, 0.999) / resolution))
         grid = np.r_[grid * resolution, 0.95, 0.99]  # above, every u is accepted: acceptance grows with u
@@ -145,7 +154,7 @@ def test_monotone_in_message_delta_candidates(seed, bits, candidates, delta, mor
             [
                 hoeffding_subsampled(float(values.mean()), bits, delta, 4000, 200, candidates=candidates).bound,
                 kl(betting(values, second, inner), first, 4000),
-                betting_two_stage(values, first, second, 4000, bets=bets, inner_bets=inner),
+                betting_two_stage(values, first, second, 4000, bets=bets),
             ]
         )
 
@@ -161,16 +170,13 @@ def test_nothing_proved_is_one():
     assert betting_subsampled(np.full(50, 0.5), 1e9, 0.05, 100, candidates=1) == 1.0
 
 
-def test_limits_enclose_the_mean_and_kl_is_tighter_for_zeros_and_ones():
+def test_the_limit_lies_above_the_mean_near_kl_for_zeros_and_ones_and_far_below_it_for_text():
     values = (np.random.default_rng(0).random(2000) < 0.8).astype(float)
-    mean = values.mean()
-    for binary in (False, True):
-        assert lower_limit(values, 4.0, binary=binary) < mean < upper_limit(values, 4.0, binary=binary)
-    assert upper_limit(values, 4.0, binary=True) < upper_limit(values, 4.0) < upper_limit(values, 4.0, binary=True) + 0.01
-    assert kl_subsampled(values, 800, 0.05, 9000, candidates=1, binary=True) < kl_subsampled(values, 800, 0.05, 9000, candidates=1)
-    assert upper_limit(text_like(2000), 4.0) - text_like(2000).mean() < 0.2 * (
-        kl(float(text_like(2000).mean()), 4.0, 2000) - text_like(2000).mean()
-    )
+    mean = float(values.mean())
+    assert mean < kl(mean, 4.0, 2000) < upper_limit(values, 4.0) < kl(mean, 4.0, 2000) + 0.01
+    values = text_like(2000)
+    mean = float(values.mean())
+    assert 0 < upper_limit(values, 4.0) - mean < 0.2 * (kl(mean, 4.0, 2000) - mean)
 
 
 # -- the front door --------------------------------------------------------------------------------------------------
@@ -191,6 +197,9 @@ def test_all_units_use_the_plain_inequalities_and_the_whole_of_delta():
         assert found.bound == bound and found.empirical == mean
         if inequality != "empirical_bernstein":
             assert bound_mean(values, inequality=inequality, assumption="pool", pool=3000, **common).bound == bound
+    wrong = (values < 0.3).astype(float)
+    found = bound_mean(wrong, inequality="binomial_tail", assumption="iid", **common)
+    assert found.bound == binomial_tail(int(wrong.sum()), nats, 3000)
     parts = bound_mean(values, inequality="hoeffding", assumption="iid", **common).parts
     assert parts.subsampling == 0 and parts.bound == pytest.approx(expected["hoeffding"], rel=1e-15)
 
@@ -269,18 +278,21 @@ def door(values=HALF, inequality="betting", assumption="iid", message_bits=8, de
         (lambda: hoeffding_subsampled(0.5, -8, 0.05, 20, 10, candidates=1), "message_bits"),
         (lambda: hoeffding_subsampled(0.5, 8, 1.0, 20, 10, candidates=1), "delta"),
         (lambda: kl_subsampled([], 8, 0.05, 20, candidates=1), "values_n"),
-        (lambda: kl_subsampled(HALF, 8, 0.05, 20, candidates=1, binary=True), "values_n"),
         (lambda: betting_subsampled([0.5, math.nan], 8, 0.05, 20, candidates=1), "values_n"),
         (lambda: betting_subsampled(HALF, 8, 0.05, 9, candidates=1), "n"),
         (lambda: betting_subsampled(HALF, 8, 0.05, 20, candidates=1, pilot=[2.0]), "pilot"),
         (lambda: betting_two_stage(HALF, 1.0, 1.0, 9), "n"),
         (lambda: betting_two_stage(HALF, -1.0, 1.0, 20), "first"),
-        (lambda: subsample(b"m", "no hash", 10, 5), "store_sha256"),
         (lambda: subsample(b"m", STORE, 10, 11), "n"),
         (lambda: door(inequality="chernoff"), "inequality"),
         (lambda: door(assumption="martingale"), "assumption"),
         (lambda: door(inequality="empirical_bernstein"), "inequality"),
         (lambda: door(inequality="empirical_bernstein", assumption="pool", m=10, pool=30), "inequality"),
+        (lambda: door(inequality="binomial_tail"), "inequality"),
+        (lambda: door(inequality="binomial_tail", m=10), "values_n"),
+        (lambda: door(assumption="unseen", pool=30), "places"),
+        (lambda: door(assumption="unseen", pool=30, m=10), "places"),
+        (lambda: door(assumption="unseen", pool=30, m=10, places=np.arange(10)[::-1]), "places"),
         (lambda: door(assumption="pool"), "pool"),
         (lambda: door(assumption="pool", pool=19), "pool"),
         (lambda: door(assumption="unseen", pool=20), "pool"),

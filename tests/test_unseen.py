@@ -11,23 +11,26 @@ from scipy.special import logsumexp
 from sublora.errors import SubloraError
 from sublora.inequalities.independent import betting, betting_grid, complexity_nats, kl, log_growth
 from sublora.inequalities.means import bound_mean
-from sublora.inequalities.subsampling import betting_two_stage, lower_limit, split_nats, upper_limit
+from sublora.inequalities.subsampling import betting_two_stage, split_nats, upper_limit
 from sublora.inequalities.unseen import (
     BLOCKS,
     betting_unseen,
     betting_unseen_blocks,
-    betting_unseen_subsampled,
     hoeffding_unseen,
     hoeffding_unseen_subsampled,
     inflation,
     kl_unseen,
     kl_unseen_subsampled,
-    unseen,
 )
 
 
 def text_like(n, seed=0):
     return np.clip(np.random.default_rng(seed).normal(0.37, 0.05, n), 0, 1)
+
+
+def unseen(upper_pool, mean, m, M):
+    """The conversion of section 3: a bound on the unseen mean, from the training mean and a bound on the pool's."""
+    return mean + inflation(m, M=M) * (upper_pool - mean)
 
 
 @given(st.integers(0, 10**6), st.integers(1, 199))
@@ -130,16 +133,6 @@ def test_nothing_proved():
 # -- subsamples ------------------------------------------------------------------------------------------------------
 
 
-def test_subsampled_betting_takes_both_limits():
-    values, m, M = text_like(2000), 8000, 10_000
-    first, second = split_nats(800, 0.05, m, 2000, candidates=3, parts=2)
-    assert second == pytest.approx(math.log(2 * 3 / (0.8 * 0.05)), rel=1e-14)
-    upper, lower = betting_two_stage(values, first, second, m), lower_limit(values, second)
-    found = betting_unseen_subsampled(values, 800, 0.05, m, candidates=3, M=M)
-    assert found == pytest.approx((M * upper - m * lower) / (M - m), rel=1e-14)
-    assert lower < values.mean() < upper < found
-
-
 def test_subsampled_kl_is_the_largest_over_the_possible_training_means():
     for values, m, M, bits in [
         (text_like(1000), 4000, 6000, 400),
@@ -168,18 +161,16 @@ def test_the_front_door_finds_each_of_them():
     for inequality, expected in [
         ("hoeffding", hoeffding_unseen(mean, nats, m, M=M)),
         ("kl", kl_unseen(mean, nats, m, M=M)),
-        ("betting", unseen(betting(values, nats, bets), mean, m, M=M)),
+        ("betting", betting_unseen(values, nats, bets, M=M)),
     ]:
-        assert bound_mean(values, inequality=inequality, m=m, **common).bound == expected
-    running = bound_mean(values, inequality="betting", m=m, places=np.arange(m), **common).bound
-    assert running == betting_unseen(values, nats, bets, M=M)
+        assert bound_mean(values, inequality=inequality, m=m, places=np.arange(m), **common).bound == expected
 
     for inequality, expected in [
         ("hoeffding", hoeffding_unseen_subsampled(mean, 80, 0.05, 500, 400, candidates=2, M=M).bound),
         ("kl", kl_unseen_subsampled(values, 80, 0.05, 500, candidates=2, M=M)),
-        ("betting", betting_unseen_subsampled(values, 80, 0.05, 500, candidates=2, M=M)),
+        ("betting", betting_unseen_blocks(values, np.arange(400), 80, 0.05, 500, candidates=2, M=M)),
     ]:
-        found = bound_mean(values, inequality=inequality, m=500, candidates=2, **common)
+        found = bound_mean(values, inequality=inequality, m=500, candidates=2, places=np.arange(400), **common)
         assert found.bound == expected
         assert (found.parts is None) == (inequality != "hoeffding")
 
@@ -188,9 +179,8 @@ def test_the_front_door_finds_each_of_them():
     ("call", "named"),
     [
         (lambda: inflation(10, M=10), "m"),
-        (lambda: unseen(0.5, 0.4, 11, M=10), "m"),
-        (lambda: unseen(math.nan, 0.4, 5, M=10), "upper_pool"),
-        (lambda: unseen(0.5, 1.4, 5, M=10), "mean"),
+        (lambda: kl_unseen(0.4, 1.0, 11, M=10), "m"),
+        (lambda: kl_unseen(1.4, 1.0, 5, M=10), "mean"),
         (lambda: hoeffding_unseen(0.5, -1.0, 5, M=10), "nats"),
         (lambda: hoeffding_unseen(0.5, 1.0, 10, M=10), "m"),
         (lambda: betting_unseen([], 1.0, [0.5], M=10), "values_in_split_order"),
@@ -199,8 +189,8 @@ def test_the_front_door_finds_each_of_them():
         (lambda: betting_unseen([0.5, 0.5], 1.0, [1.5], M=3), "bets"),
         (lambda: hoeffding_unseen_subsampled(0.5, 8, 0.05, 10, 11, candidates=1, M=20), "n"),
         (lambda: kl_unseen_subsampled([0.5], 8, 0.05, 10, candidates=1, M=10), "m"),
-        (lambda: betting_unseen_subsampled([0.5], 8, 0.05, 10, candidates=1, M=10), "m"),
-        (lambda: betting_unseen_subsampled([0.5], 8, 1.5, 10, candidates=1, M=20), "delta"),
+        (lambda: betting_unseen_blocks([0.5], np.array([0]), 8, 0.05, 10, candidates=1, M=10), "m"),
+        (lambda: betting_unseen_blocks([0.5], np.array([0]), 8, 1.5, 10, candidates=1, M=20), "delta"),
     ],
 )
 def test_bad_input_is_named_in_one_line(call, named):
@@ -252,7 +242,9 @@ def test_blocks_are_tighter_than_the_conversion_and_looser_than_all_units():
     rng, m, M, bits = np.random.default_rng(6), 8000, 11_000, 300
     values = np.clip(rng.normal(0.4, 0.06, m), 0, 1)
     drawn, other = np.sort(rng.permutation(m)[:2000]), np.sort(rng.permutation(m)[:300])
-    converted = betting_unseen_subsampled(values[drawn], bits, 0.05, m, candidates=1, M=M, pilot=values[other])
+    first, second = split_nats(bits, 0.05, m, 2000, candidates=1, parts=2)
+    upper = betting_two_stage(values[drawn], first, second, m, pilot=values[other])
+    converted = unseen(upper, 1 - upper_limit(1 - values[drawn], second), m, M=M)  # by an upper and a lower limit
     blocks = betting_unseen_blocks(values[drawn], drawn, bits, 0.05, m, candidates=1, M=M, pilot=(values[other], other))
     nats = complexity_nats(bits, 0.05)
     everything = betting_unseen(values, nats, betting_grid(m, nats), M=M)
@@ -265,7 +257,7 @@ def test_blocks_are_tighter_than_the_conversion_and_looser_than_all_units():
     assert abs(without - blocks) < 0.1 * (blocks - 0.4)
     found = bound_mean(
         values[drawn], inequality="betting", assumption="unseen", message_bits=bits, delta=0.05, m=m, pool=M,
-        places=drawn, pilot=values[other], pilot_places=other,
+        places=drawn, pilot=pilot,
     )  # fmt: skip
     assert found.bound == blocks
 

@@ -104,7 +104,7 @@ class Windows(Part):
 class TextPublic(Part):
     """What the decoder and the reader of a language model's certificate may assume. Fixed before the split was drawn."""
 
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, title="language model")
+    model_config = ConfigDict(title="language model")
 
     base: Annotated[str, Field(description="the kind of base model: gpt, or transformers; `params.model` has its settings")]
     base_weights_sha256: Annotated[
@@ -126,7 +126,7 @@ class TextPublic(Part):
 class LabelPublic(Part):
     """What the decoder and the reader of a classifier's certificate may assume. Fixed before the split was drawn."""
 
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, title="classifier")
+    model_config = ConfigDict(title="classifier")
 
     base: Annotated[str, Field(description="the kind of base model: words, or transformers; `params.model` has its settings")]
     base_weights_sha256: Annotated[str, Field(description="of the base model's weights")]
@@ -268,15 +268,12 @@ def read_json(path: str | os.PathLike) -> dict[str, Any]:
     path = Path(path)
     try:
         if path.stat().st_size > LARGEST_CERTIFICATE:
-            limit = f"{LARGEST_CERTIFICATE >> 20} MiB"
-            raise SubloraError(f"{path}: larger than {limit}, so it is not a certificate; remove it")
-        text = path.read_text("utf-8")
+            raise SubloraError(f"{path}: larger than {LARGEST_CERTIFICATE >> 20} MiB, so it is not a certificate; remove it")
+        data = json.loads(path.read_text("utf-8"), parse_constant=_refuse_constant)
     except FileNotFoundError:
         raise SubloraError(f"{path}: no certificate; finish the run with `sublora run` and its params file") from None
     except (OSError, UnicodeDecodeError) as error:
         raise SubloraError(f"{path}: cannot read the certificate ({error}); make the run again") from None
-    try:
-        data = json.loads(text, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         raise SubloraError(f"{path}: not valid JSON ({error}); make the run again") from None
     if not isinstance(data, dict) or "format" not in data:

@@ -1,27 +1,29 @@
 """Every bound that a certificate lists: one function builds the whole list, so that nothing can be forgotten or left uncharged."""
 
+import functools
 import math
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple
-from weakref import WeakKeyDictionary
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from sublora.certificate.schema import AssumptionName, HeldOut, Statement, Terms
 from sublora.errors import SubloraError
 from sublora.experiment import ALPHA_GRID, TOP_K, Level
-from sublora.inequalities.independent import binomial_tail, complexity_nats
-from sublora.inequalities.martingale import azuma_tokens, entropy_guess_width, freedman_tokens
-from sublora.inequalities.means import bound_mean
+from sublora.inequalities.independent import betting_grid, complexity_nats
+from sublora.inequalities.martingale import azuma, azuma_subsampled, entropy_guess_width, freedman, freedman_subsampled
+from sublora.inequalities.means import NEED_ALL_UNITS, Bound, bound_mean
 from sublora.inequalities.smoothing import document_means, loss_range, scale_to_unit, smoothed_bits, topk_errors
+from sublora.inequalities.subsampling import Parts
 from sublora.scoring.scores import Scores
 
 FOR_UNITS = ("hoeffding", "kl", "empirical_bernstein", "betting")
 INEQUALITIES: dict[Level, tuple[str, ...]] = {"document": FOR_UNITS, "sequence": FOR_UNITS, "token": ("azuma", "freedman")}
+FOR_POOLS = ("hoeffding", "kl", "betting")
 FOR_EXAMPLES: dict[AssumptionName, tuple[str, ...]] = {
     "iid": ("hoeffding", "kl", "binomial_tail", "betting"),
-    "pool": ("hoeffding", "kl", "betting"),
-    "unseen": ("hoeffding", "kl", "betting"),
+    "pool": FOR_POOLS,
+    "unseen": FOR_POOLS,
 }
 """The inequalities for 0-1 errors of examples, by assumption."""
 ASSUMPTIONS: dict[Level, tuple[AssumptionName, ...]] = {
@@ -44,10 +46,7 @@ class Metric(NamedTuple):
     low: float
     width: float
     vacuous_at: float
-
-    @property
-    def k(self) -> int:
-        return int(self.name.removeprefix("top").removesuffix("_error"))
+    k: int = 0
 
 
 def metric(name: str, alpha: float | None, vocab_size: int) -> Metric:
@@ -56,8 +55,8 @@ def metric(name: str, alpha: float | None, vocab_size: int) -> Metric:
         if alpha is None:
             raise SubloraError("alpha: missing; bits per token need a smoothing weight")
         return Metric(name, alpha, *loss_range(alpha, vocab_size), math.log2(vocab_size))
-    unfinished = Metric(name, None, 0.0, 1.0, 0.0)
-    return unfinished._replace(vacuous_at=1 - unfinished.k / vocab_size)
+    k = int(name.removeprefix("top").removesuffix("_error"))
+    return Metric(name, None, 0.0, 1.0, 1 - k / vocab_size, k)
 
 
 def metrics(vocab_size: int) -> list[Metric]:
@@ -73,20 +72,12 @@ def token_losses(scores: Scores, of: Metric, vocab_size: int) -> np.ndarray:
     return topk_errors(scores.rank, of.k)
 
 
-_UNIT_LOSSES: WeakKeyDictionary[Scores, dict[tuple[Metric, int], np.ndarray]] = WeakKeyDictionary()
-
-
+@functools.lru_cache(maxsize=2)  # every inequality asks for those of the scores and of the pilot
 def unit_losses(scores: Scores, of: Metric, vocab_size: int) -> np.ndarray:
-    """Mean loss of each unit's tokens, scaled to [0, 1]: float64 (units,), not to be written to.
-
-    Computed once for each metric, since every inequality asks for them.
-    """
-    known = _UNIT_LOSSES.setdefault(scores, {})
-    if (of, vocab_size) not in known:
-        losses = scale_to_unit(document_means(token_losses(scores, of, vocab_size), scores.offsets), low=of.low, width=of.width)
-        losses.flags.writeable = False
-        known[of, vocab_size] = losses
-    return known[of, vocab_size]
+    """Mean loss of each unit's tokens, scaled to [0, 1]: float64 (units,), not to be written to."""
+    losses = scale_to_unit(document_means(token_losses(scores, of, vocab_size), scores.offsets), low=of.low, width=of.width)
+    losses.flags.writeable = False
+    return losses
 
 
 def expected_losses(scores: Scores, of: Metric) -> np.ndarray:
@@ -114,16 +105,12 @@ def all_bounds(training: Mapping[Level, Scores], pilot: Mapping[Level, Scores], 
     the same length, scored on the same units; since a reader may prefer any of them, each is charged for all (A = 8).
     """
     for level, scores in training.items():
+        all_units = len(scores.offsets) - 1 == facts.units[level]
         for of in metrics(facts.vocab_size):
             for assumption in ASSUMPTIONS[level]:
-                for inequality in inequalities_for(level, assumption, len(scores.offsets) - 1, facts.units[level]):
-                    yield bound(level, of, assumption, inequality, scores=scores, pilot=pilot[level], facts=facts)
-
-
-def inequalities_for(level: Level, assumption: AssumptionName, n: int, m: int) -> tuple[str, ...]:
-    """Those inequalities that hold for a level under an assumption when n of its m units are evaluated."""
-    needs_all_units = () if assumption == "iid" and n == m else ("empirical_bernstein",)
-    return tuple(name for name in INEQUALITIES[level] if name not in needs_all_units)
+                for inequality in INEQUALITIES[level]:
+                    if inequality not in NEED_ALL_UNITS or (assumption == "iid" and all_units):
+                        yield bound(level, of, assumption, inequality, scores=scores, pilot=pilot[level], facts=facts)
 
 
 def bound(
@@ -138,15 +125,25 @@ def bound(
     tolerance: float = TOLERANCE,
 ) -> Statement:
     """One statement. pilot: scores on units drawn independently of those of `scores`."""
-    m, n = facts.units[level], len(scores.offsets) - 1
-    candidates = 1 if of.alpha in (None, facts.alpha) else len(ALPHA_GRID)
+    m, candidates = facts.units[level], 1 if of.alpha in (None, facts.alpha) else len(ALPHA_GRID)
     if level == "token":
         found = _token_bound(of, inequality, scores, pilot, facts, candidates=candidates)
     else:
-        found = _unit_bound(of, (assumption, inequality), scores, pilot, facts, m=m, candidates=candidates)
-    empirical, value, parts = found
-    value = float(value + tolerance)
-    return Statement(
+        found = bound_mean(
+            unit_losses(scores, of, facts.vocab_size),
+            inequality=inequality,
+            assumption=assumption,
+            message_bits=facts.message_bits,
+            delta=facts.delta,
+            m=m,
+            pool=facts.pool,
+            candidates=candidates,
+            places=scores.places,
+            pilot=(unit_losses(pilot, of, facts.vocab_size), pilot.places),
+        ).unscaled(of.low, of.width)
+    return _statement(
+        found,
+        tolerance,
         level=level,
         metric=of.name,
         assumption=assumption,
@@ -154,13 +151,9 @@ def bound(
         alpha=of.alpha,
         units=m,
         pool=facts.pool if level == "document" else None,
-        evaluated=n,
+        evaluated=len(scores.offsets) - 1,
         candidates=candidates,
-        empirical=empirical,
-        bound=value,
         vacuous_at=of.vacuous_at,
-        nonvacuous=value < of.vacuous_at,
-        parts=_terms(parts),
     )
 
 
@@ -182,93 +175,43 @@ def example_bounds(
     """
     m, others = len(errors), None if assumption == "iid" else pool
     for name in names or FOR_EXAMPLES[assumption]:
-        parts = None
-        if name == "binomial_tail":
-            value = binomial_tail(int(errors.sum()), complexity_nats(message_bits, delta), m)
-        else:
-            found = bound_mean(
-                errors,
-                inequality=name,
-                assumption=assumption,
-                message_bits=message_bits,
-                delta=delta,
-                m=m,
-                pool=others,
-                places=np.arange(m),
-            )
-            value, parts = found.bound, found.parts
-        value = float(value + tolerance)
-        yield Statement(
-            level="example",
-            metric="error",
-            assumption=assumption,
-            inequality=name,
-            alpha=None,
-            units=m,
-            pool=others,
-            evaluated=m,
-            candidates=1,
-            empirical=float(errors.mean()),
-            bound=value,
-            vacuous_at=guess,
-            nonvacuous=value < guess,
-            parts=_terms(parts),
+        shared: dict[str, Any] = {"assumption": assumption, "inequality": name, "pool": others, "candidates": 1}
+        found = bound_mean(errors, message_bits=message_bits, delta=delta, m=m, places=np.arange(m), **shared)
+        yield _statement(
+            found, tolerance, level="example", metric="error", alpha=None, units=m, evaluated=m, vacuous_at=guess, **shared
         )
 
 
-def _terms(parts: tuple[float, float, float] | None) -> Terms | None:
-    if parts is None:
-        return None
-    empirical, complexity, subsampling = map(float, parts)
-    return Terms(empirical=empirical, complexity=complexity, subsampling=subsampling)
-
-
-_Found = tuple[float, float, tuple[float, float, float] | None]
-"""Empirical value, bound, and the terms of the paper's inequality."""
-
-
-def _unit_bound(
-    of: Metric, by: tuple[str, str], scores: Scores, pilot: Scores, facts: Facts, *, m: int, candidates: int
-) -> _Found:
-    assumption, inequality = by
-    found = bound_mean(
-        unit_losses(scores, of, facts.vocab_size),
-        inequality=inequality,
-        assumption=assumption,
-        message_bits=facts.message_bits,
-        delta=facts.delta,
-        m=m,
-        pool=facts.pool,
-        candidates=candidates,
-        pilot=unit_losses(pilot, of, facts.vocab_size),
-        places=scores.places,
-        pilot_places=pilot.places,
+def _statement(found: Bound, tolerance: float, *, vacuous_at: float, **said: Any) -> Statement:
+    """A bound as a certificate states it: with the tolerance on top, in the unit of `vacuous_at`."""
+    value = float(found.bound + tolerance)
+    parts = found.parts and Terms(**{name: float(part) for name, part in found.parts._asdict().items()})
+    return Statement(
+        empirical=found.empirical, bound=value, vacuous_at=vacuous_at, nonvacuous=value < vacuous_at, parts=parts, **said
     )
-    empirical = of.low + of.width * found.empirical
-    parts = found.parts and (empirical, of.width * found.parts.complexity, of.width * found.parts.subsampling)
-    return empirical, of.low + of.width * found.bound, parts
 
 
-def _token_bound(
-    of: Metric, inequality: str, scores: Scores, pilot: Scores, facts: Facts, *, candidates: int
-) -> _Found:
-    losses = token_losses(scores, of, facts.vocab_size)
-    common = (facts.message_bits, facts.delta, facts.units["token"])
+def _token_bound(of: Metric, inequality: str, scores: Scores, pilot: Scores, facts: Facts, *, candidates: int) -> Bound:
+    """In the metric's unit. With all N tokens evaluated there is no second term, and the whole of delta is spent on the first."""
+    losses, N = token_losses(scores, of, facts.vocab_size), facts.units["token"]
+    n, mean = len(losses), float(losses.mean())
+    nats = complexity_nats(facts.message_bits, facts.delta)
+    drawn = (facts.message_bits, facts.delta, N)
     if inequality == "azuma":
-        parts = azuma_tokens(float(losses.mean()), len(losses), *common, candidates=candidates, width=of.width)
-        return parts.empirical, parts.bound, parts
+        if n < N:
+            parts = azuma_subsampled(mean, *drawn, n, candidates=candidates, width=of.width)
+        else:
+            parts = Parts(mean, azuma(mean, nats, N, width=of.width) - mean, 0.0)
+        return Bound(parts.bound, mean, parts)
     guess_width = of.width if of.alpha is None else entropy_guess_width(of.alpha, facts.vocab_size)
-    value = freedman_tokens(
-        losses,
-        expected_losses(scores, of),
-        *common,
-        candidates=candidates,
-        low=of.low,
-        width=of.width,
-        guess_width=guess_width,
-        pilot=(token_losses(pilot, of, facts.vocab_size), expected_losses(pilot, of)),
-    )
-    return float(losses.mean()), value, None
+    ranges: dict[str, Any] = {"low": of.low, "width": of.width, "guess_width": guess_width}
+    guesses = expected_losses(scores, of)
+    if n < N:
+        on_pilot = token_losses(pilot, of, facts.vocab_size), expected_losses(pilot, of)
+        value = freedman_subsampled(losses, guesses, *drawn, candidates=candidates, **ranges, pilot=on_pilot)
+    else:
+        value = freedman(losses, guesses, nats, **ranges, grid=betting_grid(N, nats))
+    return Bound(value, mean, None)
 
 
 def held_out(scores: Mapping[Level, Scores], levels: tuple[Level, ...], vocab_size: int) -> Iterator[HeldOut]:

@@ -24,7 +24,6 @@ def what_if(
     facts = Facts(message_bits, alpha, vocab_size, delta, {"document": units}, units)
     of = metric("bpd", alpha, vocab_size)
     stated = functools.partial(bound, "document", of, "iid", scores=scores, pilot=pilot, facts=facts, tolerance=0.0)
-    rows = [stated(inequality) for inequality in ASKED]
-    table = pd.DataFrame([row.model_dump() for row in rows])
+    table = pd.DataFrame([stated(inequality).model_dump() for inequality in ASKED])
     table["gap"] = table["bound"] - table["empirical"]
     return table[["inequality", "empirical", "gap", "bound", "vacuous_at"]]

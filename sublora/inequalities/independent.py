@@ -3,7 +3,7 @@
 Each holds for every hypothesis h at once with probability >= 1 - delta over the draw of the m units, because `nats` is
 `complexity_nats(h, delta)`: a union bound with the prior `2^-K(h)`. Complexities are thousands of nats, so everything
 is computed in logs. Nothing is clipped into validity: `hoeffding` may exceed 1, `betting` returns 1.0 where it proves
-nothing.
+nothing. Arguments out of range raise SubloraError with the argument's name.
 """
 
 import math
@@ -76,7 +76,6 @@ def complexity_nats(message_bits: float, delta: float) -> float:
     """`B = K ln 2 + ln(1/delta)` in nats: the price of a hypothesis whose message has K = `message_bits` bits.
 
     Union bound over a prefix-free set of messages, prior `2^-K` (Kraft). Pass a part of delta to spend a part of it.
-    Raises SubloraError unless `message_bits` is finite and >= 0 and delta in (0, 1).
     """
     return check_nats("message_bits", message_bits) * math.log(2.0) - math.log(check_delta(delta))
 
@@ -89,7 +88,7 @@ def hoeffding(mean: float, nats: float, m: int) -> float:
 
     Hoeffding 1963 with the prior (Lotfi et al. 2024a, Theorem 1), in units of the range. Holds for independent units
     and for a random subset of a finite pool (Hoeffding 1963, Theorem 4).
-    `mean`: of all m scaled losses; `nats`: `complexity_nats(K, delta)`. Raises SubloraError for arguments out of range.
+    `mean`: of all m scaled losses; `nats`: `complexity_nats(K, delta)`.
     """
     return check_mean(mean) + math.sqrt(check_nats("nats", nats) / (2 * check_count("m", m)))
 
@@ -121,17 +120,11 @@ def kl(mean: float, nats: float, m: int) -> float:
     return _bisect(lambda r: m * binary_kl(mean, r) > nats, mean, 1.0)
 
 
-def kl_lower(mean: float, nats: float, m: int) -> float:
-    """`inf { r : m kl(mean || r) <= nats }`, a lower bound on the expected loss: `kl` for `1 - loss`."""
-    return 1.0 - kl(1.0 - check_mean(mean), nats, m)
-
-
 def binomial_tail(errors: int, nats: float, m: int) -> float:
     """`sup { r >= errors/m : P(Bin(m, r) <= errors) >= exp(-nats) }`: the exact bound for 0-1 losses; never above `kl`.
 
     Langford 2005, Theorem 3.3, with the prior. `errors`: the number of ones among m losses, each 0 or 1, independent.
     (For a subset of a pool the tail is hypergeometric: use `kl`.) Exact in logs for any number of nats.
-    Raises SubloraError for `errors` outside 0..m and the like.
     """
     m, nats = check_count("m", m), check_nats("nats", nats)
     errors = check_count("errors", errors, least=0)
@@ -168,7 +161,7 @@ def empirical_bernstein(values: np.ndarray, message_bits: float, delta: float) -
     """`mean + sqrt(2 S^2 B'/m) + 7 B'/(3 (m-1))`, `B' = K ln 2 + ln(2/delta)`, S^2 the sample variance. May exceed 1.
 
     Maurer & Pontil 2009, Theorem 4, with the prior; independent units only (not a pool).
-    `values`: losses scaled to [0, 1], shape (m,), m >= 2. Raises SubloraError for arguments out of range.
+    `values`: losses scaled to [0, 1], shape (m,), m >= 2.
     """
     values = check_unit("values", values)
     m = values.size
@@ -211,11 +204,9 @@ def mixed(log_wealths: np.ndarray) -> float:
 def betting(values: np.ndarray, nats: float, bets: np.ndarray) -> float:
     """`inf { u : logsumexp_c W_c(u) - ln G >= nats }`, an upper bound on the expected loss; 1.0 where there is none.
 
-    Betting (Waudby-Smith & Ramdas 2024; Orabona & Jun 2024; the empirical KL_inf), `W` as in `log_wealth`, mixed
-    uniformly over the bets. Independent units, or a random subset of a pool (Hoeffding 1963, Theorem 4). The end of
-    the search that is returned was itself refuted; it is within 2e-9 of the infimum.
-    `values`: losses scaled to [0, 1], shape (m,); `nats`: `complexity_nats(K, delta)`; `bets`: fixed in advance,
-    `betting_grid`.
+    Betting (Waudby-Smith & Ramdas 2024; Orabona & Jun 2024; the empirical KL_inf), `W` as in `log_wealth`, mixed uniformly over
+    the bets. Independent units, or a random subset of a pool (Hoeffding 1963, Theorem 4). Within 2e-9 of the infimum, from above.
+    `values`: losses scaled to [0, 1], shape (m,); `nats`: `complexity_nats(K, delta)`; `bets`: `betting_grid`, fixed in advance.
     Raises SubloraError for values outside [0, 1], NaN, an empty array, bets outside (0, 0.999].
     """
     values, nats, bets = check_unit("values", values), check_nats("nats", nats), check_bets(bets)
@@ -224,14 +215,11 @@ def betting(values: np.ndarray, nats: float, bets: np.ndarray) -> float:
 
 
 def betting_grid(m: int, nats: float, size: int = 20) -> np.ndarray:
-    """`size` rising bets in (0, 0.999] for `betting`, from m and nats alone: fixed before any data is seen. Shape
-    (size,).
+    """`size` rising bets in (0, 0.999], shape (size,), from m and nats alone: fixed before any data is seen.
 
-    The best bet is about `(1 - u) sqrt(2 nats / (m variance))`, at most 1; the grid runs from `0.2 sqrt(nats/m)` to
-    0.999, evenly in `ln c - 0.3 ln(1 - c)`: in steps of a ratio while small, finer near 1, where the gap depends on 1
-    - c. With 20 bets the gap of `betting` is within 1% of a grid of 300 (measured: sd .05 around .37, Bernoulli .3 to
-    .9, nats/m from .007 to .2).
-    Raises SubloraError for m, nats or size out of range.
+    The best bet is about `(1 - u) sqrt(2 nats / (m variance))`, at most 1. The grid runs from `0.2 sqrt(nats/m)` to 0.999, evenly
+    in `ln c - 0.3 ln(1 - c)`: finer near 1, where the gap depends on 1 - c. With 20 bets the gap of `betting` is within 1% of that
+    of 300 (measured: sd .05 around .37, Bernoulli .3 to .9, nats/m from .007 to .2).
     """
     m, size = check_count("m", m), check_count("size", size)
     low = min(0.5, 0.2 * math.sqrt(max(check_nats("nats", nats), 1e-6) / m))

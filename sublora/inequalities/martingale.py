@@ -2,9 +2,9 @@
 
 Bounded is `(1/N) sum mu_i`, `mu_i = E[loss_i | the tokens before]`: the average, over the training contexts, of the
 expected loss of the next token drawn afresh. The order of the stream is fixed without looking at content, loss i uses
-tokens <= i only, and N is fixed in advance (or `azuma_stopped`). Losses are in bits per token and lie in `[low, low +
-width]`; complexities are nats. Each bound holds for every message at once with probability >= 1 - delta, is in bits,
-and is not clipped.
+tokens <= i only, and N is fixed in advance. Losses are in bits per token and lie in `[low, low + width]`; complexities are
+nats. Each bound holds for every message at once with probability >= 1 - delta, is in bits, and is not clipped. Arguments out of
+range raise SubloraError with the argument's name.
 """
 
 import math
@@ -12,7 +12,7 @@ import math
 import numpy as np
 
 from sublora.errors import SubloraError
-from sublora.inequalities.independent import betting_grid, check_bets, check_count, check_nats, complexity_nats, log_growth
+from sublora.inequalities.independent import betting_grid, check_bets, check_count, check_nats, log_growth
 from sublora.inequalities.smoothing import loss_range, scale_to_unit
 from sublora.inequalities.subsampling import Parts, split_nats, upper_limit
 
@@ -21,34 +21,17 @@ def azuma(mean: float, nats: float, N: int, *, width: float) -> float:
     """`mean + width sqrt(nats/(2N))`: N tokens, N fixed in advance (Lotfi et al. 2024b, arXiv:2407.18158; Azuma 1967).
 
     `mean`: of the N losses, bits; `nats`: `complexity_nats(K, delta)`; `width`: Delta of `loss_range`, bits.
-    Raises SubloraError for a mean that is not finite, negative nats, N < 1, width <= 0.
     """
-    return _bits("mean", mean) + _width(width) * math.sqrt(check_nats("nats", nats) / (2 * check_count("N", N)))
+    return _bits("mean", mean) + _bits("width", width, above=0.0) * math.sqrt(check_nats("nats", nats) / (2 * check_count("N", N)))
 
 
-def azuma_stopped(mean: float, nats: float, N: int, nominal: int, *, width: float) -> float:
-    """`mean + B/(lambda N) + lambda width^2/8`, `lambda = sqrt(8B/(nominal width^2))`: N may be a stopping time.
-
-    The supermartingale `exp(lambda sum (mu_i - loss_i) - i lambda^2 width^2/8)` at a stopping time (Ville; Howard et
-    al. 2021), lambda from a `nominal` number of tokens fixed in advance; equals `azuma` where N = nominal. `mean`:
-    over the N tokens.
-    """
-    nats, N, nominal = check_nats("nats", nats), check_count("N", N), check_count("nominal", nominal)
-    # B/(lambda N) = width sqrt(B nominal/8)/N, which also holds at B = 0
-    slack = math.sqrt(nats * nominal / 8.0) / N + math.sqrt(nats / (8.0 * nominal))
-    return _bits("mean", mean) + _width(width) * slack
-
-
-def azuma_subsampled(
-    mean_n: float, message_bits: float, delta: float, N: int, n: int, *, candidates: int, width: float
-) -> Parts:
-    """`mean_n + width (sqrt((K ln 2 + ln(1/(s delta)))/(2N)) + sqrt(ln(A/((1-s) delta))/(2n)))`, `s = n/(n+N)`; in
-    bits.
+def azuma_subsampled(mean_n: float, message_bits: float, delta: float, N: int, n: int, *, candidates: int, width: float) -> Parts:
+    """`mean_n + width (sqrt((K ln 2 + ln(1/(s delta)))/(2N)) + sqrt(ln(A/((1-s) delta))/(2n)))`, `s = n/(n+N)`; in bits.
 
     n of the N *tokens* (not documents) drawn uniformly without replacement by `subsample`; A = `candidates` as there.
     """
     first, second = split_nats(message_bits, delta, N, n, candidates=candidates)
-    width = _width(width)
+    width = _bits("width", width, above=0.0)
     return Parts(_bits("mean_n", mean_n), width * math.sqrt(first / (2 * N)), width * math.sqrt(second / (2 * n)))
 
 
@@ -56,24 +39,16 @@ def entropy_guess_width(alpha: float, vocab_size: int) -> float:
     """`Delta (1 - alpha + alpha/V)` in bits: Delta' when the guess is the entropy of the smoothed prediction.
 
     The entropy is smallest when the model is certain, and then `a + Delta - Y` is exactly this; so it is an infimum
-    over all possible contexts, as `freedman` needs. Raises SubloraError as `loss_range`.
+    over all possible contexts, as `freedman` needs.
     """
     _, width = loss_range(alpha, vocab_size)
     return width * (1.0 - alpha + alpha / vocab_size)
 
 
 def freedman(
-    losses: np.ndarray,
-    guesses: np.ndarray,
-    nats: float,
-    *,
-    low: float,
-    width: float,
-    guess_width: float,
-    grid: np.ndarray,
+    losses: np.ndarray, guesses: np.ndarray, nats: float, *, low: float, width: float, guess_width: float, grid: np.ndarray
 ) -> float:
-    """Least over s in the grid of `mean + D (B + ln G)/(s N) + D/(s N) sum v(s (Y_i - loss_i)/D)`, `v(x) = x - ln(1 +
-    x)`.
+    """Least over s in the grid of `mean + D (B + ln G)/(s N) + D/(s N) sum v(s (Y_i - loss_i)/D)`, `v(x) = x - ln(1 + x)`.
 
     Fan, Grama & Liu 2015; Howard et al. 2021; Finzi et al. 2025, Theorem 3.1. D = `guess_width` >= `low + width - inf
     Y`, a constant, the infimum over all possible contexts (never over the sample): `entropy_guess_width`.
@@ -81,7 +56,6 @@ def freedman(
     before its own and of the message; clipped into [low + width - D, low + width], which keeps them predictable.
     `nats`: `complexity_nats(K, delta)`; choosing among J kinds of guesses adds ln J. `grid`: numbers s in (0, 0.999],
     shape (G,), fixed in advance: `betting_grid(N, nats)`. Holds at stopping times too.
-    Raises SubloraError for NaN, losses out of range, shapes that differ, D outside (0, width].
     """
     losses, guesses = _tokens(losses, guesses, low=low, width=width, guess_width=guess_width)
     nats, grid, N = check_nats("nats", nats), check_bets(grid), losses.size
@@ -105,8 +79,7 @@ def freedman_subsampled(
     grid: np.ndarray | None = None,
     pilot: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> float:
-    """`freedman` from n of the N tokens: least over s of `D (K ln 2 + ln(G/(sigma delta)))/(s N) + UCL_s`, `sigma =
-    n/(n+N)`.
+    """`freedman` from n of the N tokens: least over s of `D (K ln 2 + ln(G/(sigma delta)))/(s N) + UCL_s`, `sigma = n/(n+N)`.
 
     UCL_s is an upper limit (betting), complexity `ln(A G/((1-sigma) delta))`, of the mean over the N tokens of
     `W_i = Y_i - (D/s) ln(1 + s (Y_i - loss_i)/D)`, which lies in `[low, low + width + D (-ln(1-s)/s - 1)]`.
@@ -114,7 +87,6 @@ def freedman_subsampled(
     `pilot`: (losses, guesses) of the same model on tokens drawn independently of these, or None. With it only the s that does
     best on the pilot is tried, which is fixed when the n tokens are drawn: ln G leaves the subsample's complexity (it stays in the
     first, because the pilot is made of training tokens).
-    Arguments as for `freedman` and `azuma_subsampled`.
     """
     losses_n, guesses_n = _tokens(losses_n, guesses_n, low=low, width=width, guess_width=guess_width)
     first, second = split_nats(message_bits, delta, N, losses_n.size, candidates=candidates)
@@ -134,61 +106,17 @@ def freedman_subsampled(
     return float(limit(losses_n, guesses_n, best, second))
 
 
-def azuma_tokens(mean: float, n: int, message_bits: float, delta: float, N: int, *, candidates: int, width: float) -> Parts:
-    """`azuma_subsampled`, or `azuma` with no second term and the whole of delta where all N tokens are evaluated (n = N)."""
-    if n < N:
-        return azuma_subsampled(mean, message_bits, delta, N, n, candidates=candidates, width=width)
-    return Parts(mean, azuma(mean, complexity_nats(message_bits, delta), n, width=width) - mean, 0.0)
-
-
-def freedman_tokens(
-    losses: np.ndarray,
-    guesses: np.ndarray,
-    message_bits: float,
-    delta: float,
-    N: int,
-    *,
-    candidates: int,
-    low: float,
-    width: float,
-    guess_width: float,
-    pilot: tuple[np.ndarray, np.ndarray],
-) -> float:
-    """`freedman_subsampled`, or `freedman` with its default grid where all N tokens are evaluated."""
-    if len(losses) == N:
-        nats = complexity_nats(message_bits, delta)
-        return freedman(losses, guesses, nats, low=low, width=width, guess_width=guess_width, grid=betting_grid(N, nats))
-    return freedman_subsampled(
-        losses,
-        guesses,
-        message_bits,
-        delta,
-        N,
-        candidates=candidates,
-        low=low,
-        width=width,
-        guess_width=guess_width,
-        pilot=pilot,
-    )
-
-
-def _bits(name: str, value: float) -> float:
-    if not math.isfinite(value):
-        raise SubloraError(f"{name}: {value!r} is not a finite number of bits")
+def _bits(name: str, value: float, above: float = -math.inf) -> float:
+    if not (math.isfinite(value) and value > above):
+        raise SubloraError(f"{name}: {value!r} is not a finite number of bits above {above}")
     return float(value)
-
-
-def _width(width: float) -> float:
-    if not (math.isfinite(width) and width > 0.0):
-        raise SubloraError(f"width: {width!r} is not a positive number of bits; use loss_range")
-    return float(width)
 
 
 def _tokens(
     losses: np.ndarray, guesses: np.ndarray, *, low: float, width: float, guess_width: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """Checked losses, and guesses clipped into `[low + width - guess_width, low + width]`; both float64 rows, bits."""
-    _width(width)
+    _bits("width", width, above=0.0)
     if not 0.0 < guess_width <= width:
         raise SubloraError(f"guess_width: {guess_width!r} is not in (0, {width!r}]; use entropy_guess_width")
     losses = low + width * scale_to_unit(losses, low=low, width=width)

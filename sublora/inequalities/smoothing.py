@@ -1,4 +1,7 @@
-"""Prediction smoothing (Lotfi et al. 2024a): a loss with a known range, per token and per document."""
+"""Prediction smoothing (Lotfi et al. 2024a): a loss with a known range, per token and per document.
+
+Arguments out of range raise SubloraError with the argument's name. Empty arrays are refused where a mean is taken of them.
+"""
 
 import math
 
@@ -14,8 +17,6 @@ def loss_range(alpha: float, vocab_size: int) -> tuple[float, float]:
 
     Returns `(a, Delta)` in bits per token: `a = -log2(1 - alpha + alpha/V)`, `Delta = log2(1 + (1-alpha) V/alpha)`
     (Lotfi et al. 2024a, arXiv:2312.17173, section 4). `vocab_size` counts the real tokens, never a padded matrix.
-
-    Raises SubloraError unless `0 < alpha < 1` and `vocab_size >= 2`.
     """
     if not 0.0 < alpha < 1.0:
         raise SubloraError(f"alpha: {alpha!r} is not in (0, 1); choose a smoothing weight strictly between 0 and 1")
@@ -30,13 +31,9 @@ def smoothed_bits(log_probability_nats: np.ndarray, alpha: float, vocab_size: in
     `log_probability_nats`: ln p of the right token under the unsmoothed model, any shape. `p` is clipped to [0, 1]; a
     value that is not a probability at all (NaN, +-inf) counts as the largest loss, `a + Delta`. The result lies in
     `[a, a + Delta]` of `loss_range`, exactly.
-
-    Raises SubloraError for an empty array, `alpha` outside (0, 1) or `vocab_size < 2`.
     """
     low, width = loss_range(alpha, vocab_size)
     logs = np.asarray(log_probability_nats, dtype=np.float64)
-    if logs.size == 0:
-        raise SubloraError("log_probability_nats: empty; there is no token to score")
     usable = np.isfinite(logs)
     # ln p > 0 is float32 rounding of p = 1; exp of the minimum with 0 is the clip to [0, 1] without overflow
     probability = np.exp(np.minimum(np.where(usable, logs, 0.0), 0.0))
@@ -49,14 +46,8 @@ def topk_errors(rank: np.ndarray, k: int) -> np.ndarray:
 
     `rank` is `#{v != x : not z_v < z_x}`, the number of other tokens whose logit is not below the right one's: ties
     and NaN count against the model. The error is 1 unless `rank < k`, so a NaN rank is an error too.
-
-    Raises SubloraError for an empty or negative `rank`, or `k` not an integer >= 1.
     """
-    if isinstance(k, bool) or k != int(k) or k < 1:
-        raise SubloraError(f"k: {k!r} is not an integer >= 1")
     ranks = np.asarray(rank)
-    if ranks.size == 0:
-        raise SubloraError("rank: empty; there is no token to score")
     if (ranks < 0).any():
         raise SubloraError("rank: negative; a rank counts the other tokens that are not below the right one")
     return np.logical_not(ranks < k).astype(np.float64)
@@ -65,21 +56,13 @@ def topk_errors(rank: np.ndarray, k: int) -> np.ndarray:
 def document_means(values: np.ndarray, offsets: np.ndarray) -> np.ndarray:
     """Mean over the tokens of each document: float64, shape (documents,), in the unit of `values`.
 
-    `values`: shape (tokens,); `offsets`: integers, shape (documents + 1,), `offsets[0] = 0 < ... < offsets[-1] =
-    tokens`: document i is `values[offsets[i]:offsets[i + 1]]`.
-
-    Raises SubloraError for offsets that do not cover the values exactly, and for an empty document.
+    `values`: shape (tokens,), not empty; `offsets`: shape (documents + 1,), `offsets[0] = 0 < ... < offsets[-1] = tokens`: document
+    i is `values[offsets[i]:offsets[i + 1]]`.
     """
-    values = np.asarray(values, dtype=np.float64)
-    offsets = np.asarray(offsets)
-    if values.ndim != 1 or values.size == 0:
-        raise SubloraError(f"values: shape {values.shape}; give one non-empty row of per-token values")
-    if offsets.ndim != 1 or offsets.size < 2 or offsets.dtype.kind not in "iu":
-        raise SubloraError("offsets: not a row of at least two integers; give documents + 1 offsets")
-    offsets = offsets.astype(np.int64)
-    if offsets[0] != 0 or offsets[-1] != values.size:
-        raise SubloraError(f"offsets: run from {offsets[0]} to {offsets[-1]}, not from 0 to {values.size}")
+    values, offsets = np.asarray(values, dtype=np.float64), np.asarray(offsets)
     lengths = np.diff(offsets)
+    if lengths.size == 0 or offsets[0] != 0 or offsets[-1] != values.size:
+        raise SubloraError(f"offsets: they do not run from 0 to {values.size}, the number of values")
     if (lengths <= 0).any():
         raise SubloraError(f"offsets: document {int(np.argmax(lengths <= 0))} has no tokens; remove it before scoring")
     return np.add.reduceat(values, offsets[:-1]) / lengths

@@ -1,9 +1,9 @@
-"""Bounds when only n of the m training units are evaluated: one part of delta for the training set, one for the
-subsample.
+"""Bounds when only n of the m training units are evaluated: one part of delta for the training set, one for the subsample.
 
 The n units are a uniformly random subset of the m, drawn by `subsample` after the message is fixed. `candidates` (A) is
 the number of messages whose subsample result anyone looked at before choosing this one; it is paid in the subsample
-term. n, and with it s, is fixed in advance. Losses are scaled to [0, 1]; complexities are nats.
+term. n, and with it s, is fixed in advance. Losses are scaled to [0, 1]; complexities are nats. Arguments out of range raise
+SubloraError with the argument's name.
 """
 
 import functools
@@ -58,11 +58,9 @@ def shares(n: int, m: int) -> float:
 
 
 def split_nats(message_bits: float, delta: float, m: int, n: int, *, candidates: int, parts: int = 1) -> tuple[float, float]:
-    """`(K ln 2 + ln(1/(s delta)), ln(A parts/((1 - s) delta)))` in nats: complexity of the training and the subsample
-    term.
+    """`(K ln 2 + ln(1/(s delta)), ln(A parts/((1 - s) delta)))` in nats: complexity of the training and the subsample term.
 
-    `parts`: into how many equal parts the subsample's share of delta is divided (2 where both an upper and a lower
-    limit are taken from the same units). Raises SubloraError for arguments out of range.
+    `parts`: into how many equal parts the subsample's share of delta is divided.
     """
     s, delta, candidates = shares(n, m), check_delta(delta), check_count("candidates", candidates)
     return complexity_nats(message_bits, s * delta), math.log(candidates * parts / ((1.0 - s) * delta))
@@ -73,73 +71,43 @@ def hoeffding_subsampled(mean_n: float, message_bits: float, delta: float, m: in
 
     Lotfi et al. 2024a, Theorem for subsampled evaluation (there A = 1, with replacement; without is no worse, Hoeffding
     1963, Theorem 4). Holds for every message at once with probability >= 1 - delta over the m units and the subsample.
-    Raises SubloraError for a mean outside [0, 1], n > m, delta outside (0, 1), candidates < 1, negative message_bits.
     """
     first, second = split_nats(message_bits, delta, m, n, candidates=candidates)
     return Parts(check_mean(mean_n), math.sqrt(first / (2 * m)), math.sqrt(second / (2 * n)))
 
 
-def upper_limit(values_n: np.ndarray, nats: float, *, binary: bool = False) -> float:
-    """Upper confidence limit of the mean of the m units from n of them; fails with probability `exp(-nats)`.
+def upper_limit(values_n: np.ndarray, nats: float) -> float:
+    """Upper confidence limit of the mean of the m units from n of them, by `betting`; fails with probability `exp(-nats)`.
 
-    By `betting` with its own grid of bets; by `kl` if `binary`: losses that are 0 or 1 by definition of the metric,
-    where kl needs no grid. `values_n`: shape (n,), in [0, 1]. Raises SubloraError if `binary` and a value is neither
-    0 nor 1.
+    `values_n`: shape (n,), in [0, 1].
     """
     values_n = check_unit("values_n", values_n)
-    if not binary:
-        return betting(values_n, nats, betting_grid(values_n.size, nats, INNER_BETS))
-    if not ((values_n == 0.0) | (values_n == 1.0)).all():
-        raise SubloraError("values_n: a value is neither 0 nor 1; set binary to False for losses in between")
-    return kl(float(values_n.mean()), nats, values_n.size)
+    return betting(values_n, nats, betting_grid(values_n.size, nats, INNER_BETS))
 
 
-def lower_limit(values_n: np.ndarray, nats: float, *, binary: bool = False) -> float:
-    """Lower confidence limit of the mean of the m units from n of them: `upper_limit` of `1 - loss`."""
-    return 1.0 - upper_limit(1.0 - check_unit("values_n", values_n), nats, binary=binary)
-
-
-def kl_subsampled(
-    values_n: np.ndarray, message_bits: float, delta: float, m: int, *, candidates: int, binary: bool = False
-) -> float:
+def kl_subsampled(values_n: np.ndarray, message_bits: float, delta: float, m: int, *, candidates: int) -> float:
     """`kl(upper, K ln 2 + ln(1/(s delta)), m)`, `upper` the limit of the training mean at `ln(A/((1-s) delta))`.
 
-    kl with the prior grows with the training mean, so an upper limit of that mean may stand in for it. `upper_limit`
-    says what `binary` is. `values_n`: shape (n,), in [0, 1]. Raises SubloraError for arguments out of range.
+    kl with the prior grows with the training mean, so an upper limit of that mean may stand in for it.
     """
     first, second = split_nats(message_bits, delta, m, check_unit("values_n", values_n).size, candidates=candidates)
-    return kl(upper_limit(values_n, second, binary=binary), first, m)
+    return kl(upper_limit(values_n, second), first, m)
 
 
 def betting_subsampled(
-    values_n: np.ndarray,
-    message_bits: float,
-    delta: float,
-    m: int,
-    *,
-    candidates: int,
-    pilot: np.ndarray | None = None,
+    values_n: np.ndarray, message_bits: float, delta: float, m: int, *, candidates: int, pilot: np.ndarray | None = None
 ) -> float:
-    """`betting` when n of the m units are evaluated; 1.0 where nothing is proved.
+    """`betting` when n of the m units are evaluated: `betting_two_stage`, its two complexities those of `split_nats`.
 
-    See `betting_two_stage`, with the training term's complexity `K ln 2 + ln(1/(s delta))` and the subsample's
-    `ln(A/((1-s) delta))`. `values_n`: shape (n,), in [0, 1]; `pilot`: losses of the same model on units drawn
-    independently of these (`subsample(..., purpose="pilot")`), shape (any,), or None.
-    Raises SubloraError for arguments out of range.
+    `values_n`: shape (n,), in [0, 1]; `pilot`: losses of the same model on units drawn independently of these
+    (`subsample(..., purpose="pilot")`), shape (any,), or None.
     """
     first, second = split_nats(message_bits, delta, m, check_unit("values_n", values_n).size, candidates=candidates)
     return betting_two_stage(values_n, first, second, m, pilot=pilot)
 
 
 def betting_two_stage(
-    values_n: np.ndarray,
-    first: float,
-    second: float,
-    m: int,
-    bets: np.ndarray | None = None,
-    *,
-    pilot: np.ndarray | None = None,
-    inner_bets: np.ndarray | None = None,
+    values_n: np.ndarray, first: float, second: float, m: int, bets: np.ndarray | None = None, *, pilot: np.ndarray | None = None
 ) -> float:
     """The smallest u refuted by betting on the m units, judged from n of them; 1.0 if there is none.
 
@@ -154,50 +122,34 @@ def betting_two_stage(
     at R itself, which has probability at most exp(-`second`). Hence a root search replaces the walk.
 
     With a `pilot` the one bet c that does best on it is the only one tested, and ln G leaves the second complexity.
-    `bets` and `inner_bets` are fixed in advance; default `betting_grid` of (m, first), 20, and of (n, second + ln G),
-    12.
-    Raises SubloraError for values outside [0, 1], empty arrays, n > m, negative complexities.
+    All bets are fixed in advance: `bets` is by default `betting_grid` of (m, first), and the inner ones that of the n units.
     """
-    values_n, m = check_unit("values_n", values_n), check_count("m", m)
+    values_n = check_unit("values_n", values_n)
     first, second = check_nats("first", first), check_nats("second", second)
     shares(values_n.size, m)
     bets = betting_grid(m, first) if bets is None else check_bets(bets)
     tau = (first + math.log(bets.size)) / m
+
+    def search(values: np.ndarray, tested: np.ndarray, nats: float) -> tuple[float, int]:
+        return smallest_by_bets(lambda u: (1.0 - values) / (1.0 - u), tested, tau, nats, start=float(values.mean()))
+
     if pilot is None:
-        second += math.log(bets.size)
-        tested = bets
-    else:
-        pilot = check_unit("pilot", pilot)
-        # as if the pilot were n units: its mean wealth stands for what the certifying units will show
-        _, best = _search(pilot, bets, tau, second * pilot.size / values_n.size, inner_bets)
-        tested = bets[best : best + 1]
-    return _search(values_n, tested, tau, second, inner_bets)[0]
-
-
-def _search(
-    values: np.ndarray, bets: np.ndarray, tau: float, nats: float, inner_bets: np.ndarray | None
-) -> tuple[float, int]:
-    """`smallest_by_bets` for a candidate u of the mean: the gains are (1 - X)/(1 - u)."""
-    start = float(values.mean())
-    return smallest_by_bets(lambda u: (1.0 - values) / (1.0 - u), bets, tau, nats, values.size, start=start, inner_bets=inner_bets)
+        return search(values_n, bets, second + math.log(bets.size))[0]
+    pilot = check_unit("pilot", pilot)
+    # as if the pilot were n units: its mean wealth stands for what the certifying units will show
+    _, best = search(pilot, bets, second * pilot.size / values_n.size)
+    return search(values_n, bets[best : best + 1], second)[0]
 
 
 def smallest_by_bets(
-    gains: Callable[[float], np.ndarray],
-    bets: np.ndarray,
-    tau: float,
-    nats: float,
-    n: int,
-    *,
-    start: float,
-    inner_bets: np.ndarray | None = None,
+    gains: Callable[[float], np.ndarray], bets: np.ndarray, tau: float, nats: float, *, start: float
 ) -> tuple[float, int]:
     """The smallest u, from `start` on, that some bet refutes, and the index of that bet; (1.0, 0) if no bet refutes anything.
 
     A bet c refutes u if, on the n units, betting against "the mean of `Z = ln((1 - c) + c g)` is at most tau" reaches `nats`, a
     uniform mixture over the inner bets. `gains`: from u to the n values g >= 0, growing with u.
     """
-    inner = betting_grid(n, nats, INNER_BETS) if inner_bets is None else check_bets(inner_bets)
+    inner = betting_grid(gains(0.0).size, nats, INNER_BETS)
     step = math.sqrt(tau / 2.0)
 
     def margin(c: float, u: float) -> float:
@@ -223,18 +175,11 @@ def subsample(message: bytes, store_sha256: str, m: int, n: int, purpose: str = 
     index. Any other `purpose` ("pilot", "order") is appended, as UTF-8, to what is hashed, and gives an independent
     draw; n = m is a random order of all units. From more than 16 n and 2^20 units the draw does not take memory for all m: it is
     the first n different ones of the outputs' last ceil(log2 m) bits, values of m or more left out. Raw outputs are part of
-    numpy's compatibility promise: the draw is the same in every version. Raises SubloraError unless `1 <= n <= m` and
-    `store_sha256` is 64 hexadecimal digits.
+    numpy's compatibility promise: the draw is the same in every version.
     """
     shares(n, m)
-    try:
-        store = bytes.fromhex(store_sha256)
-    except (TypeError, ValueError):
-        store = b""
-    if len(store) != 32:
-        raise SubloraError(f"store_sha256: {store_sha256!r} is not 64 hexadecimal digits; give the token store's SHA-256")
     suffix = b"" if purpose == "certificate" else purpose.encode()
-    seed = int.from_bytes(hashlib.sha256(bytes(message) + store + suffix).digest()[:8], "big")
+    seed = int.from_bytes(hashlib.sha256(message + bytes.fromhex(store_sha256) + suffix).digest()[:8], "big")
     if m > max(16 * n, 2**20):
         return _first_different(np.random.Philox(key=seed), m, n)
     keys = np.random.Philox(key=seed).random_raw(m)

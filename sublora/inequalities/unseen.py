@@ -4,7 +4,7 @@ The training set is a uniformly random subset of m of a finite pool of M units, 
 mean, and the mean X of all m training losses, give the mean over the other M - m units exactly:
 `R_unseen = (M R_pool - m X)/(M - m) <= X + M/(M - m) (U - X)`. Losses are scaled to [0, 1]; complexities are nats.
 Every bound holds for all messages at once with probability >= 1 - delta over the split (and the subsample); none is
-clipped at 1.
+clipped at 1. Arguments out of range raise SubloraError with the argument's name.
 """
 
 import math
@@ -25,28 +25,17 @@ from sublora.inequalities.independent import (
     mixed,
     smallest_refuted,
 )
-from sublora.inequalities.subsampling import Parts, betting_two_stage, lower_limit, smallest_by_bets, split_nats, upper_limit
+from sublora.inequalities.subsampling import Parts, smallest_by_bets, split_nats, upper_limit
 
 BLOCKS = 16  # with 4 the bound is 0.09 bits looser on a real run, with 32 tighter by 0.01
 
 
 def inflation(m: int, *, M: int) -> float:
-    """`M/(M - m)`, the factor on a pool bound's gap. Raises SubloraError unless `1 <= m < M`."""
+    """`M/(M - m)`, the factor on a pool bound's gap."""
     m, M = check_count("m", m), check_count("M", M)
     if m >= M:
         raise SubloraError(f"m: {m} training units of a pool of M = {M} leave none unseen")
     return M / (M - m)
-
-
-def unseen(upper_pool: float, train_mean: float, m: int, *, M: int) -> float:
-    """`X + M/(M - m) (U - X)`: bound on the mean over the M - m unseen units, from a bound U on the pool's mean. Exact.
-
-    `train_mean`: X over all m training units, in [0, 1]; `upper_pool`: U. May exceed 1.
-    """
-    train_mean = check_mean(train_mean)
-    if not (math.isfinite(upper_pool) and upper_pool >= 0.0):
-        raise SubloraError(f"upper_pool: {upper_pool!r} is not a finite number >= 0")
-    return train_mean + inflation(m, M=M) * (upper_pool - train_mean)
 
 
 def serfling_root(nats: float, m: int, *, M: int) -> float:
@@ -62,7 +51,6 @@ def hoeffding_unseen(mean: float, nats: float, m: int, *, M: int) -> float:
     """`mean + M/(M - m) sqrt(B (1 - (m-1)/M)/(2m))`: Serfling 1974 with the prior, converted. May exceed 1.
 
     `mean`: of all m training losses; `nats`: `complexity_nats(K, delta)`.
-    Raises SubloraError for a mean outside [0, 1], negative nats, m >= M.
     """
     return check_mean(mean) + inflation(m, M=M) * serfling_root(nats, m, M=M)
 
@@ -70,20 +58,15 @@ def hoeffding_unseen(mean: float, nats: float, m: int, *, M: int) -> float:
 def betting_unseen(values_in_split_order: np.ndarray, nats: float, bets: np.ndarray, *, M: int) -> float:
     """Betting on a sample without replacement, with the running candidate: bound on the unseen mean; 1.0 if none.
 
-    With candidate u for the pool's mean, the mean of what is left before unit t is `u_t = (M u - sum_{j<t} X_j)/(M -
-    t + 1)`, and
+    With candidate u for the pool's mean, the mean of what is left before unit t is `u_t = (M u - sum_{j<t} X_j)/(M - t + 1)`, and
     `W_c(u) = sum_t ln(1 + c (u_t - X_t)/(1 - u_t))` is the log of a martingale at u = R (Waudby-Smith & Ramdas 2024,
-    section 5); the mixture over bets refutes u as in `betting`. In terms of the unseen mean v, `M u = m X + (M - m)
-    v`, so that
-    `(u_t - X_t)/(1 - u_t) = Y_t (M - t + 1)/((M - m)(1 - v) + Y_t + ... + Y_m) - 1` with `Y = 1 - X`: every v in [0,
-    1) is a possible pool (u_t in [0, 1) always; a u that no pool has is a v outside [0, 1]), W grows with v, and the
-    smallest v refuted is the bound: `unseen` of the smallest u refuted, exactly.
+    section 5); the mixture over bets refutes u as in `betting`. In terms of the unseen mean v, `M u = m X + (M - m) v`, so that
+    `(u_t - X_t)/(1 - u_t) = Y_t (M - t + 1)/((M - m)(1 - v) + Y_t + ... + Y_m) - 1` with `Y = 1 - X`: every v in [0, 1) is a
+    possible pool (a u that no pool has is a v outside [0, 1]), W grows with v, and the smallest v refuted is the bound.
 
-    `values_in_split_order`: losses of all m training units in the order in which the split drew them, or in a random
-    order independent of them (`subsample(..., n=m, purpose="order")`); not sorted by place in the pool. Shape (m,),
-    in [0, 1].
+    `values_in_split_order`: losses of all m training units in the order in which the split drew them, or in a random order
+    independent of them; not sorted by place in the pool. Shape (m,), in [0, 1].
     `nats`: `complexity_nats(K, delta)`; `bets`: fixed in advance, `betting_grid(m, nats)`.
-    Raises SubloraError for values outside [0, 1], m >= M, bets outside (0, 0.999].
     """
     values = check_unit("values_in_split_order", values_in_split_order)
     nats, bets, m = check_nats("nats", nats), check_bets(bets), values.size
@@ -123,8 +106,7 @@ def betting_unseen_blocks(
 
     `places`: where each of the n units stands in the order of the split, different integers in 0..m-1. `pilot`: (losses, places)
     of the same model on units drawn independently of these, on which the bet c is chosen; without it all G bets are tried, and
-    the third complexity has ln G more. Other arguments as for `betting_subsampled`.
-    Raises SubloraError for the same and for m >= M, and places that are not such.
+    the third complexity has ln G more.
     """
     inflation(m, M=M)
     values_n = check_unit("values_n", values_n)
@@ -137,13 +119,15 @@ def betting_unseen_blocks(
     def refuted(values: np.ndarray, places: np.ndarray, tried: np.ndarray, second: float, third: float) -> tuple[float, int]:
         places = _places(places, values.size, m)
         y, block = 1.0 - values, np.searchsorted(edges, places, side="right") - 1
-        left = np.array([(m - edge) * _limit(y[places >= edge], second) for edge in edges])
+        behind = [y[places >= edge] for edge in edges]
+        limits = [upper_limit(values, second) if values.size else 1.0 for values in behind]
+        left = (m - edges) * np.array(limits)
         stakes, left = y * (M - edges[block]), left[block]
 
         def gains(v: float) -> np.ndarray:
             return stakes / ((M - m) * (1.0 - v) + left)
 
-        return smallest_by_bets(gains, tried, tau, third, values.size, start=float(values.mean()))
+        return smallest_by_bets(gains, tried, tau, third, start=float(values.mean()))
 
     if pilot is None:
         return refuted(values_n, places, bets, second, third + math.log(bets.size))[0]
@@ -152,11 +136,6 @@ def betting_unseen_blocks(
     share = pilot_values.size / values_n.size
     _, best = refuted(pilot_values, pilot[1], bets, second * share, third * share)
     return refuted(values_n, places, bets[best : best + 1], second, third)[0]
-
-
-def _limit(values: np.ndarray, nats: float) -> float:
-    """`upper_limit`, and 1.0 of no values."""
-    return upper_limit(values, nats) if values.size else 1.0
 
 
 def _places(places: np.ndarray, n: int, m: int) -> np.ndarray:
@@ -180,46 +159,17 @@ def hoeffding_unseen_subsampled(
 
 
 def kl_unseen(mean: float, nats: float, m: int, *, M: int) -> float:
-    """`unseen` of `kl(mean, nats, m)`. May exceed 1."""
-    return unseen(kl(mean, nats, m), mean, m, M=M)
+    """`X + M/(M - m) (U - X)`, X the `mean` of all m training losses, U = `kl(mean, nats, m)` the pool's bound. May exceed 1."""
+    return mean + inflation(m, M=M) * (kl(mean, nats, m) - mean)
 
 
-def kl_unseen_subsampled(
-    values_n: np.ndarray, message_bits: float, delta: float, m: int, *, candidates: int, M: int, binary: bool = False
-) -> float:
+def kl_unseen_subsampled(values_n: np.ndarray, message_bits: float, delta: float, m: int, *, candidates: int, M: int) -> float:
     """The largest `kl_unseen(q)` over every training mean q up to its upper limit from the n units. May exceed 1.
 
     `kl` is concave in the mean (the set `{(q, r): kl(q || r) <= b}` is convex), and so is
     `q + M/(M - m)(kl(q) - q)`; where kl closes in on 1 it falls with q, hence the largest value and not the last.
     """
     first, second = split_nats(message_bits, delta, m, check_unit("values_n", values_n).size, candidates=candidates)
-    upper = upper_limit(values_n, second, binary=binary)
-    found = minimize_scalar(
-        lambda q: -kl_unseen(q, first, m, M=M), bounds=(0.0, upper), method="bounded", options={"xatol": 1e-9}
-    )
+    upper = upper_limit(values_n, second)
+    found = minimize_scalar(lambda q: -kl_unseen(q, first, m, M=M), bounds=(0.0, upper), method="bounded", options={"xatol": 1e-9})
     return max(-float(found.fun), kl_unseen(upper, first, m, M=M))
-
-
-def betting_unseen_subsampled(
-    values_n: np.ndarray,
-    message_bits: float,
-    delta: float,
-    m: int,
-    *,
-    candidates: int,
-    M: int,
-    pilot: np.ndarray | None = None,
-) -> float:
-    """`(M U - m L)/(M - m)`: betting from n of m training units, converted. May exceed 1.
-
-    U bounds the pool's mean (`betting_two_stage`; parts `s delta` and `(1-s) delta/2`), L is a lower limit of the
-    mean X of the m training units from the same n (`lower_limit`, complexity `ln(2A/((1-s) delta))`: the third part).
-    Proof: except with probability `s delta + (1-s) delta/2 + (1-s) delta/2 = delta`, `R_pool <= U` and `X >= L`
-    together; and `(M - m) R_unseen = M R_pool - m X`, which grows with R_pool and falls with X.
-    The two halves are equal because U's second term counts M times and L m times, and both shrink like the root of
-    their complexity. Arguments as for `betting_subsampled`; raises SubloraError for the same and for m >= M.
-    """
-    inflation(m, M=M)
-    first, second = split_nats(message_bits, delta, m, check_unit("values_n", values_n).size, candidates=candidates, parts=2)
-    upper = betting_two_stage(values_n, first, second, m, pilot=pilot)
-    return (M * upper - m * lower_limit(values_n, second)) / (M - m)

@@ -12,6 +12,7 @@ from sublora.experiment import Classify, Words
 from sublora.message import Hypothesis, decode
 from sublora.models.classifiers import BagOfWords, Encoded, HubClassifier
 from sublora.progress import progress_bar
+from sublora.scoring.scores import float32_throughout
 
 SCORED_AT_ONCE = 64
 
@@ -51,19 +52,14 @@ def evaluate(
     encode, scored = model.encode, model.to(device)
     if isinstance(experiment.model, Words):  # cheap, and then no machine's rounding moves a prediction
         scored = scored.double()
-    # Certificates are float32 throughout: TF32 and reduced-precision matrix products are off while they are made.
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    try:
-        encoded = encode(training.texts)
-        predicted = _predict(scored, encoded, device, "training")
-        others = _predict(scored, encode(unseen.texts), device, "unseen") if len(unseen) else np.empty(0, np.int64)
-        held_out = {name: _predict(scored, encode(each.texts), device, name) for name, each in validation.items()}
-    finally:
-        torch.set_float32_matmul_precision(before)
+    encoded = encode(training.texts)
+    predicted = _predict(scored, encoded, device, "training")
+    others = _predict(scored, encode(unseen.texts), device, "unseen") if len(unseen) else np.empty(0, np.int64)
+    held_out = {name: _predict(scored, encode(each.texts), device, name) for name, each in validation.items()}
     return LabelEvaluation(hypothesis, predicted, others, held_out, int(encoded.lengths.sum()), time.monotonic() - began)
 
 
+@float32_throughout()
 @torch.inference_mode()
 def _predict(model: nn.Module, encoded: Encoded, device: str, what: str) -> np.ndarray:
     """The label whose logit is above all others, int64 (n,); -1, always an error, where none is (ties, not a number)."""

@@ -8,9 +8,11 @@ part of the hypothesis and stated in the certificate. A sequence is read as if i
 the window that the rule gives it.
 """
 
+import contextlib
 import hashlib
 import os
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,14 +64,7 @@ class Scores:
     @classmethod
     def load(cls, path: str | os.PathLike, identity: str = "") -> "Scores":
         """Read what `save` wrote. Raises SubloraError naming the file when it is missing, damaged or of something else."""
-        try:
-            arrays, facts = _read(path)
-            scores = cls(**arrays)
-        except (OSError, SafetensorError, TypeError) as error:
-            raise SubloraError(f"{Path(path)}: not a file of scores ({error}); score again") from None
-        if facts.get("identity") != identity:
-            raise SubloraError(f"{Path(path)}: these scores are of another model or other text; score again")
-        return scores
+        return cls(**_read(path, identity)[0])
 
     def repeated(self, units: int, among: int) -> "Scores":
         """As many units as that: these ones over and over, as a stand-in for that many of `among` of their kind."""
@@ -134,6 +129,18 @@ def sequences(starts: np.ndarray, lengths: np.ndarray, block: int) -> tuple[np.n
     return np.repeat(starts, pieces) + begin, np.minimum(block, np.repeat(lengths, pieces) - begin)
 
 
+@contextlib.contextmanager
+def float32_throughout() -> Iterator[None]:
+    """TF32 and reduced-precision matrix products are off, as certificates demand."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+@float32_throughout()
 def score(
     model: nn.Module,
     store: TokenStore,
@@ -158,11 +165,9 @@ def score(
     """
     state = PartialState()
     identity = f"{identity} {_fingerprint(store, windows, places, expectations)}"
-    if keep is not None and keep.exists():
-        try:
+    if keep is not None:
+        with contextlib.suppress(SubloraError):  # there are none, or they are of another model
             return Scores.load(keep, identity)
-        except SubloraError:
-            keep.unlink()  # of an earlier model; the parts below have an identity, too
     columns = (len(ALPHA_GRID), len(TOP_K)) if expectations else (0, 0)
     count = int(offsets[-1])
     arrays = {
@@ -175,13 +180,14 @@ def score(
     order = np.argsort(-windows.size, kind="stable")[state.process_index :: state.num_processes]
     part = keep.with_name(f"{keep.name}.part{state.process_index}") if keep else None
     mine, at = f"{identity} {state.num_processes}", 0
-    if part is not None and part.exists():
-        arrays, at = _continued(part, mine, arrays)
+    if part is not None:
+        with contextlib.suppress(SubloraError):
+            arrays, facts = _read(part, mine)
+            at = int(facts["windows"])
     device = next(model.parameters()).device
     model.eval()
-    total = int((windows.size - windows.skip)[order].sum())
-    done = int((windows.size - windows.skip)[order[:at]].sum())
-    quiet = not state.is_main_process
+    predictions = (windows.size - windows.skip)[order]
+    total, done, quiet = int(predictions.sum()), int(predictions[:at].sum()), not state.is_main_process
     widest = max(max(weights.shape, default=1) for weights in model.parameters())  # mostly the vocabulary
     most = min(batch_tokens, _by_device(LOGITS, device) // widest)
     saved = time.monotonic()
@@ -273,15 +279,13 @@ def _write(path: str | os.PathLike, arrays: dict[str, np.ndarray], facts: dict[s
         save_file(arrays, temporary, metadata=facts)
 
 
-def _read(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    with safe_open(path, "numpy") as file:
-        return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
-
-
-def _continued(part: Path, identity: str, empty: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], int]:
-    """The scores that an interrupted call has left, and of how many windows; `empty` and 0 if they are of something else."""
+def _read(path: str | os.PathLike, identity: str) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """What `_write` wrote. Raises SubloraError when it is missing, damaged or of another identity."""
     try:
-        arrays, facts = _read(part)
-    except (OSError, SafetensorError):
-        return empty, 0
-    return (arrays, int(facts["windows"])) if facts.get("identity") == identity else (empty, 0)
+        with safe_open(path, "numpy") as file:
+            arrays, facts = {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise SubloraError(f"{Path(path)}: not a file of scores ({error}); score again") from None
+    if facts.get("identity") != identity:
+        raise SubloraError(f"{Path(path)}: these scores are of another model or other text; score again")
+    return arrays, facts

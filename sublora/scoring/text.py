@@ -5,8 +5,10 @@ cut into, read on its own; a *token* one token of the training documents, which 
 split drew them.
 """
 
+import functools
 import hashlib
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -43,19 +45,12 @@ def unit_count(level: Level, store: TokenStore, documents: np.ndarray, block: in
 
 def evaluated_units(level: Level, experiment: OnText, m: int) -> int:
     """n: how many of the m training units are evaluated."""
-    bounds = experiment.bounds
-    wanted = {"document": bounds.documents, "sequence": bounds.sequences, "token": bounds.tokens}[level]
+    wanted = getattr(experiment.bounds, level + "s")
     return m if wanted is None else min(m, wanted)
 
 
 def evaluate(
-    message: bytes,
-    store: TokenStore,
-    split: Split,
-    experiment: OnText,
-    folder: Path | None = None,
-    *,
-    local_only: bool = False,
+    message: bytes, store: TokenStore, split: Split, experiment: OnText, folder: Path | None = None, *, local_only: bool = False
 ) -> Evaluation:
     """Decode the message and score what it decodes to.
 
@@ -65,21 +60,10 @@ def evaluate(
     local_only: a pretrained base is not downloaded.
     """
     began = time.monotonic()
-    scorer = _Scorer(message, store, experiment, folder, local_only)
-    levels, block = experiment.bounds.levels, experiment.model.block
-    training: dict[Level, Scores] = {}
-    for level in levels:
-        m = unit_count(level, store, split.train, block)
-        n = evaluated_units(level, experiment, m)
-        drawn = np.arange(m) if n == m else np.sort(subsample(message, store.sha256, m, n, purpose=_purpose(level)))
-        training[level] = scorer.score(split.train, level, drawn, "training")
-    held_out: dict[Level, Scores] = {}
-    documents = split.test[: experiment.bounds.held_out_documents]
-    apart: tuple[Level, ...] = ("document", "sequence") if "sequence" in levels else ("document",)
-    for level in apart:
-        everything = np.arange(unit_count(level, store, documents, block))
-        held_out[level] = scorer.score(documents, level, everything, "held-out")
-    return Evaluation(training, _pilot(scorer, store, split, experiment), held_out, time.monotonic() - began)
+    scorer = _Scorer(message, store, split, experiment, folder, local_only=local_only)
+    apart: list[Level] = ["document", "sequence"] if "sequence" in experiment.bounds.levels else ["document"]
+    training, held_out = scorer.training(), {level: scorer.held_out(level) for level in apart}
+    return Evaluation(training, scorer.pilot(), held_out, time.monotonic() - began)
 
 
 def evaluate_pilot(
@@ -89,21 +73,7 @@ def evaluate_pilot(
 
     They are seeded with the message as it is with the first smoothing weight of the grid, so that its own choice does not matter.
     """
-    return _pilot(_Scorer(message, store, experiment, folder), store, split, experiment)
-
-
-def _pilot(scorer: "_Scorer", store: TokenStore, split: Split, experiment: OnText) -> dict[Level, Scores]:
-    scores: dict[Level, Scores] = {}
-    for level in experiment.bounds.levels:
-        m = unit_count(level, store, split.train, experiment.model.block)
-        n = max(1, round(experiment.bounds.pilot * evaluated_units(level, experiment, m)))
-        drawn = np.sort(subsample(scorer.draft, store.sha256, m, n, purpose=_purpose(level, "pilot")))
-        scores[level] = scorer.score(split.train, level, drawn, "pilot")
-    return scores
-
-
-def _purpose(level: Level, purpose: str = "certificate") -> str:
-    return purpose if level == "document" else f"{purpose} {level}"
+    return _Scorer(message, store, split, experiment, folder).pilot()
 
 
 def _windows(
@@ -120,39 +90,63 @@ def _windows(
 
 
 class _Scorer:
-    """The decoded model of a message, which scores units; decoded once, and only if scores are not kept already."""
+    """The decoded model of a message, and what it is scored on."""
 
     def __init__(
-        self, message: bytes, store: TokenStore, experiment: OnText, folder: Path | None, local_only: bool = False
+        self, message: bytes, store: TokenStore, split: Split, experiment: OnText, folder: Path | None, *, local_only: bool = False
     ):
-        self.message, self.store, self.experiment, self.folder = message, store, experiment, folder
+        self.message, self.store, self.split, self.experiment, self.folder = message, store, split, experiment, folder
         self.local_only = local_only
         # The smoothing weight plays no part in the scores: models that differ in it alone share them.
         self.draft = with_alpha(message, ALPHA_GRID[0], experiment, store.vocab_size)
-        self._model: nn.Module | None = None
 
-    def score(self, documents: np.ndarray, level: Level, drawn: np.ndarray, part: str) -> Scores:
+    @functools.cached_property
+    def model(self) -> nn.Module:
+        decoded = decode(self.message, self.experiment, self.store.vocab_size, self.local_only).model
+        return decoded.to("cuda" if torch.cuda.is_available() else "cpu")
+
+    def training(self) -> dict[Level, Scores]:
+        scores: dict[Level, Scores] = {}
+        for level, m, n in self._counts():
+            drawn = np.arange(m) if n == m else self._draw(self.message, level, m, n, "certificate")
+            scores[level] = self._score(self.split.train, level, drawn, "training")
+        return scores
+
+    def pilot(self) -> dict[Level, Scores]:
+        scores: dict[Level, Scores] = {}
+        for level, m, n in self._counts():
+            drawn = self._draw(self.draft, level, m, max(1, round(self.experiment.bounds.pilot * n)), "pilot")
+            scores[level] = self._score(self.split.train, level, drawn, "pilot")
+        return scores
+
+    def held_out(self, level: Level) -> Scores:
+        documents = self.split.test[: self.experiment.bounds.held_out_documents]
+        everything = np.arange(unit_count(level, self.store, documents, self.experiment.model.block))
+        return self._score(documents, level, everything, "held-out")
+
+    def _counts(self) -> Iterator[tuple[Level, int, int]]:
+        """(level, m, n) of each level."""
+        for level in self.experiment.bounds.levels:
+            m = unit_count(level, self.store, self.split.train, self.experiment.model.block)
+            yield level, m, evaluated_units(level, self.experiment, m)
+
+    def _draw(self, message: bytes, level: Level, m: int, n: int, purpose: str) -> np.ndarray:
+        purpose = purpose if level == "document" else f"{purpose} {level}"
+        return np.sort(subsample(message, self.store.sha256, m, n, purpose=purpose))
+
+    def _score(self, documents: np.ndarray, level: Level, drawn: np.ndarray, part: str) -> Scores:
         """Scores of the units `drawn` of those of a level in `documents`."""
         experiment = self.experiment
         windows, offsets = _windows(self.store, documents, level, drawn, block=experiment.model.block, stride=experiment.stride)
-        if self._model is None:
-            decoded = decode(self.message, experiment, self.store.vocab_size, self.local_only).model
-            self._model = decoded.to("cuda" if torch.cuda.is_available() else "cpu")
-        # Certificates are float32 throughout: TF32 and reduced-precision matrix products are off while they are made.
-        before = torch.get_float32_matmul_precision()
-        torch.set_float32_matmul_precision("highest")
-        try:
-            return score(
-                self._model,
-                self.store,
-                windows,
-                offsets,
-                drawn,
-                batch_tokens=experiment.bounds.batch_tokens,
-                label=f"{part} {level}s",
-                expectations=level == "token",
-                keep=self.folder / "scores" / f"{part}-{level}.safetensors" if self.folder else None,
-                identity=hashlib.sha256(self.draft).hexdigest(),
-            )
-        finally:
-            torch.set_float32_matmul_precision(before)
+        return score(
+            self.model,
+            self.store,
+            windows,
+            offsets,
+            drawn,
+            batch_tokens=experiment.bounds.batch_tokens,
+            label=f"{part} {level}s",
+            expectations=level == "token",
+            keep=self.folder / "scores" / f"{part}-{level}.safetensors" if self.folder else None,
+            identity=hashlib.sha256(self.draft).hexdigest(),
+        )

@@ -68,17 +68,3 @@ def unseen_violation(bound: Counted, M: int, ones: int, m: int, n: int, *, hypot
         truth = (ones - count) / (M - m)
         total += law[count] * hypergeom.cdf(violated_below(bound, truth, n) - 1, m, count, n)
     return total
-
-
-def ever_violated(slack: Callable[[int], float], first: int, last: int) -> float:
-    """Exact probability that a walk of fair 0-1 losses has mean + slack(N) < 1/2 at some N in [first, last]."""
-    law, hit = np.zeros(last + 1), 0.0
-    law[0] = 1.0
-    for n in range(1, last + 1):
-        law[1 : n + 1] = 0.5 * (law[1 : n + 1] + law[:n])
-        law[0] *= 0.5
-        if n >= first:
-            below = max(math.ceil(n * (0.5 - slack(n))), 0)
-            hit += law[:below].sum()
-            law[:below] = 0.0
-    return float(hit)
