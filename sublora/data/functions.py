@@ -1,8 +1,6 @@
 """The functions of Python files: documents, and a task without file or network: of which installed package is a function?"""
 
 import ast
-import contextlib
-import gc
 import hashlib
 import importlib.util
 import warnings
@@ -48,7 +46,7 @@ def python_functions(source: bytes) -> list[str]:
     """
     try:
         text = source.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
-        with warnings.catch_warnings(), _no_garbage_collection():
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # invalid escapes in old test files
             tree = ast.parse(text)
     except (UnicodeDecodeError, SyntaxError, ValueError, RecursionError, MemoryError):  # ast.parse raises all of these
@@ -64,18 +62,6 @@ def python_functions(source: bytes) -> list[str]:
                 nodes.extend(statements)
     lines = text.split("\n")  # not splitlines: a form feed ends no line in Python's grammar
     return ["\n".join(lines[start - 1 : end]) + "\n" for start, end in sorted(spans)]
-
-
-@contextlib.contextmanager
-def _no_garbage_collection() -> Iterator[None]:
-    """A syntax tree is a million objects and not one cycle: looking for some takes half of the time."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def labelled_functions() -> tuple[list[str], np.ndarray]:

@@ -15,7 +15,7 @@ import numpy as np
 
 from sublora.data.corpora import files_fingerprint
 from sublora.data.functions import PACKAGES, labelled_functions, packages_identity
-from sublora.data.rows import read_rows
+from sublora.data.rows import Row, read_rows
 from sublora.data.split import permutation
 from sublora.errors import SubloraError, one_line
 from sublora.experiment import Task
@@ -153,30 +153,36 @@ def read_examples(path: Path, name: str) -> Examples:
     form = task_format(name)
     if not path.is_file():
         raise SubloraError(f"{path}: there is no such file; set task.path to the task's training file, or to null for the hub")
-    rows = list(read_rows(path, headerless=form.headerless, cut_short=True))
+    return _examples(list(read_rows(path, headerless=form.headerless, cut_short=True)), form, str(path))
+
+
+def _examples(rows: list[Row], form: Format, source: str) -> Examples:
     if not rows:
-        raise SubloraError(f"{path}: holds no example; give {name}'s training or validation file")
+        raise SubloraError(f"{source}: holds no example; give the task's training or validation data")
     fields = dict.fromkeys(field for _, row in rows for field in row)
-    columns = [_column(fields, names, path, "text") for names in form.texts] + [_column(fields, form.label, path, "label")]
-    cells = [(where, [row.get(column) for column in columns]) for where, row in rows]
-    whole = [(where, [str(cell) for cell in row]) for where, row in cells if None not in row]
-    if not whole:
-        raise SubloraError(f"{path}: holds no example with a label; give {name}'s training or validation file")
+    columns = [_column(fields, names, source, "text") for names in form.texts] + [_column(fields, form.label, source, "label")]
     numbers = {**{text: i for i, text in enumerate(form.classes)}, **{str(i): i for i in range(len(form.classes))}}
-    labels = [row[-1].removesuffix(".0") for _, row in whole]
-    for (where, _), label in zip(whole, labels, strict=True):
-        if label not in numbers:
-            hint = " (a test file has none: give another)" if label == "-1" else ""
-            raise SubloraError(f"{where}: has the label {label!r:.40}, which is none of {', '.join(numbers)}{hint}")
-    texts = [tuple(row[:-1]) for _, row in whole]
-    return Examples(texts, np.array([numbers[label] for label in labels], np.int64), len(rows) - len(whole))
+    texts, labels = [], []
+    for where, row in rows:
+        *parts, label = (row.get(column) for column in columns)
+        if label is None or None in parts:
+            continue
+        number = numbers.get(stated := str(label).removesuffix(".0"))
+        if number is None:
+            hint = " (a test file has none: give another)" if stated == "-1" else ""
+            raise SubloraError(f"{where}: has the label {stated!r:.40}, which is none of {', '.join(numbers)}{hint}")
+        texts.append(tuple(map(str, parts)))
+        labels.append(number)
+    if not labels:
+        raise SubloraError(f"{source}: holds no example with a label; give the task's training or validation data")
+    return Examples(texts, np.array(labels, np.int64), len(rows) - len(labels))
 
 
-def _column(fields: Iterable[str], names: tuple[str, ...], path: Path, what: str) -> str:
+def _column(fields: Iterable[str], names: tuple[str, ...], source: str, what: str) -> str:
     if found := next((name for name in names if name in fields), None):
         return found
     wanted = " or ".join(map(repr, names))
-    raise SubloraError(f"{path}: no {what}s: a column {wanted} is missing; there are: {', '.join(map(str, fields))}")
+    raise SubloraError(f"{source}: no {what}s: a column {wanted} is missing; there are: {', '.join(map(str, fields))}")
 
 
 def _stem(path: Path) -> str:
@@ -209,8 +215,4 @@ def _from_hub(name: str, split: str, form: Format) -> Examples:
             f"task.path: {HUB} {name} {split} cannot be loaded ({type(error).__name__}: {one_line(error)}); "
             "there is no network or nothing is cached: set task.path to a local training file, or load it once with a network"
         ) from None
-    texts = list(zip(*(table[names[0]] for names in form.texts), strict=True))
-    labels = np.array(table["label"], np.int64)
-    if not ((labels >= 0) & (labels < len(form.classes))).all():
-        raise SubloraError(f"{HUB} {name} {split}: has examples without labels; choose another split")
-    return Examples(texts, labels)
+    return _examples([(f"{HUB} {name} {split}: row {i}", row) for i, row in enumerate(table, 1)], form, f"{HUB} {name} {split}")

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from sublora.errors import SubloraError
+from sublora.errors import SubloraError, one_line
 from sublora.models.llama2c import load_llama2c
 
 FAMILIES = tuple(
@@ -83,8 +83,8 @@ def load_causal(source: str, vocab_size: int, block_size: int, local_only: bool 
             options["adapter_kwargs"] = {"local_files_only": local_only}  # transformers looks for adapters, too
             base = AutoModelForCausalLM.from_pretrained(source, **options)
         except Exception as error:  # transformers passes on whatever its downloader, its parsers or the file system raise
-            why = " ".join(str(error).split())[:150]
-            raise SubloraError(f"model.source: cannot load {source!r} ({type(error).__name__}: {why})") from None
+            why = f"{type(error).__name__}: {one_line(error)}"
+            raise SubloraError(f"model.source: cannot load {source!r} ({why})") from None
     model = Causal(base, vocab_size, block_size)
     parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
     fresh = blank_causal(architecture(model), vocab_size, block_size).state_dict()
@@ -112,14 +112,7 @@ def has_architecture(model: Causal, stated: Mapping[str, Any]) -> bool:
 
 def blank_causal(architecture: Mapping[str, Any] | None, vocab_size: int, block_size: int) -> Causal:
     """A model of this architecture in float32, its parameters yet to be written. Raises SubloraError as `causal_weights`."""
-    from transformers import AutoModelForCausalLM
-
-    try:
-        return Causal(AutoModelForCausalLM.from_config(_config(architecture), dtype=torch.float32), vocab_size, block_size)
-    except SubloraError:
-        raise
-    except Exception as error:  # whatever a model's constructor makes of sizes that do not fit
-        raise _impossible(error) from None
+    return Causal(_built(architecture), vocab_size, block_size)
 
 
 def causal_weights(architecture: Mapping[str, Any] | None) -> int:
@@ -127,14 +120,18 @@ def causal_weights(architecture: Mapping[str, Any] | None) -> int:
 
     Raises SubloraError for a configuration that is none, of a type outside `FAMILIES`, or of more than `MOST` layers or heads.
     """
+    model = _built(architecture, "meta")
+    return sum(tensor.numel() for tensors in (model.parameters(), model.buffers()) for tensor in tensors)
+
+
+def _built(architecture: Mapping[str, Any] | None, device: str = "cpu") -> Any:
     from transformers import AutoModelForCausalLM
 
     config = _config(architecture)
     try:
-        with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config)
-            return sum(tensor.numel() for tensors in (model.parameters(), model.buffers()) for tensor in tensors)
-    except Exception as error:
+        with torch.device(device):
+            return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    except Exception as error:  # whatever a model's constructor makes of sizes that do not fit
         raise _impossible(error) from None
 
 
@@ -167,5 +164,5 @@ def _declared(model_type: str, values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _impossible(error: Exception) -> SubloraError:
-    why = " ".join(str(error).split())[:150]
-    return SubloraError(f"model.architecture: no configuration of a causal model ({type(error).__name__}: {why})")
+    why = f"{type(error).__name__}: {one_line(error)}"
+    return SubloraError(f"model.architecture: no configuration of a causal model ({why})")
