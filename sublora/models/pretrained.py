@@ -1,7 +1,8 @@
 """Pretrained models: the dense causal language models of `transformers`, or a checkpoint of llama2.c."""
 
+import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -58,10 +59,8 @@ class Causal(nn.Module):
         tokens, others = torch.randint(self.vocab_size, (2, 1, time), generator=random)
         knowns = [known for known in (1, time // 2, time - 1) if known]
         rows = torch.cat([tokens, *(torch.cat([tokens[:, :known], others[:, known:]], dim=1) for known in knowns)])
-        try:
+        with _impossible_named():
             probabilities = self(rows).softmax(-1)
-        except Exception as error:  # whatever its layers make of sizes that do not fit together
-            raise _impossible(error) from None
         for known, changed in zip(knowns, probabilities[1:], strict=True):
             if not torch.allclose(changed[:known], probabilities[0, :known], rtol=0, atol=CAUSAL):
                 raise SubloraError(NOT_CAUSAL)
@@ -112,7 +111,10 @@ def has_architecture(model: Causal, stated: Mapping[str, Any]) -> bool:
 
 def blank_causal(architecture: Mapping[str, Any] | None, vocab_size: int, block_size: int) -> Causal:
     """A model of this architecture in float32, its parameters yet to be written. Raises SubloraError as `causal_weights`."""
-    return Causal(_built(architecture), vocab_size, block_size)
+    from transformers import AutoModelForCausalLM
+
+    with _impossible_named():
+        return Causal(AutoModelForCausalLM.from_config(_config(architecture), dtype=torch.float32), vocab_size, block_size)
 
 
 def causal_weights(architecture: Mapping[str, Any] | None) -> int:
@@ -120,19 +122,11 @@ def causal_weights(architecture: Mapping[str, Any] | None) -> int:
 
     Raises SubloraError for a configuration that is none, of a type outside `FAMILIES`, or of more than `MOST` layers or heads.
     """
-    model = _built(architecture, "meta")
-    return sum(tensor.numel() for tensors in (model.parameters(), model.buffers()) for tensor in tensors)
-
-
-def _built(architecture: Mapping[str, Any] | None, device: str = "cpu") -> Any:
     from transformers import AutoModelForCausalLM
 
-    config = _config(architecture)
-    try:
-        with torch.device(device):
-            return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    except Exception as error:  # whatever a model's constructor makes of sizes that do not fit
-        raise _impossible(error) from None
+    with _impossible_named(), torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(_config(architecture))
+        return sum(tensor.numel() for tensors in (model.parameters(), model.buffers()) for tensor in tensors)
 
 
 def _config(architecture: Mapping[str, Any] | None) -> Any:
@@ -144,11 +138,9 @@ def _config(architecture: Mapping[str, Any] | None) -> Any:
         raise SubloraError(f"model.architecture: type {kind!r:.40} is none of {', '.join(FAMILIES)}")
     if architecture.get("use_bidirectional_attention"):  # Gemma's models can be encoders
         raise SubloraError(NOT_CAUSAL)
-    try:
+    with _impossible_named():
         config = AutoConfig.for_model(**_declared(architecture["model_type"], architecture))
         counts = {"layers": int(config.num_hidden_layers), "heads": int(getattr(config, "num_attention_heads", 1))}
-    except Exception as error:  # unknown types, keys that are missing or of another type
-        raise _impossible(error) from None
     for what, count in counts.items():
         if not 1 <= count <= MOST:
             raise SubloraError(f"model.architecture: {count:,} {what}; 1 to {MOST:,} are built")
@@ -163,6 +155,13 @@ def _declared(model_type: str, values: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in values.items() if key in known and not key.startswith("_")}
 
 
-def _impossible(error: Exception) -> SubloraError:
-    why = f"{type(error).__name__}: {one_line(error)}"
-    return SubloraError(f"model.architecture: no configuration of a causal model ({why})")
+@contextlib.contextmanager
+def _impossible_named() -> Iterator[None]:
+    """Whatever `transformers` makes of keys that are missing, of another type or do not fit together, as one line."""
+    try:
+        yield
+    except SubloraError:
+        raise
+    except Exception as error:
+        why = f"{type(error).__name__}: {one_line(error)}"
+        raise SubloraError(f"model.architecture: no configuration of a causal model ({why})") from None

@@ -43,18 +43,13 @@ class Identity(Projector):
 class Kronecker(Projector):
     """P = R Π (Q1 ⊗ … ⊗ Qk) S: a rounded Kronecker product of `order` random matrices with a random permutation.
 
-    Order 2 with orthonormal factors (`kron_qr`) is the projector of the paper (`rdkronqr`; Lotfi et al. 2022, section 4;
-    2024a, settings). With D1 = ⌈√D⌉, D2 = ⌈D/D1⌉, d1 = ⌈√d⌉ and d2 = ⌈d/d1⌉, Q1 is D1 × d1 and Q2 is D2 × d2; S pads w with
-    zeros to d1·d2, Π permutes the D1·D2 results, R keeps the first D. A higher order takes the k-th root first and rounds what
-    remains in the same way. Orthonormal factors give P orthonormal columns, but for the rows that R cuts; Gaussian ones have
-    independent entries of variance D^(-1/k), so that E|Pw|² = |w|².
+    Order 2 with orthonormal factors (`kron_qr`) is the projector of the paper (`rdkronqr`; Lotfi et al. 2022, section 4; 2024a,
+    settings). Q1 is ⌈√D⌉ × ⌈√d⌉ and Q2 makes up the rest (`near_equal_factors`); S pads w with zeros, Π permutes the results, R
+    keeps the first D. Orthonormal factors give P orthonormal columns, but for the rows that R cuts; Gaussian ones have independent
+    entries of variance D^(-1/k), so that E|Pw|² = |w|².
 
     Time O(D1·d + D·d2) for order 2 and O(D1·d + D1·D2·d2·d3 + D·d3) for order 3; memory O(D + D1·d1 + D2·d2 + …), of which the
     permutation is 4·D bytes. Orthonormal factors are computed in float64 and kept in float32.
-
-    >>> P = Kronecker(weights=1000, coordinates=30, seed=0)
-    >>> P.matvec(torch.ones(30)).shape
-    torch.Size([1000])
     """
 
     permutation: torch.Tensor
@@ -230,7 +225,6 @@ def make_projector(name: str, layout: Sequence[tuple[str, int]], coordinates: in
 
     `film` moves the FiLM weights alone, by kron_qr. `film+NAME` makes each of them a coordinate of its own if they need no more
     than half of the coordinates, else gives them half by kron_qr; the remaining coordinates go to the other weights by NAME.
-
     Raises SubloraError for an unknown name, a dimension that does not fit, and `film` without FiLM weights.
     """
     if name not in PROJECTORS:
@@ -273,8 +267,7 @@ def is_film(parameter: str) -> bool:
 def walsh_hadamard(x: torch.Tensor) -> torch.Tensor:
     """H x along the last axis, whose size n is a power of two: Sylvester's matrix of ±1, H² = n·I, in O(n log n); differentiable.
 
-    Each pass takes the last digit of the index to the base 16 and puts it first, transformed: after all passes the digits are in
-    their old order. (Binary butterflies take four passes for one of these, and on large vectors most of the time is memory's.)
+    Each pass transforms the last digit of the index to the base 16 and puts it first: after all passes the digits are in order.
     """
     size = left = x.shape[-1]
     while left > 1:
