@@ -19,7 +19,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from sublora.data import documents
-from sublora.data.corpora import corpus_identity, corpus_name, python_functions
+from sublora.data.corpora import corpus_identity, corpus_name
+from sublora.data.functions import python_functions
 from sublora.errors import SubloraError
 from sublora.experiment import Corpus
 
@@ -247,8 +248,10 @@ def test_parquet(tmp_path, kind):
         ("a.jsonl.xz", lzma.compress(b'{"text": "x"}\n' * 1000)[:-30], "a.jsonl.xz: cannot read"),
         ("a.jsonl.gz", gzip.compress(b'{"text": "x"}\n' * 1000, mtime=0)[:-30], "a.jsonl.gz: cannot read"),
         ("a.jsonl.bz2", b"no bz2", "a.jsonl.bz2: cannot read"),
-        ("a.csv", b"title,body\n1,2\n", "a.csv: line 1: no field 'text'; set corpus.field to one of: title, body"),
-        ("a.csv", b"", "a.csv: line 1: no field 'text'; set corpus.field to one of: (no field at all)"),
+        ("a.csv", b"title,body\n1,2\n", "a.csv: line 2: no field 'text'; set corpus.field to one of: title, body"),
+        ("a.csv", b"", "file: no document with text in "),
+        ("a.csv", b"id,text\n1\n", "a.csv: line 2: 1 cells, but the header has 2"),
+        ("a.csv", b"text,text\n1,2\n", "a.csv: line 1: two columns have the same name"),
         ("a.csv", b"id,text\n1,x\n2,y,z\n", "a.csv: line 3: 3 cells, but the header has 2"),
         ("a.csv", b'id,text\n1,"x"y\n', "a.csv: line 2: ',' expected after '\"'"),
         ("a.csv", b"id,text\n1,\xff\n", "a.csv: not UTF-8 text after line"),
@@ -268,7 +271,7 @@ def test_file_errors(tmp_path, name, content, message):
 def test_parquet_errors(tmp_path):
     path = tmp_path / "a.parquet"
     pq.write_table(pa.table({"title": ["x"], "number": [1]}), path)
-    assert error_of(file_corpus(path)) == f"{path}: no field 'text'; set corpus.field to one of: title, number"
+    assert error_of(file_corpus(path)) == f"{path}: row 1: no field 'text'; set corpus.field to one of: title, number"
     assert "row 1: field 'number' holds int, not text" in error_of(file_corpus(path, "number"))
     path.write_bytes(path.read_bytes()[:-10])
     assert error_of(file_corpus(path)).startswith(f"{path}: not a readable parquet file")

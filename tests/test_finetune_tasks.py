@@ -5,6 +5,8 @@ import json
 import lzma
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from sublora.data.labelled import TASKS, data_identity, load_task, read_examples, task_format
@@ -77,6 +79,8 @@ def test_the_same_examples_have_the_same_sha256_in_every_format(tmp_path):
     with gzip.open(tmp_path / "e.jsonl.gz", "wt", encoding="utf-8") as packed:
         packed.write(lines)
     write(tmp_path / "f.tsv", ("label", "content"), ("positive", 'so, "good"'), ("negative", "bad\u00e9"))
+    (tmp_path / "h.json").write_text(json.dumps(rows, indent=1), "utf-8")
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "i.parquet")
     digests = {read_examples(path, "sst2").sha256 for path in sorted(tmp_path.iterdir())}
     assert len(digests) == 1
     other = read_examples(write(tmp_path / "g.tsv", ("label", "sentence"), ("0", 'so, "good"'), ("0", "bad\u00e9")), "sst2")
@@ -99,13 +103,13 @@ def test_rows_cut_short_are_counted(tmp_path):
     [
         ("sst2", [("sentence",), ("good",)], "no labels"),
         ("sst2", [("text", "label"), ("good", "1")], "'sentence'"),
-        ("sst2", [("sentence", "label"), ("good", "1"), ("bad", "2")], "example 2 has the label '2'"),
+        ("sst2", [("sentence", "label"), ("good", "1"), ("bad", "2")], "line 3: has the label '2'"),
         ("sst2", [("sentence", "label"), ("good", "-1")], "test file"),
         ("sst2", [("sentence", "label"), ("good", "")], "label"),
         ("mnli", [("sentence1", "sentence2", "gold_label"), ("a", "b", "perhaps")], "entailment, neutral, contradiction"),
         ("sst2", [("sentence", "label")], "no example"),
-        ("sst2", [("sentence", "label"), ("good", "1", "more")], "line 2 has 3 cells, the header 2"),
-        ("sst2", [("sentence", "label"), ("good", "1"), ("bad", "0", "more")], "line 3 has 3 cells"),
+        ("sst2", [("sentence", "label"), ("good", "1", "more")], "line 2: 3 cells, but the header has 2"),
+        ("sst2", [("sentence", "label"), ("good", "1"), ("bad", "0", "more")], "line 3: 3 cells"),
     ],
 )
 def test_what_is_wrong_with_a_file_is_one_line_that_names_it(tmp_path, name, rows, says):

@@ -41,11 +41,12 @@ def test_model_weights_is_a_count_that_is_never_too_small():
 def test_lora_starts_as_the_model_itself():
     gpt = GPT(TINY, 9).eval()
     before = gpt(TOKENS)
-    names = add_lora(gpt, rank=2, alpha=32.0, dropout=0.1, targets=("q", "v", "head"), seed=5)
+    settings = SubspaceSettings(parametrization="lora", rank=2, lora_dropout=0.1, seed=5)
+    names = add_lora(gpt, settings, ("q", "v", "head"))
     torch.testing.assert_close(gpt.eval()(TOKENS), before)
     assert len(names) == 2 * (2 + 2 + 1)
     again = GPT(TINY, 9)
-    add_lora(again, rank=2, alpha=32.0, dropout=0.1, targets=("q", "v", "head"), seed=5)
+    add_lora(again, settings, ("q", "v", "head"))
     for (name, p), (other, q) in zip(gpt.named_parameters(), again.named_parameters(), strict=True):
         assert name == other and torch.equal(p, q)
 

@@ -1,4 +1,4 @@
-"""Projectors: linear, with an exact transpose, seeded, of the right scale, and never a D × d matrix where they say so."""
+"""Projectors: linear, seeded, of the right scale, and never a D × d matrix where they say so."""
 
 import math
 
@@ -47,18 +47,16 @@ def test_the_names_are_a_fixed_list():
 
 # one coordinate cannot be divided between two sides
 @pytest.mark.parametrize(("name", "coordinates"), [(n, d) for n in PROJECTORS for d in (1, 2, 23, 39) if d > 1 or "+" not in n])
-def test_linear_with_an_exact_transpose_that_is_the_gradient(name, coordinates):
+def test_linear_and_the_gradient_is_the_transpose(name, coordinates):
     projector = make_projector(name, LAYOUT, coordinates, seed=5)
-    assert projector.name == name and projector.shape == (WEIGHTS, coordinates)
+    assert projector.shape == (WEIGHTS, coordinates)
     assert not projector.state_dict() and not list(projector.parameters())
     dense = matrix(projector)
     w, v = torch.randn(coordinates, requires_grad=True), torch.randn(WEIGHTS)
     product = projector.matvec(w)
     torch.testing.assert_close(product, dense @ w, atol=1e-5, rtol=1e-4)
-    torch.testing.assert_close(projector.rmatvec(v), dense.T @ v, atol=1e-5, rtol=1e-4)
     product.backward(v)
-    torch.testing.assert_close(w.grad, projector.rmatvec(v), atol=1e-5, rtol=1e-4)
-    torch.testing.assert_close(product @ v, w @ projector.rmatvec(v), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(w.grad, dense.T @ v, atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("name", PROJECTORS)
@@ -240,14 +238,14 @@ def test_film_knows_the_names_of_our_gpt():
     assert film == {name for name, p in gpt.named_parameters() if p.dim() == 1}
 
 
-def test_identity_is_the_identity_and_its_own_transpose():
+def test_identity_is_the_identity():
     v = torch.randn(7)
-    assert Identity(7).matvec(v) is v and Identity(7).rmatvec(v) is v
+    assert Identity(7).matvec(v) is v
 
 
 def test_errors_say_what_to_do():
     for arguments, message in (
-        (("kronqr", LAYOUT, 10, 0), "subspace.projector: unknown name 'kronqr', the nearest is 'kron_qr'; there are kron_qr"),
+        (("kronqr", LAYOUT, 10, 0), "subspace.projector: unknown name 'kronqr'; there are kron_qr"),
         (("identity", LAYOUT, 10, 0), "unknown name 'identity'"),
         (("kron", LAYOUT, 301, 0), r"subspace.dimension 301 exceeds the 300 trainable weights; lower it"),
         (("kron", LAYOUT, 0, 0), "subspace.dimension 0 is below 1; raise it"),
@@ -260,8 +258,6 @@ def test_errors_say_what_to_do():
         with pytest.raises(SubloraError, match=message) as error:
             make_projector(*arguments)
         assert "\n" not in str(error.value)
-    with pytest.raises(SubloraError, match="d = 11 must be between 1 and the 10"):
-        Sparse(10, 11, seed=0)
 
 
 @pytest.mark.parametrize("name", ["dense", "film+dense_qr", "sparse", "kron_one_sided"])

@@ -6,14 +6,6 @@ from sublora.data.store import TokenStore, build_store, prepare, store_path, wri
 from sublora.data.tokenizers import Tokenizer, get_tokenizer
 
 __all__ = [
-    "Split",
-    "TokenStore",
-    "Tokenizer",
-    "build_store",
-    "documents",
-    "draw_split",
-    "get_tokenizer",
-    "prepare",
-    "store_path",
+    "Split", "TokenStore", "Tokenizer", "build_store", "documents", "draw_split", "get_tokenizer", "prepare", "store_path",
     "write_store",
-]
+]  # fmt: skip

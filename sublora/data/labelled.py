@@ -3,29 +3,25 @@
 GLUE's examples are labelled sentences. Those of `functions` are functions of two installed packages: no file and no network.
 """
 
-import csv
 import difflib
 import hashlib
-import io
 import json
-import lzma
-import zlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
-from sublora.data.corpora import OPENERS, corpus_identity
+from sublora.data.corpora import files_fingerprint
 from sublora.data.functions import PACKAGES, labelled_functions, packages_identity
+from sublora.data.rows import Row, read_rows
 from sublora.data.split import permutation
-from sublora.errors import SubloraError
-from sublora.experiment import Corpus, Task
+from sublora.errors import SubloraError, one_line
+from sublora.experiment import Task
 
 HUB = "nyu-mll/glue"
 ENTAILED = ("entailment", "not_entailment")
-SEPARATORS = {".tsv": "\t", ".txt": "\t", ".csv": ","}
 FUNCTIONS = "functions"
 FUNCTIONS_VALIDATION = 0.2  # share of the functions that validates
 HELD_OUT_NAMES = ("dev", "validation", "dev_matched", "validation_matched", "dev_mismatched", "validation_mismatched")
@@ -112,7 +108,7 @@ def load_task(task: Task) -> tuple[Examples, dict[str, Examples]]:
         return _from_hub(task.name, "train", form), {name: _from_hub(task.name, name, form) for name in form.validation}
     path = Path(task.path).expanduser()
     training = read_examples(path, task.name)
-    files = [Path(task.validation).expanduser()] if task.validation else beside(path)
+    files = _validation_files(path, task)
     if not files:
         raise SubloraError(f"{path}: no validation file beside it (`train` in its name as `dev`); set task.validation to one")
     return training, {_stem(file): read_examples(file, task.name) for file in files}
@@ -133,12 +129,15 @@ def data_identity(task: Task) -> dict[str, Any]:
     for key, path in (("path", task.path), ("validation", task.validation)):
         if path and not Path(path).expanduser().is_file():
             raise SubloraError(f"{path}: no such file; set task.{key} to {task.name}'s {key.replace('path', 'training')} file")
-    paths = [task.path, *([task.validation] if task.validation else map(str, beside(Path(task.path).expanduser())))]
-    return {"task": task.name, "files": [corpus_identity(Corpus(source="file", path=path))["files"] for path in paths]}
+    path = Path(task.path).expanduser()
+    files = [path, *_validation_files(path, task)]
+    return {"task": task.name, "files": [files_fingerprint(file) for file in files]}
 
 
-def beside(path: Path) -> list[Path]:
-    """The validation files that lie beside a training file."""
+def _validation_files(path: Path, task: Task) -> list[Path]:
+    """The file that the settings name, or those that lie beside the training file `path`."""
+    if task.validation:
+        return [Path(task.validation).expanduser()]
     found = []
     for name in HELD_OUT_NAMES:
         stem = _stem(path).replace("train", name)
@@ -147,70 +146,43 @@ def beside(path: Path) -> list[Path]:
 
 
 def read_examples(path: Path, name: str) -> Examples:
-    """The labelled examples of a .tsv, .txt, .csv, .json or .jsonl file (also .xz, .gz, .bz2).
+    """The labelled examples of a table file (`read_rows`). A row that lacks a text or its label is dropped and counted.
 
-    Tab-separated files know no quoting, as GLUE's; CoLA's have no header. Rows cut short are dropped and counted. Raises
-    SubloraError naming the file for one that is missing or unreadable, without labels, or with labels outside the task's set.
+    Raises SubloraError naming the file for one that is missing or unreadable, has no labels, or labels outside the task's set.
     """
     form = task_format(name)
-    table = _table(path, form)
-    columns = [_column(table, names, path, "text") for names in form.texts]
-    label = _column(table, form.label, path, "label")
-    whole = ~table[[*columns, label]].isna().any(axis=1)
-    numbers = {**{text: i for i, text in enumerate(form.classes)}, **{str(i): i for i in range(len(form.classes))}}
-    if not whole.any():
-        raise SubloraError(f"{path}: holds no example with a label; give {name}'s training or validation file")
-    stated = table.loc[whole, label].map(lambda value: str(value).removesuffix(".0"))
-    labels = stated.map(numbers)
-    if labels.isna().any():
-        row = labels.index[labels.isna()][0]
-        hint = " (a test file has none: give another)" if stated[row] == "-1" else ""
-        allowed = ", ".join(dict.fromkeys([*form.classes, *map(str, range(len(form.classes)))]))
-        raise SubloraError(f"{path}: example {row + 1} has the label {stated[row]!r:.40}, which is none of {allowed}{hint}")
-    texts = list(zip(*(table.loc[whole, column].map(str) for column in columns), strict=True))
-    return Examples(texts, labels.to_numpy(np.int64), int((~whole).sum()))
-
-
-def _table(path: Path, form: Format) -> pd.DataFrame:
-    """The rows of a file; a row of a separated file that lacks cells has None for them."""
     if not path.is_file():
         raise SubloraError(f"{path}: there is no such file; set task.path to the task's training file, or to null for the hub")
-    kind = next((suffix for suffix in reversed(path.suffixes) if suffix not in OPENERS), "")
-    if kind not in (".json", ".jsonl", *SEPARATORS):
-        raise SubloraError(f"{path}: not a .tsv, .txt, .csv, .json or .jsonl file (also .xz, .gz, .bz2); convert it")
-    try:
-        with OPENERS.get(path.suffix, open)(path, "rb") as stream:
-            text = stream.read().decode("utf-8-sig")
-        if kind in (".json", ".jsonl"):
-            return pd.read_json(io.StringIO(text), lines=not text.lstrip().startswith("["), dtype=False, convert_dates=False)
-        return _separated(text, kind, form)
-    except (OSError, EOFError, ValueError, lzma.LZMAError, zlib.error, csv.Error) as error:
-        raise SubloraError(f"{path}: not a readable table ({' '.join(str(error).split()):.200}); check the file") from None
+    return _examples(list(read_rows(path, headerless=form.headerless, cut_short=True)), form, str(path))
 
 
-def _separated(text: str, kind: str, form: Format) -> pd.DataFrame:
-    csv.field_size_limit(2**31 - 1)  # the default of 131,072 characters would refuse long texts
-    dialect = {"strict": True} if kind == ".csv" else {"quoting": csv.QUOTE_NONE}
-    reader, header, records = csv.reader(io.StringIO(text, newline=""), delimiter=SEPARATORS[kind], **dialect), None, []
-    for cells in reader:
-        if header is None:
-            headerless = len(cells) == len(form.headerless) and not set(cells) & {"sentence", "label"}
-            header = list(form.headerless) if headerless else cells
-            if not headerless:
-                continue
-        if len(cells) > len(header):
-            raise ValueError(f"line {reader.line_num} has {len(cells)} cells, the header {len(header)}")
-        if cells:
-            records.append(cells + [None] * (len(header) - len(cells)))
-    return pd.DataFrame(records, columns=header, dtype=object)
+def _examples(rows: list[Row], form: Format, source: str) -> Examples:
+    if not rows:
+        raise SubloraError(f"{source}: holds no example; give the task's training or validation data")
+    fields = dict.fromkeys(field for _, row in rows for field in row)
+    columns = [_column(fields, names, source, "text") for names in form.texts] + [_column(fields, form.label, source, "label")]
+    numbers = {**{text: i for i, text in enumerate(form.classes)}, **{str(i): i for i in range(len(form.classes))}}
+    texts, labels = [], []
+    for where, row in rows:
+        *parts, label = (row.get(column) for column in columns)
+        if label is None or None in parts:
+            continue
+        number = numbers.get(stated := str(label).removesuffix(".0"))
+        if number is None:
+            hint = " (a test file has none: give another)" if stated == "-1" else ""
+            raise SubloraError(f"{where}: has the label {stated!r:.40}, which is none of {', '.join(numbers)}{hint}")
+        texts.append(tuple(map(str, parts)))
+        labels.append(number)
+    if not labels:
+        raise SubloraError(f"{source}: holds no example with a label; give the task's training or validation data")
+    return Examples(texts, np.array(labels, np.int64), len(rows) - len(labels))
 
 
-def _column(table: pd.DataFrame, names: tuple[str, ...], path: Path, what: str) -> str:
-    for name in names:
-        if name in table:
-            return name
-    there_are = ", ".join(map(str, table.columns))
-    raise SubloraError(f"{path}: no {what}s: a column {' or '.join(map(repr, names))} is missing; there are: {there_are}")
+def _column(fields: Iterable[str], names: tuple[str, ...], source: str, what: str) -> str:
+    if found := next((name for name in names if name in fields), None):
+        return found
+    wanted = " or ".join(map(repr, names))
+    raise SubloraError(f"{source}: no {what}s: a column {wanted} is missing; there are: {', '.join(map(str, fields))}")
 
 
 def _stem(path: Path) -> str:
@@ -240,11 +212,7 @@ def _from_hub(name: str, split: str, form: Format) -> Examples:
         table = datasets.load_dataset(HUB, name, split=split)
     except Exception as error:  # the loader and its network stack raise dozens of types
         raise SubloraError(
-            f"task.path: {HUB} {name} {split} cannot be loaded ({type(error).__name__}: {' '.join(str(error).split()):.150}); "
+            f"task.path: {HUB} {name} {split} cannot be loaded ({type(error).__name__}: {one_line(error)}); "
             "there is no network or nothing is cached: set task.path to a local training file, or load it once with a network"
         ) from None
-    texts = list(zip(*(table[names[0]] for names in form.texts), strict=True))
-    labels = np.array(table["label"], np.int64)
-    if not ((labels >= 0) & (labels < len(form.classes))).all():
-        raise SubloraError(f"{HUB} {name} {split}: has examples without labels; choose another split")
-    return Examples(texts, labels)
+    return _examples([(f"{HUB} {name} {split}: row {i}", row) for i, row in enumerate(table, 1)], form, f"{HUB} {name} {split}")

@@ -23,18 +23,17 @@ def load_llama2c_tokenizer(path: str | Path) -> tuple[Tokenizer, int]:
     except OSError as error:
         raise SubloraError(f"{path}: cannot read it ({error.strerror}); give a llama2.c tokenizer") from None
     position = 4
-    while position < len(data):
-        if position + 8 > len(data):
-            raise SubloraError(f"{path}: not a llama2.c tokenizer: it ends within a token")
-        score, length = struct.unpack("<fi", data[position : position + 8])
-        position += 8 + length
-        if length < 0 or position > len(data):
-            raise SubloraError(f"{path}: not a llama2.c tokenizer: a token has {length} bytes")
-        try:
-            pieces.append(data[position - length : position].decode())
-        except UnicodeDecodeError:
-            raise SubloraError(f"{path}: not a llama2.c tokenizer: token {len(pieces)} is not UTF-8") from None
-        scores.append(score)
+    try:
+        while position < len(data):
+            score, length = struct.unpack_from("<fi", data, position)
+            position += 8
+            (piece,) = struct.unpack_from(f"{length}s", data, position)
+            pieces.append(piece.decode())
+            scores.append(score)
+            position += length
+    except (struct.error, UnicodeDecodeError) as error:
+        why = "is not UTF-8" if isinstance(error, UnicodeDecodeError) else "is cut, or has an impossible length"
+        raise SubloraError(f"{path}: not a llama2.c tokenizer: token {len(pieces)} {why}") from None
     if len(pieces) < PIECES:
         raise SubloraError(f"{path}: not a llama2.c tokenizer: {len(pieces)} tokens are fewer than all bytes need")
     vocabulary = {piece: i for i, piece in reversed(list(enumerate(pieces)))}

@@ -8,17 +8,18 @@ import platform
 import shutil
 import warnings
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from filelock import FileLock
+from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt, model_validator
 
 from sublora.data.corpora import corpus_identity, corpus_name, documents
 from sublora.data.tokenizers import get_tokenizer
-from sublora.errors import SubloraError
+from sublora.errors import SubloraError, one_line
 from sublora.experiment import Corpus
 
 FORMAT = "sublora-tokens/1"
@@ -65,45 +66,38 @@ class TokenStore:
         Raises SubloraError naming the file that is missing, cut, altered or of another format.
         """
         path = Path(path)
-        meta = _read_meta(path / "meta.json")
-        tokens_file, offsets_file = path / "tokens.bin", path / "offsets.npy"
-        dtype = token_dtype(meta["vocab_size"])
-        size = meta["tokens"] * dtype.itemsize
-        found = tokens_file.stat().st_size if tokens_file.is_file() else 0
-        if found != size:
-            raise _broken(tokens_file, f"{found} bytes, {size} expected")
-        try:
-            tokens = np.memmap(tokens_file, dtype=dtype, mode="r")
-        except OSError as error:
-            raise _broken(tokens_file, error.strerror or str(error)) from None
-        try:
-            offsets = np.load(offsets_file, allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
-            raise _broken(offsets_file, getattr(error, "strerror", None) or str(error)) from None
-        if offsets.dtype != np.int64 or offsets.shape != (meta["documents"] + 1,):
-            raise _broken(offsets_file, f"{offsets.dtype}{list(offsets.shape)}, int64[{meta['documents'] + 1}] expected")
-        if offsets[0] != 0 or offsets[-1] != len(tokens) or np.diff(offsets).min(initial=2) < 2:
-            raise _broken(offsets_file, "it must rise from 0 to the number of tokens, by at least 2 a document")
+        with _errors_named(path / "meta.json"):
+            meta = _Meta.model_validate_json((path / "meta.json").read_bytes())
+        dtype, documents = token_dtype(meta.vocab_size), meta.documents
+        with _errors_named(path / "tokens.bin"):
+            tokens = np.memmap(path / "tokens.bin", dtype=dtype, mode="r")
+            if len(tokens) != meta.tokens:
+                raise ValueError(f"{len(tokens)} tokens, {meta.tokens} expected")
+        with _errors_named(path / "offsets.npy"):
+            offsets = np.load(path / "offsets.npy", allow_pickle=False)
+            if offsets.dtype != np.int64 or offsets.shape != (documents + 1,):
+                raise ValueError(f"{offsets.dtype}{list(offsets.shape)}, int64[{documents + 1}] expected")
+            if offsets[0] != 0 or offsets[-1] != len(tokens) or np.diff(offsets).min() < 2:
+                raise ValueError("it must rise from 0 to the number of tokens, by at least 2 a document")
         offsets.flags.writeable = False
-        keys = ("name", "tokenizer", "vocab_size", "eot", "sha256")
-        store = cls(path=path, tokens=tokens, offsets=offsets, **{key: meta[key] for key in keys})
-        if size <= HASHED_ON_OPEN:
+        store = cls(path, meta.name, meta.tokenizer, meta.vocab_size, meta.eot, meta.sha256, tokens, offsets)
+        if tokens.nbytes <= HASHED_ON_OPEN:
             store.verify()
         return store
 
     def verify(self) -> None:
         """Read every token. Raises SubloraError: an id >= vocab_size, a document without end, or another SHA-256."""
-        tokens_file = self.path / "tokens.bin"
         digest = hashlib.sha256()
-        for start in range(0, len(self.tokens), CHUNK):
-            chunk = self.tokens[start : start + CHUNK]
-            if chunk.max() >= self.vocab_size:
-                raise _broken(tokens_file, f"it holds token id {chunk.max()}, outside 0..{self.vocab_size - 1}")
-            digest.update(chunk.data)
-        if (self.tokens[self.offsets[1:] - 1] != self.eot).any():
-            raise _broken(tokens_file, f"a document does not end with the end-of-text id {self.eot}")
-        if _sha256(digest, self.offsets, self.tokenizer, self.vocab_size, self.eot) != self.sha256:
-            raise _broken(tokens_file, "its content, or that of offsets.npy, has another SHA-256 than meta.json says")
+        with _errors_named(self.path / "tokens.bin"):
+            for start in range(0, len(self.tokens), CHUNK):
+                chunk = self.tokens[start : start + CHUNK]
+                if chunk.max() >= self.vocab_size:
+                    raise ValueError(f"it holds token id {chunk.max()}, outside 0..{self.vocab_size - 1}")
+                digest.update(chunk.data)
+            if (self.tokens[self.offsets[1:] - 1] != self.eot).any():
+                raise ValueError(f"a document does not end with the end-of-text id {self.eot}")
+            if _sha256(digest, self.offsets, self.tokenizer, self.vocab_size, self.eot) != self.sha256:
+                raise ValueError("its content, or that of offsets.npy, has another SHA-256 than meta.json says")
 
 
 def token_dtype(vocab_size: int) -> np.dtype:
@@ -163,15 +157,8 @@ def build_store(corpus: Corpus, path: str | Path) -> TokenStore:
     if corpus.max_documents is not None:
         texts = _sample(texts, corpus.max_documents)
     information = {"python": platform.python_version()} if corpus.source == "python-stdlib" else {}
-    return write_store(
-        path,
-        map(tokenizer.encode, texts),
-        name=corpus_name(corpus),
-        tokenizer=tokenizer.name,
-        vocab_size=tokenizer.vocab_size,
-        eot=tokenizer.eot,
-        information=information,
-    )
+    what = {"tokenizer": tokenizer.name, "vocab_size": tokenizer.vocab_size, "eot": tokenizer.eot}
+    return write_store(path, map(tokenizer.encode, texts), name=corpus_name(corpus), **what, information=information)
 
 
 def write_store(
@@ -242,14 +229,8 @@ def write_store(
 
 def _sample(texts: Iterable[str], size: int) -> list[str]:
     """`size` of the texts (all, if there are fewer), uniformly at random by position, in their order."""
-    kept: list[tuple[int, int, str]] = []  # a heap with the largest key, negated, on top
-    for position, text in enumerate(texts):
-        key = -int.from_bytes(hashlib.sha256(b"sublora sample %d" % position).digest())
-        if len(kept) < size:
-            heapq.heappush(kept, (key, position, text))
-        elif key > kept[0][0]:
-            heapq.heapreplace(kept, (key, position, text))
-    return [text for _, _, text in sorted(kept, key=lambda entry: entry[1])]
+    numbered = heapq.nsmallest(size, enumerate(texts), key=lambda pair: hashlib.sha256(b"sublora sample %d" % pair[0]).digest())
+    return [text for _, text in sorted(numbered)]
 
 
 def _sha256(tokens: Any, offsets: np.ndarray, tokenizer: str, vocab_size: int, eot: int) -> str:
@@ -261,25 +242,32 @@ def _sha256(tokens: Any, offsets: np.ndarray, tokenizer: str, vocab_size: int, e
     return digest.hexdigest()
 
 
-def _read_meta(file: Path) -> dict[str, Any]:
+class _Meta(BaseModel):
+    """What meta.json must say."""
+
+    model_config = ConfigDict(strict=True)
+
+    format: Literal["sublora-tokens/1"]
+    name: str
+    tokenizer: str
+    sha256: str
+    vocab_size: PositiveInt
+    eot: NonNegativeInt
+    documents: PositiveInt
+    tokens: PositiveInt
+
+    @model_validator(mode="after")
+    def _eot_is_a_token(self):
+        if self.eot >= self.vocab_size:
+            raise ValueError("eot must be below vocab_size")
+        return self
+
+
+@contextlib.contextmanager
+def _errors_named(file: Path) -> Iterator[None]:
+    """Whatever is wrong with a file of a store, as one line."""
     try:
-        meta = json.loads(file.read_text("utf-8"))
-    except OSError as error:
-        raise _broken(file, error.strerror or str(error)) from None
-    except ValueError as error:  # also UnicodeDecodeError
-        raise _broken(file, f"not JSON: {error}") from None
-    if not isinstance(meta, dict) or meta.get("format") != FORMAT:
-        raise _broken(file, f"its format is not {FORMAT}")
-    texts, counts = ("name", "tokenizer", "sha256"), ("vocab_size", "eot", "documents", "tokens")
-    for key in texts + counts:
-        kind = str if key in texts else int
-        if type(meta.get(key)) is not kind or (kind is int and meta[key] < 0):
-            raise _broken(file, f"{key} is missing or no valid {kind.__name__}")
-    if not (meta["eot"] < meta["vocab_size"] and meta["documents"] and meta["tokens"]):
-        raise _broken(file, "eot must be below vocab_size, documents and tokens above 0")
-    return meta
-
-
-def _broken(file: Path, why: str) -> SubloraError:
-    why = " ".join(why.split())
-    return SubloraError(f"{file}: not a whole token store ({why}); remove its folder and prepare the corpus again")
+        yield
+    except (OSError, ValueError, EOFError) as error:  # pydantic's errors are ValueErrors, too
+        why = one_line(getattr(error, "strerror", None) or error, 300)
+        raise SubloraError(f"{file}: not a whole token store ({why}); remove its folder and prepare the corpus again") from None

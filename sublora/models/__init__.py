@@ -6,16 +6,6 @@ from sublora.models.projectors import PROJECTORS, Identity, Kronecker, make_proj
 from sublora.models.subspace import Subspace
 
 __all__ = [
-    "GPT",
-    "Identity",
-    "Kronecker",
-    "PROJECTORS",
-    "Subspace",
-    "base_model",
-    "base_sha256",
-    "build",
-    "in_subspace",
-    "make_projector",
-    "model_weights",
-    "parametrize",
-]
+    "GPT", "Identity", "Kronecker", "PROJECTORS", "Subspace", "base_model", "base_sha256", "build", "in_subspace",
+    "make_projector", "model_weights", "parametrize",
+]  # fmt: skip

@@ -1,7 +1,9 @@
 """From settings to a model that is a function of its coordinates."""
 
 import hashlib
+from collections.abc import Iterable
 
+import torch
 from torch import nn
 
 from sublora.errors import SubloraError
@@ -42,25 +44,15 @@ def parametrize(base: nn.Module, model: Gpt | Pretrained, subspace: SubspaceSett
     dimension, in a random subspace. A pretrained model takes subspace and full.
     Raises SubloraError when the dimension exceeds the number of trainable weights, and for a parametrization that does not fit.
     """
-    if isinstance(model, Pretrained) and subspace.parametrization not in ("subspace", "full"):
-        raise SubloraError(f"subspace.parametrization: a pretrained model takes subspace or full, not {subspace.parametrization}")
-    if not subspace.targets and subspace.parametrization not in ("subspace", "full"):
-        raise SubloraError(f"subspace.targets: empty; {subspace.parametrization} needs at least one layer, such as q")
-    if subspace.parametrization in ("kronecker", "monarch"):
-        assert isinstance(model, Gpt)
-        trainable = _structured(base, model, subspace)
-    elif subspace.parametrization in ("sublora", "lora"):
-        trainable = add_lora(
-            base,
-            rank=subspace.rank,
-            alpha=subspace.lora_alpha,
-            dropout=subspace.lora_dropout,
-            targets=subspace.targets,
-            seed=subspace.seed,
-        )
-    else:
-        trainable = [name for name, _ in base.named_parameters()]
-    return in_subspace(base, trainable, subspace)
+    kind = subspace.parametrization
+    if kind in ("subspace", "full"):
+        return in_subspace(base, [name for name, _ in base.named_parameters()], subspace)
+    if isinstance(model, Pretrained):
+        raise SubloraError(f"subspace.parametrization: a pretrained model takes subspace or full, not {kind}")
+    if not subspace.targets:
+        raise SubloraError(f"subspace.targets: empty; {kind} needs at least one layer, such as q")
+    lora = kind in ("sublora", "lora")
+    return in_subspace(base, add_lora(base, subspace, subspace.targets) if lora else _structured(base, model, subspace), subspace)
 
 
 def in_subspace(base: nn.Module, trainable: list[str], subspace: SubspaceSettings) -> Subspace:
@@ -75,11 +67,9 @@ def in_subspace(base: nn.Module, trainable: list[str], subspace: SubspaceSetting
 def _structured(gpt: nn.Module, model: Gpt, subspace: SubspaceSettings) -> list[str]:
     """Replace the targets by structured layers; the names of their weights."""
     scaled = {"proj", "down"} & set(subspace.targets)  # what is added to the residual stream is scaled down, as in GPT-2
+    kinds = ((set(subspace.targets) - scaled, model.weight_std), (scaled, model.weight_std / (2 * model.layers) ** 0.5))
     trainable: list[str] = []
-    for targets, std in (
-        (set(subspace.targets) - scaled, model.weight_std),
-        (scaled, model.weight_std / (2 * model.layers) ** 0.5),
-    ):
+    for targets, std in kinds:
         seed = subspace.seed + len(trainable)
         trainable += replace_linears(gpt, subspace.parametrization, sorted(targets), subspace.blocks, seed=seed, std=std)
     return trainable
@@ -87,10 +77,15 @@ def _structured(gpt: nn.Module, model: Gpt, subspace: SubspaceSettings) -> list[
 
 def base_sha256(base: nn.Module) -> str:
     """Fingerprint of a base model's parameters, so that a certificate can tell when a machine has other ones."""
+    return tensors_sha256(base.named_parameters())
+
+
+def tensors_sha256(tensors: Iterable[tuple[str, torch.Tensor]]) -> str:
+    """SHA-256 of names and elements, in the order given."""
     digest = hashlib.sha256()
-    for name, parameter in base.named_parameters():
+    for name, tensor in tensors:
         digest.update(name.encode())
-        digest.update(parameter.detach().cpu().numpy().tobytes())
+        digest.update(tensor.detach().cpu().numpy().tobytes())
     return digest.hexdigest()
 
 

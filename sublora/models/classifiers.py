@@ -1,20 +1,21 @@
 """Classifiers: a base model with what is trained in it, as a function of its coordinates."""
 
+import contextlib
 import functools
 import hashlib
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from sublora.errors import SubloraError
+from sublora.errors import SubloraError, one_line
 from sublora.experiment import Encoder, TaskSubspace, Words
-from sublora.models.build import in_subspace
+from sublora.models.build import in_subspace, tensors_sha256
 from sublora.models.lora import add_lora
 from sublora.models.subspace import Subspace
 
@@ -46,9 +47,8 @@ class BagOfWords(nn.Module):
         self.settings, self.max_length = settings, max_length
         self._hashed = functools.cache(self._hash)
         self.head = nn.Linear(settings.buckets, labels - 1)
-        with torch.no_grad():
-            self.head.weight.zero_()
-            self.head.bias.zero_()
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
 
     @property
     def head_names(self) -> list[str]:
@@ -83,61 +83,39 @@ class BagOfWords(nn.Module):
 
 
 class HubClassifier(nn.Module):
-    """An `AutoModelForSequenceClassification` with its tokenizer, from a local folder or the hub."""
+    """An `AutoModelForSequenceClassification` with its tokenizer, from a local folder or the hub.
+
+    Code that comes with a model is never run. What is not pretrained, the head at least, is drawn from the settings' seed.
+    """
 
     def __init__(self, settings: Encoder, labels: int, max_length: int, local_only: bool = False):
         super().__init__()
         from huggingface_hub.utils import logging as hub_logging
-        from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+        from transformers import AutoConfig, AutoModelForSequenceClassification
         from transformers.utils import logging
 
         logging.set_verbosity_error()  # that the new head is not pretrained is what it is for
         logging.disable_progress_bar()
         hub_logging.set_verbosity_error()  # without a network it would report every attempt
-        only = " (nothing is downloaded to verify)" if local_only else ""
-        where = {"local_files_only": local_only, "trust_remote_code": False}  # code that comes with a model is never run
-        try:
-            configuration = AutoConfig.from_pretrained(settings.source, num_labels=labels, **where)
-        except (OSError, ValueError) as error:
-            folder = Path(settings.source).is_dir()
-            what = "holds no model's config.json" if folder else "is no local folder, and the hub does not give it"
-            raise SubloraError(
-                f"model.source: {settings.source} {what} ({_line(error)}){only}; give a model's local folder, or load it "
-                "once with a network"
-            ) from None
-        try:
-            self.tokenizer = AutoTokenizer.from_pretrained(settings.source, **where)
-            if not set(self.tokenizer.get_vocab()) - set(self.tokenizer.all_special_tokens):
-                raise OSError("its files are missing")  # transformers makes an empty one of the model's type
-            if len(self.tokenizer) < 10:  # of a folder without one, transformers makes an empty one
-                raise ValueError("there are no words in it")
-        except Exception as error:  # a tokenizer's files may fail in many ways
-            raise SubloraError(
-                f"model.source: {settings.source} has no tokenizer that can be read ({_line(error)}){only}; save one beside "
-                "the model with tokenizer.save_pretrained"
-            ) from None
-        if self.tokenizer.pad_token is None:
-            if self.tokenizer.eos_token is None:
-                raise SubloraError(f"model.source: {settings.source}: its tokenizer has no padding and no end token; add one to it")
-            self.tokenizer.pad_token = self.tokenizer.eos_token
-        self.tokenizer.padding_side = "right"
+        source = settings.source
+        where = {"local_files_only": local_only, "trust_remote_code": False}
+        what = "holds no model's config.json" if Path(source).is_dir() else "is no local folder, and the hub does not give it"
+        with _errors_named(source, what, "give a model's local folder, or load it once with a network", local_only):
+            configuration = AutoConfig.from_pretrained(source, num_labels=labels, **where)
+        self.tokenizer = _tokenizer(source, local_only)
         configuration.pad_token_id = self.tokenizer.pad_token_id
-        with torch.random.fork_rng(devices=[]):  # what is not pretrained, the head at least, is drawn from the seed
+        what = "has no weights that can be loaded as safetensors"
+        with torch.random.fork_rng(devices=[]), _errors_named(source, what, "give another model", local_only):
             torch.manual_seed(settings.seed)
-            try:
-                if settings.load_pretrained:
-                    options = {"config": configuration, "dtype": torch.float32, "use_safetensors": True, **where}
-                    options["adapter_kwargs"] = {"local_files_only": local_only}  # transformers looks for adapters, too
-                    self.base = AutoModelForSequenceClassification.from_pretrained(settings.source, **options)
-                else:
-                    options = {"dtype": torch.float32, "trust_remote_code": False}
-                    self.base = AutoModelForSequenceClassification.from_config(configuration, **options)
-            except (OSError, ValueError, RuntimeError) as error:
-                raise SubloraError(
-                    f"model.source: {settings.source}: no weights that can be loaded as safetensors ({_line(error)})"
-                ) from None
+            if settings.load_pretrained:
+                options = {"config": configuration, "dtype": torch.float32, "use_safetensors": True, **where}
+                options["adapter_kwargs"] = {"local_files_only": local_only}  # transformers looks for adapters, too
+                self.base = AutoModelForSequenceClassification.from_pretrained(source, **options)
+            else:
+                options = {"dtype": torch.float32, "trust_remote_code": False}
+                self.base = AutoModelForSequenceClassification.from_config(configuration, **options)
         if len(self.tokenizer) > self.base.get_input_embeddings().num_embeddings:
-            raise SubloraError(f"model.source: {settings.source}: its tokenizer has more tokens than the model; use its own")
+            raise SubloraError(f"model.source: {source}: its tokenizer has more tokens than the model; use its own")
         longest = getattr(configuration, "max_position_embeddings", None) or max_length
         self.max_length = min(max_length, longest, self.tokenizer.model_max_length)
         ends = {name.rsplit(".", 1)[-1] for name, _ in self.base.named_modules()}
@@ -163,6 +141,34 @@ class HubClassifier(nn.Module):
         return self.base(input_ids=ids, attention_mask=mask, **keywords).logits.unsqueeze(1)
 
 
+def _tokenizer(source: str, local_only: bool) -> Any:
+    """A model's tokenizer, which pads at the right."""
+    from transformers import AutoTokenizer
+
+    cure = "save one beside the model with tokenizer.save_pretrained"
+    with _errors_named(source, "has no tokenizer that can be read", cure, local_only):
+        tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=local_only, trust_remote_code=False)
+        # Of a folder without a tokenizer, transformers makes an empty one of the model's type.
+        if len(tokenizer) < 10 or not set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens):
+            raise OSError("its files are missing")
+    if tokenizer.pad_token is None:
+        if tokenizer.eos_token is None:
+            raise SubloraError(f"model.source: {source}: its tokenizer has no padding and no end token; add one to it")
+        tokenizer.pad_token = tokenizer.eos_token
+    tokenizer.padding_side = "right"
+    return tokenizer
+
+
+@contextlib.contextmanager
+def _errors_named(source: str, what: str, cure: str, local_only: bool) -> Iterator[None]:
+    """Whatever goes wrong while files of a model are read, as one line."""
+    try:
+        yield
+    except Exception as error:  # they may fail in many ways
+        only = " (nothing is downloaded to verify)" if local_only else ""
+        raise SubloraError(f"model.source: {source} {what} ({one_line(error)}){only}; {cure}") from None
+
+
 def classifier_base(
     model: Words | Encoder, labels: int, max_length: int, local_only: bool = False
 ) -> BagOfWords | HubClassifier:
@@ -177,11 +183,7 @@ def classifier_base(
 
 def weights_sha256(base: nn.Module) -> str:
     """Fingerprint of all weights and buffers of a base model."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(base.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
+    return tensors_sha256(sorted(base.state_dict().items()))
 
 
 def classifier_in_subspace(base: BagOfWords | HubClassifier, subspace: TaskSubspace) -> Subspace:
@@ -196,18 +198,7 @@ def classifier_in_subspace(base: BagOfWords | HubClassifier, subspace: TaskSubsp
             raise SubloraError(f"subspace.modules: the model has no attention maps named {', '.join(ATTENTION)}; use [head]")
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="fan_in_fan_out")  # peft sees by itself that GPT-2's maps are transposed
-            trainable += add_lora(
-                base,
-                rank=subspace.rank,
-                alpha=subspace.lora_alpha,
-                dropout=subspace.lora_dropout,
-                targets=base.attention,
-                seed=subspace.seed,
-            )
+            trainable += add_lora(base, subspace, base.attention)
     if "head" in subspace.modules:
         trainable += base.head_names
     return in_subspace(base, trainable, subspace)
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:150]

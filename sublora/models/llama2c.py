@@ -1,5 +1,6 @@
 """Small pretrained Llamas: checkpoints in the binary format of llama2.c (karpathy, MIT)."""
 
+import math
 import struct
 from pathlib import Path
 
@@ -23,36 +24,37 @@ def load_llama2c(path: str | Path) -> nn.Module:
     from transformers import LlamaConfig, LlamaForCausalLM  # here, because importing it takes seconds
 
     path = Path(path)
-    data = _contents(path)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise SubloraError(f"{path}: cannot read it ({error.strerror}); give a llama2.c file") from None
     if len(data) < 4 * HEADER:
         raise SubloraError(f"{path}: {len(data)} bytes are no llama2.c checkpoint; give a .bin file of weights")
-    dim, hidden, layers, heads, kv_heads, vocabulary, context = struct.unpack("<7i", data[: 4 * HEADER])
-    sizes = (dim, hidden, layers, heads, kv_heads, vocabulary, context)
+    sizes = struct.unpack("<7i", data[: 4 * HEADER])
+    dim, hidden, layers, heads, kv_heads, vocabulary, context = sizes
     if min(sizes) < 1 or dim % heads or heads % kv_heads or (dim // heads) % 2:
         raise SubloraError(f"{path}: the header {sizes} is not that of a Llama with shared embeddings")
     width = dim // heads * kv_heads
-    shapes = {
-        "embed": (vocabulary, dim),
-        "attention_norm": (layers, dim),
-        "q": (layers, dim, dim),
-        "k": (layers, width, dim),
-        "v": (layers, width, dim),
-        "o": (layers, dim, dim),
-        "ffn_norm": (layers, dim),
-        "gate": (layers, hidden, dim),
-        "down": (layers, dim, hidden),
-        "up": (layers, hidden, dim),
+    shapes = {  # in the order of the file
+        "embed_tokens": (vocabulary, dim),
+        "input_layernorm": (layers, dim),
+        "self_attn.q_proj": (layers, dim, dim),
+        "self_attn.k_proj": (layers, width, dim),
+        "self_attn.v_proj": (layers, width, dim),
+        "self_attn.o_proj": (layers, dim, dim),
+        "post_attention_layernorm": (layers, dim),
+        "mlp.gate_proj": (layers, hidden, dim),
+        "mlp.down_proj": (layers, dim, hidden),
+        "mlp.up_proj": (layers, hidden, dim),
         "norm": (dim,),
-        "rope": (2, context, dim // heads // 2),
+        "rotary": (2, context, dim // heads // 2),
     }
-    counts = {name: int(np.prod([int(size) for size in shape], dtype=object)) for name, shape in shapes.items()}
-    expected = 4 * (HEADER + sum(counts.values()))
-    if sum(counts.values()) > LARGEST or len(data) != expected:
+    counts = [math.prod(shape) for shape in shapes.values()]
+    expected = 4 * (HEADER + sum(counts))
+    if sum(counts) > LARGEST or len(data) != expected:
         raise SubloraError(f"{path}: {len(data):,} bytes, but the header {sizes} needs {expected:,}; the file is cut or another")
-    flat = np.frombuffer(data, "<f4", offset=4 * HEADER)
-    ends = np.cumsum(list(counts.values()))
-    parts = dict(zip(shapes, np.split(flat, ends[:-1]), strict=True))
-    w = {name: torch.from_numpy(parts[name].reshape(shape).astype(np.float32)) for name, shape in shapes.items()}
+    parts = torch.from_numpy(np.frombuffer(data, "<f4", offset=4 * HEADER).astype(np.float32)).split(counts)
+    weights = {name: part.view(shape) for (name, shape), part in zip(shapes.items(), parts, strict=True)}
     config = LlamaConfig(
         vocab_size=vocabulary,
         hidden_size=dim,
@@ -68,20 +70,13 @@ def load_llama2c(path: str | Path) -> nn.Module:
         eos_token_id=BEGIN,
     )
     model = LlamaForCausalLM(config).float().eval()
-    state = {"model.embed_tokens.weight": w["embed"], "lm_head.weight": w["embed"], "model.norm.weight": w["norm"]}
-    for i in range(layers):
-        names = {
-            "input_layernorm": w["attention_norm"][i],
-            "post_attention_layernorm": w["ffn_norm"][i],
-            "self_attn.q_proj": _halves(w["q"][i], heads),
-            "self_attn.k_proj": _halves(w["k"][i], kv_heads),
-            "self_attn.v_proj": w["v"][i],
-            "self_attn.o_proj": w["o"][i],
-            "mlp.gate_proj": w["gate"][i],
-            "mlp.down_proj": w["down"][i],
-            "mlp.up_proj": w["up"][i],
-        }
-        state |= {f"model.layers.{i}.{name}.weight": weight for name, weight in names.items()}
+    state = {"lm_head.weight": weights["embed_tokens"]}
+    state |= {f"model.{name}.weight": weights.pop(name) for name in ("embed_tokens", "norm")}
+    del weights["rotary"]  # `transformers` computes it
+    for name, stacked in weights.items():
+        turned = {"self_attn.q_proj": heads, "self_attn.k_proj": kv_heads}.get(name)
+        for i, weight in enumerate(stacked):
+            state[f"model.layers.{i}.{name}.weight"] = _halves(weight, turned) if turned else weight
     model.load_state_dict(state)
     return model
 
@@ -89,10 +84,3 @@ def load_llama2c(path: str | Path) -> nn.Module:
 def _halves(weight: torch.Tensor, heads: int) -> torch.Tensor:
     """Rows of each head from pairs (0, 1), (2, 3), … to the first of all pairs, then the second."""
     return weight.unflatten(0, (heads, -1, 2)).transpose(1, 2).reshape(weight.shape)
-
-
-def _contents(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise SubloraError(f"{path}: cannot read it ({error.strerror}); give a llama2.c file") from None

@@ -1,13 +1,14 @@
 """Pretrained models: the dense causal language models of `transformers`, or a checkpoint of llama2.c."""
 
+import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import nn
 
-from sublora.errors import SubloraError
+from sublora.errors import SubloraError, one_line
 from sublora.models.llama2c import load_llama2c
 
 FAMILIES = tuple(
@@ -58,10 +59,8 @@ class Causal(nn.Module):
         tokens, others = torch.randint(self.vocab_size, (2, 1, time), generator=random)
         knowns = [known for known in (1, time // 2, time - 1) if known]
         rows = torch.cat([tokens, *(torch.cat([tokens[:, :known], others[:, known:]], dim=1) for known in knowns)])
-        try:
+        with _impossible_named():
             probabilities = self(rows).softmax(-1)
-        except Exception as error:  # whatever its layers make of sizes that do not fit together
-            raise _impossible(error) from None
         for known, changed in zip(knowns, probabilities[1:], strict=True):
             if not torch.allclose(changed[:known], probabilities[0, :known], rtol=0, atol=CAUSAL):
                 raise SubloraError(NOT_CAUSAL)
@@ -83,8 +82,8 @@ def load_causal(source: str, vocab_size: int, block_size: int, local_only: bool 
             options["adapter_kwargs"] = {"local_files_only": local_only}  # transformers looks for adapters, too
             base = AutoModelForCausalLM.from_pretrained(source, **options)
         except Exception as error:  # transformers passes on whatever its downloader, its parsers or the file system raise
-            why = " ".join(str(error).split())[:150]
-            raise SubloraError(f"model.source: cannot load {source!r} ({type(error).__name__}: {why})") from None
+            why = f"{type(error).__name__}: {one_line(error)}"
+            raise SubloraError(f"model.source: cannot load {source!r} ({why})") from None
     model = Causal(base, vocab_size, block_size)
     parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
     fresh = blank_causal(architecture(model), vocab_size, block_size).state_dict()
@@ -114,12 +113,8 @@ def blank_causal(architecture: Mapping[str, Any] | None, vocab_size: int, block_
     """A model of this architecture in float32, its parameters yet to be written. Raises SubloraError as `causal_weights`."""
     from transformers import AutoModelForCausalLM
 
-    try:
+    with _impossible_named():
         return Causal(AutoModelForCausalLM.from_config(_config(architecture), dtype=torch.float32), vocab_size, block_size)
-    except SubloraError:
-        raise
-    except Exception as error:  # whatever a model's constructor makes of sizes that do not fit
-        raise _impossible(error) from None
 
 
 def causal_weights(architecture: Mapping[str, Any] | None) -> int:
@@ -129,13 +124,9 @@ def causal_weights(architecture: Mapping[str, Any] | None) -> int:
     """
     from transformers import AutoModelForCausalLM
 
-    config = _config(architecture)
-    try:
-        with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config)
-            return sum(tensor.numel() for tensors in (model.parameters(), model.buffers()) for tensor in tensors)
-    except Exception as error:
-        raise _impossible(error) from None
+    with _impossible_named(), torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(_config(architecture))
+        return sum(tensor.numel() for tensors in (model.parameters(), model.buffers()) for tensor in tensors)
 
 
 def _config(architecture: Mapping[str, Any] | None) -> Any:
@@ -147,11 +138,9 @@ def _config(architecture: Mapping[str, Any] | None) -> Any:
         raise SubloraError(f"model.architecture: type {kind!r:.40} is none of {', '.join(FAMILIES)}")
     if architecture.get("use_bidirectional_attention"):  # Gemma's models can be encoders
         raise SubloraError(NOT_CAUSAL)
-    try:
+    with _impossible_named():
         config = AutoConfig.for_model(**_declared(architecture["model_type"], architecture))
         counts = {"layers": int(config.num_hidden_layers), "heads": int(getattr(config, "num_attention_heads", 1))}
-    except Exception as error:  # unknown types, keys that are missing or of another type
-        raise _impossible(error) from None
     for what, count in counts.items():
         if not 1 <= count <= MOST:
             raise SubloraError(f"model.architecture: {count:,} {what}; 1 to {MOST:,} are built")
@@ -166,6 +155,13 @@ def _declared(model_type: str, values: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in values.items() if key in known and not key.startswith("_")}
 
 
-def _impossible(error: Exception) -> SubloraError:
-    why = " ".join(str(error).split())[:150]
-    return SubloraError(f"model.architecture: no configuration of a causal model ({type(error).__name__}: {why})")
+@contextlib.contextmanager
+def _impossible_named() -> Iterator[None]:
+    """Whatever `transformers` makes of keys that are missing, of another type or do not fit together, as one line."""
+    try:
+        yield
+    except SubloraError:
+        raise
+    except Exception as error:
+        why = f"{type(error).__name__}: {one_line(error)}"
+        raise SubloraError(f"model.architecture: no configuration of a causal model ({why})") from None

@@ -1,11 +1,9 @@
 """Linear maps P from the d trained coordinates to the D weights: w ↦ P w, by name.
 
-Every projector has `shape` (D, d), `name`, `matvec` (d,) → (D,), differentiable, and `rmatvec` (D,) → (d,), its exact transpose.
-It is a function of D, d and the seed alone: whatever is random is drawn on the CPU from a generator of its own, and the buffers,
-which go to any device, are in no state dictionary. Times are multiplications of one product; memory is what the buffers hold.
+A projector is a function of D, d and the seed alone: whatever is random is drawn on the CPU from a generator of its own, and the
+buffers, which go to any device, are in no state dictionary. Times are multiplications of one product; memory is the buffers'.
 """
 
-import difflib
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -19,69 +17,51 @@ from sublora.errors import SubloraError
 
 
 class Projector(nn.Module):
-    """What all projectors have in common."""
+    """A matrix P of `shape` (D, d), known by its product."""
 
-    name: str
-    shape: tuple[int, int]
+    def __init__(self, weights: int, coordinates: int, **buffers: torch.Tensor):
+        super().__init__()
+        self.shape = (weights, coordinates)
+        for name, tensor in buffers.items():
+            self.register_buffer(name, tensor, persistent=False)
 
     def matvec(self, w: torch.Tensor) -> torch.Tensor:
-        """P w."""
-        raise NotImplementedError
-
-    def rmatvec(self, v: torch.Tensor) -> torch.Tensor:
-        """Pᵀ v."""
+        """P w, (d,) to (D,), differentiable."""
         raise NotImplementedError
 
 
 class Identity(Projector):
     """P = I: every trainable weight is a coordinate (d = D). Time and memory O(1)."""
 
-    name = "identity"
-
     def __init__(self, size: int):
-        super().__init__()
-        self.shape = (size, size)
+        super().__init__(size, size)
 
     def matvec(self, w: torch.Tensor) -> torch.Tensor:
         return w
-
-    def rmatvec(self, v: torch.Tensor) -> torch.Tensor:
-        return v
 
 
 class Kronecker(Projector):
     """P = R Π (Q1 ⊗ … ⊗ Qk) S: a rounded Kronecker product of `order` random matrices with a random permutation.
 
-    Order 2 with orthonormal factors (`kron_qr`) is the projector of the paper (`rdkronqr`; Lotfi et al. 2022, section 4;
-    2024a, settings). With D1 = ⌈√D⌉, D2 = ⌈D/D1⌉, d1 = ⌈√d⌉ and d2 = ⌈d/d1⌉, Q1 is D1 × d1 and Q2 is D2 × d2; S pads w with
-    zeros to d1·d2, Π permutes the D1·D2 results, R keeps the first D. A higher order takes the k-th root first and rounds what
-    remains in the same way. Orthonormal factors give P orthonormal columns, but for the rows that R cuts; Gaussian ones have
-    independent entries of variance D^(-1/k), so that E|Pw|² = |w|².
+    Order 2 with orthonormal factors (`kron_qr`) is the projector of the paper (`rdkronqr`; Lotfi et al. 2022, section 4; 2024a,
+    settings). Q1 is ⌈√D⌉ × ⌈√d⌉ and Q2 makes up the rest (`near_equal_factors`); S pads w with zeros, Π permutes the results, R
+    keeps the first D. Orthonormal factors give P orthonormal columns, but for the rows that R cuts; Gaussian ones have independent
+    entries of variance D^(-1/k), so that E|Pw|² = |w|².
 
     Time O(D1·d + D·d2) for order 2 and O(D1·d + D1·D2·d2·d3 + D·d3) for order 3; memory O(D + D1·d1 + D2·d2 + …), of which the
     permutation is 4·D bytes. Orthonormal factors are computed in float64 and kept in float32.
-
-    >>> P = Kronecker(weights=1000, coordinates=30, seed=0)
-    >>> P.matvec(torch.ones(30)).shape
-    torch.Size([1000])
     """
 
     permutation: torch.Tensor
 
     def __init__(self, weights: int, coordinates: int, seed: int, order: int = 2, orthonormal: bool = True):
-        super().__init__()
-        _check(weights, coordinates)
-        self.name = ("kron_qr" if orthonormal else "kron") + ("" if order == 2 else str(order))
-        self.shape = (weights, coordinates)
-        self.order = order
         rows, columns = near_equal_factors(weights, order), near_equal_factors(coordinates, order)
-        generator = _generator(seed)
+        generator, scale = _generator(seed), weights ** (-0.5 / order)
+        factors = {}
         for i, (r, c) in enumerate(zip(rows, columns, strict=True)):
-            scale = weights ** (-0.5 / order)
-            factor = _orthonormal(r, c, generator) if orthonormal else _gaussian(r, c, generator).mul_(scale)
-            self.register_buffer(f"factor{i}", factor, persistent=False)
-        permutation = torch.randperm(math.prod(rows), generator=generator, dtype=torch.int32)[:weights]
-        self.register_buffer("permutation", permutation, persistent=False)
+            factors[f"factor{i}"] = _orthonormal(r, c, generator) if orthonormal else _gaussian(r, c, generator).mul_(scale)
+        super().__init__(weights, coordinates, **factors, permutation=_places(math.prod(rows), weights, generator))
+        self.order = order
 
     @property
     def factors(self) -> list[torch.Tensor]:
@@ -90,11 +70,6 @@ class Kronecker(Projector):
     def matvec(self, w: torch.Tensor) -> torch.Tensor:
         size = math.prod(factor.shape[1] for factor in self.factors)
         return kronecker_product(self.factors, F.pad(w, (0, size - w.numel()))).index_select(0, self.permutation)
-
-    def rmatvec(self, v: torch.Tensor) -> torch.Tensor:
-        size = math.prod(factor.shape[0] for factor in self.factors)
-        grid = v.new_zeros(size).index_add(0, self.permutation, v)
-        return kronecker_product([factor.T for factor in self.factors], grid)[: self.shape[1]]
 
 
 class KroneckerSum(Projector):
@@ -106,31 +81,19 @@ class KroneckerSum(Projector):
     Time and memory O(√D·d): 8·√D·d bytes, and 4·D for the permutation.
     """
 
-    name = "kron_one_sided"
     left: torch.Tensor
     right: torch.Tensor
     permutation: torch.Tensor
 
     def __init__(self, weights: int, coordinates: int, seed: int):
-        super().__init__()
-        _check(weights, coordinates)
-        self.shape = (weights, coordinates)
-        rows = near_equal_factors(weights, 2)
-        generator = _generator(seed)
-        scale = 1 / math.sqrt(2 * weights)
-        self.register_buffer("left", _gaussian(rows[0], coordinates, generator).mul_(scale), persistent=False)
-        self.register_buffer("right", _gaussian(rows[1], coordinates, generator).mul_(scale), persistent=False)
-        permutation = torch.randperm(math.prod(rows), generator=generator, dtype=torch.int32)[:weights]
-        self.register_buffer("permutation", permutation, persistent=False)
+        rows, generator, scale = near_equal_factors(weights, 2), _generator(seed), 1 / math.sqrt(2 * weights)
+        left, right = (_gaussian(size, coordinates, generator).mul_(scale) for size in rows)
+        permutation = _places(math.prod(rows), weights, generator)
+        super().__init__(weights, coordinates, left=left, right=right, permutation=permutation)
 
     def matvec(self, w: torch.Tensor) -> torch.Tensor:
         grid = (self.left @ w)[:, None] + (self.right @ w)[None, :]
         return grid.flatten().index_select(0, self.permutation)
-
-    def rmatvec(self, v: torch.Tensor) -> torch.Tensor:
-        rows, columns = len(self.left), len(self.right)
-        grid = v.new_zeros(rows * columns).index_add(0, self.permutation, v).view(rows, columns)
-        return self.left.T @ grid.sum(1) + self.right.T @ grid.sum(0)
 
 
 class Dense(Projector):
@@ -142,19 +105,12 @@ class Dense(Projector):
     matrix: torch.Tensor
 
     def __init__(self, weights: int, coordinates: int, seed: int, orthonormal: bool = False):
-        super().__init__()
-        _check(weights, coordinates)
-        self.name = "dense_qr" if orthonormal else "dense"
-        self.shape = (weights, coordinates)
-        draw = _orthonormal if orthonormal else _gaussian
-        matrix = draw(weights, coordinates, _generator(seed))
-        self.register_buffer("matrix", matrix if orthonormal else matrix.div_(math.sqrt(weights)), persistent=False)
+        shape = (weights, coordinates, _generator(seed))
+        matrix = _orthonormal(*shape) if orthonormal else _gaussian(*shape).div_(math.sqrt(weights))
+        super().__init__(weights, coordinates, matrix=matrix)
 
     def matvec(self, w: torch.Tensor) -> torch.Tensor:
         return self.matrix @ w
-
-    def rmatvec(self, v: torch.Tensor) -> torch.Tensor:
-        return self.matrix.T @ v
 
 
 class Sparse(Projector):
@@ -169,31 +125,19 @@ class Sparse(Projector):
     a GPU the sums of a product are rounded in no fixed order.
     """
 
-    name = "sparse"
     rows: torch.Tensor
     signs: torch.Tensor
 
     def __init__(self, weights: int, coordinates: int, seed: int):
-        super().__init__()
-        _check(weights, coordinates)
-        self.shape = (weights, coordinates)
-        stretch = math.isqrt(weights - 1) + 1
-        strata = -(-weights // stretch)
-        generator = _generator(seed)
+        (stretch, strata), generator = near_equal_factors(weights, 2), _generator(seed)
         rows = torch.randint(stretch, (coordinates, strata), generator=generator, dtype=torch.int32)
         rows += stretch * torch.arange(strata, dtype=torch.int32)
-        self.register_buffer("rows", rows, persistent=False)
-        self.register_buffer("signs", _signs((coordinates, strata), generator), persistent=False)
-        self.padded = stretch * strata
-        self.scale = math.sqrt(stretch / weights)
+        super().__init__(weights, coordinates, rows=rows, signs=_signs((coordinates, strata), generator))
+        self.padded, self.scale = stretch * strata, math.sqrt(stretch / weights)
 
     def matvec(self, w: torch.Tensor) -> torch.Tensor:
         entries = (w * self.scale)[:, None] * self.signs
         return w.new_zeros(self.padded).index_add(0, self.rows.flatten(), entries.flatten())[: self.shape[0]]
-
-    def rmatvec(self, v: torch.Tensor) -> torch.Tensor:
-        entries = F.pad(v, (0, self.padded - v.numel())).index_select(0, self.rows.flatten())
-        return (entries.view(self.rows.shape) * self.signs).sum(1) * self.scale
 
 
 class Fastfood(Projector):
@@ -205,55 +149,36 @@ class Fastfood(Projector):
     Time O(D·log n); memory 9·D bytes.
     """
 
-    name = "fastfood"
     signs: torch.Tensor
     permutation: torch.Tensor
     gaussian: torch.Tensor
 
     def __init__(self, weights: int, coordinates: int, seed: int):
-        super().__init__()
-        _check(weights, coordinates)
-        self.shape = (weights, coordinates)
-        least = max(coordinates, math.isqrt(weights - 1) + 1)
+        least = max(coordinates, near_equal_factors(weights, 2)[0])
         size = 1 << (least - 1).bit_length()
-        blocks = -(-weights // size)
-        generator = _generator(seed)
+        blocks, generator = -(-weights // size), _generator(seed)
         signs = _signs((blocks, size), generator)
         permutation = torch.empty(blocks, size, dtype=torch.int32)
         for i in range(blocks):
             torch.randperm(size, generator=generator, out=permutation[i])
             permutation[i] += i * size
         gaussian = _gaussian(blocks, size, generator).div_(math.sqrt(size * weights))
-        self.register_buffer("signs", signs, persistent=False)
-        self.register_buffer("permutation", permutation, persistent=False)
-        self.register_buffer("gaussian", gaussian, persistent=False)
+        super().__init__(weights, coordinates, signs=signs, permutation=permutation, gaussian=gaussian)
 
     def matvec(self, w: torch.Tensor) -> torch.Tensor:
         x = walsh_hadamard(F.pad(w, (0, self.signs.shape[1] - w.numel())) * self.signs)
         x = x.flatten().index_select(0, self.permutation.flatten()).view(self.signs.shape)
         return walsh_hadamard(x * self.gaussian).flatten()[: self.shape[0]]
 
-    def rmatvec(self, v: torch.Tensor) -> torch.Tensor:
-        x = F.pad(v, (0, self.signs.numel() - v.numel())).view(self.signs.shape)
-        x = (walsh_hadamard(x) * self.gaussian).flatten()
-        x = torch.zeros_like(x).index_add(0, self.permutation.flatten(), x).view(self.signs.shape)
-        return (walsh_hadamard(x) * self.signs).sum(0)[: self.shape[1]]
-
 
 class Zero(Projector):
     """P = 0, of no coordinates: the weights stay where they are. Time O(D), memory O(1)."""
 
-    name = "zero"
-
     def __init__(self, weights: int):
-        super().__init__()
-        self.shape = (weights, 0)
+        super().__init__(weights, 0)
 
     def matvec(self, w: torch.Tensor) -> torch.Tensor:
         return w.new_zeros(self.shape[0])
-
-    def rmatvec(self, v: torch.Tensor) -> torch.Tensor:
-        return v.new_zeros(0)
 
 
 class Film(Projector):
@@ -263,10 +188,8 @@ class Film(Projector):
     flat weights; `is_film` tells which are FiLM weights. Time and memory are those of the two projectors, and O(D) time.
     """
 
-    def __init__(self, name: str, layout: Sequence[tuple[str, int]], film: Projector, others: Projector):
-        super().__init__()
-        self.name = name
-        self.shape = (film.shape[0] + others.shape[0], film.shape[1] + others.shape[1])
+    def __init__(self, layout: Sequence[tuple[str, int]], film: Projector, others: Projector):
+        super().__init__(film.shape[0] + others.shape[0], film.shape[1] + others.shape[1])
         self.film, self.others = film, others
         self.pieces = [(is_film(name), size) for name, size in layout]
         self.sizes = [[size for belongs, size in self.pieces if belongs is side] for side in (True, False)]
@@ -276,14 +199,6 @@ class Film(Projector):
         film = iter(self.film.matvec(first).split(self.sizes[0]))
         others = iter(self.others.matvec(rest).split(self.sizes[1]))
         return torch.cat([next(film if belongs else others) for belongs, _ in self.pieces])
-
-    def rmatvec(self, v: torch.Tensor) -> torch.Tensor:
-        parts = v.split([size for _, size in self.pieces])
-        sides = []
-        for side, projector in ((True, self.film), (False, self.others)):
-            mine = [part for part, (belongs, _) in zip(parts, self.pieces, strict=True) if belongs is side]
-            sides.append(projector.rmatvec(torch.cat([v[:0], *mine])))
-        return torch.cat(sides)
 
 
 _PLAIN: dict[str, Callable[[int, int, int], Projector]] = {
@@ -309,18 +224,17 @@ def make_projector(name: str, layout: Sequence[tuple[str, int]], coordinates: in
 
     `film` moves the FiLM weights alone, by kron_qr. `film+NAME` makes each of them a coordinate of its own if they need no more
     than half of the coordinates, else gives them half by kron_qr; the remaining coordinates go to the other weights by NAME.
-
     Raises SubloraError for an unknown name, a dimension that does not fit, and `film` without FiLM weights.
     """
     if name not in PROJECTORS:
-        near = difflib.get_close_matches(str(name), PROJECTORS, n=1, cutoff=0.0)[0]
-        raise SubloraError(f"subspace.projector: unknown name {name!r}, the nearest is {near!r}; there are {', '.join(PROJECTORS)}")
+        raise SubloraError(f"subspace.projector: unknown name {name!r}; there are {', '.join(PROJECTORS)}")
     weights = sum(size for _, size in layout)
     if coordinates < 1:
         raise SubloraError(f"subspace.dimension {coordinates:,} is below 1; raise it")
     if coordinates > weights:
         raise SubloraError(f"subspace.dimension {coordinates:,} exceeds the {weights:,} trainable weights; lower it")
-    numbers = _numbers(name.removeprefix("film+"), weights, coordinates)
+    grid = {"dense": weights, "dense_qr": weights, "sparse": 2 * math.isqrt(weights), "kron_one_sided": 2 * math.isqrt(weights)}
+    numbers = grid.get(name.removeprefix("film+"), 0) * coordinates + weights  # about how many it keeps
     if numbers > MOST_NUMBERS:  # a message from a stranger may ask for it, too
         raise SubloraError(f"subspace.projector {name}: would take {4 * numbers / 2**30:,.0f} GiB of memory; choose kron_qr")
     if name in _PLAIN:
@@ -332,7 +246,7 @@ def make_projector(name: str, layout: Sequence[tuple[str, int]], coordinates: in
     if name == "film":
         if coordinates > film:
             raise SubloraError(f"subspace.dimension {coordinates:,} exceeds the {film:,} FiLM weights that film moves; lower it")
-        return Film(name, layout, Kronecker(film, coordinates, seed), Zero(others))
+        return Film(layout, Kronecker(film, coordinates, seed), Zero(others))
     half = coordinates // 2
     rest = coordinates - min(film, half)
     if half < 1:
@@ -341,17 +255,7 @@ def make_projector(name: str, layout: Sequence[tuple[str, int]], coordinates: in
         raise SubloraError(f"subspace.dimension {coordinates:,}: {name} leaves {rest:,} for {others:,} other weights; lower it")
     # another seed, so that the two sides are independent
     first = Identity(film) if film <= half else Kronecker(film, half, seed + 1)
-    return Film(name, layout, first, _PLAIN[name.removeprefix("film+")](others, rest, seed))
-
-
-def _numbers(name: str, weights: int, coordinates: int) -> int:
-    """About how many 32-bit numbers a projector keeps, beyond one or two for each weight."""
-    return {
-        "dense": weights * coordinates,
-        "dense_qr": weights * coordinates,
-        "sparse": 2 * math.isqrt(weights) * coordinates,
-        "kron_one_sided": 2 * math.isqrt(weights) * coordinates,
-    }.get(name, weights)
+    return Film(layout, first, _PLAIN[name.removeprefix("film+")](others, rest, seed))
 
 
 def is_film(parameter: str) -> bool:
@@ -362,8 +266,7 @@ def is_film(parameter: str) -> bool:
 def walsh_hadamard(x: torch.Tensor) -> torch.Tensor:
     """H x along the last axis, whose size n is a power of two: Sylvester's matrix of ±1, H² = n·I, in O(n log n); differentiable.
 
-    Each pass takes the last digit of the index to the base 16 and puts it first, transformed: after all passes the digits are in
-    their old order. (Binary butterflies take four passes for one of these, and on large vectors most of the time is memory's.)
+    Each pass transforms the last digit of the index to the base 16 and puts it first: after all passes the digits are in order.
     """
     size = left = x.shape[-1]
     while left > 1:
@@ -374,13 +277,11 @@ def walsh_hadamard(x: torch.Tensor) -> torch.Tensor:
 
 
 def _sylvester(size: int, like: torch.Tensor) -> torch.Tensor:
-    """The (size × size) Hadamard matrix: (-1)^(number of bits that i and j share)."""
-    index = torch.arange(size, device=like.device)
-    shared = index[:, None] & index
-    signs = torch.ones_like(shared)
-    for bit in range((size - 1).bit_length()):
-        signs = signs * (1 - 2 * ((shared >> bit) & 1))
-    return signs.to(like.dtype)
+    """The (size × size) Hadamard matrix, in the type and on the device of `like`."""
+    h = like.new_ones(1, 1)
+    while len(h) < size:
+        h = torch.cat([torch.cat([h, h], 1), torch.cat([h, -h], 1)])
+    return h
 
 
 def kronecker_product(factors: Sequence[torch.Tensor], x: torch.Tensor) -> torch.Tensor:
@@ -398,23 +299,18 @@ def near_equal_factors(size: int, order: int) -> tuple[int, ...]:
     """`order` numbers of near equal size whose product is at least `size`, by little: ⌈size^(1/order)⌉, and so on for the rest."""
     if order == 1:
         return (size,)
-    first = math.isqrt(size - 1) + 1 if order == 2 else _root(size, order)
-    return first, *near_equal_factors(-(-size // first), order - 1)
-
-
-def _root(size: int, order: int) -> int:
-    """The smallest integer whose power `order` is at least `size`."""
     guess = round(size ** (1 / order))
-    return next(root for root in range(max(guess - 1, 1), guess + 2) if root**order >= size)
-
-
-def _check(weights: int, coordinates: int) -> None:
-    if not 1 <= coordinates <= weights:
-        raise SubloraError(f"d = {coordinates} must be between 1 and the {weights:,} trainable weights; lower subspace.dimension")
+    first = next(root for root in range(max(guess - 1, 1), guess + 2) if root**order >= size)
+    return first, *near_equal_factors(-(-size // first), order - 1)
 
 
 def _generator(seed: int) -> torch.Generator:
     return torch.Generator("cpu").manual_seed(seed)
+
+
+def _places(grid: int, weights: int, generator: torch.Generator) -> torch.Tensor:
+    """Random places in a grid of numbers, another for each weight: int32 (weights,)."""
+    return torch.randperm(grid, generator=generator, dtype=torch.int32)[:weights]
 
 
 def _signs(shape: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:
