@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from sublora.data import TokenStore
-from sublora.progress import progress_bar
+from sublora.progress import progress_bar, silence_transformers
 
 if TYPE_CHECKING:  # importing it takes seconds
     from transformers import PreTrainedModel
@@ -54,9 +54,8 @@ def make_pretrained(
 
 def _untrained(vocab_size: int, layers: int, width: int, block: int, seed: int) -> "PreTrainedModel":
     from transformers import LlamaConfig, LlamaForCausalLM  # here, because importing it takes seconds
-    from transformers.utils import logging
 
-    logging.disable_progress_bar()  # saving takes no time
+    silence_transformers()  # saving takes no time
     config = LlamaConfig(
         vocab_size=vocab_size,
         hidden_size=width,
