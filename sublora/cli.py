@@ -106,9 +106,7 @@ def optimize(
     from sublora.reporting.figures import trade_off
     from sublora.search import search_run
 
-    experiment = load_experiment(params)
-    if not finetune:
-        experiment = load_experiment(params, ["compression.finetune_steps=0"])
+    experiment = load_experiment(params, [] if finetune else ["compression.finetune_steps=0"])
     try:
         counts = [int(count) for count in levels.split(",")]
     except ValueError:
@@ -160,8 +158,8 @@ def data(
     from sublora.data import prepare
     from sublora.experiment import Pretrain, as_experiment
 
-    stated = {"source": source, "path": path and str(path), "field": field, "subset": subset, "tokenizer": tokenizer}
-    corpus = {**stated, "max_documents": max_documents}
+    files = {"source": source, "path": path and str(path), "field": field, "subset": subset}
+    corpus = {**files, "tokenizer": tokenizer, "max_documents": max_documents}
     experiment = as_experiment({"name": "data", "corpus": corpus}, "sublora data")
     assert isinstance(experiment, Pretrain)  # the kind that is meant where none is named
     store = prepare(experiment.corpus, runs / "corpora")
@@ -177,10 +175,9 @@ def sample(
     seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
 ) -> None:
     """Generate text from a certificate or a checkpoint, with or without smoothing."""
-    from sublora.sampling import load_model, sample_text
+    from sublora.sampling import load
 
-    model, tokenizer = load_model(checkpoint)
-    text = sample_text(model, tokenizer, prompt, tokens, smoothing=smoothing, seed=seed)
+    text = load(checkpoint).generate(prompt, tokens, smoothing, seed)
     if sys.stdout.isatty():  # a byte model may write control characters
         text = "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in text)
     print(text)

@@ -1,24 +1,16 @@
 """Predicting the tokens of documents: data, training, scoring and statements of a language model."""
 
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
 import pandas as pd
 
+from sublora.certificate import statements
 from sublora.certificate.build import Findings
 from sublora.certificate.schema import AssumptionName, Certificate, Statement
-from sublora.certificate.statements import (
-    ASSUMPTIONS,
-    INEQUALITIES,
-    TOLERANCE,
-    Facts,
-    all_bounds,
-    bound,
-    held_out,
-    metric,
-    metrics,
-)
 from sublora.compression import quantize_and_adapt
 from sublora.data import Split, TokenStore, draw_split, prepare, store_path
 from sublora.data.corpora import corpus_identity, files_fingerprint
@@ -28,6 +20,7 @@ from sublora.message import Coded, decode, refuse_large_model, with_alpha
 from sublora.message.language import Message, encode
 from sublora.models import Subspace, base_model, base_sha256, build
 from sublora.models.pretrained import Causal, architecture
+from sublora.progress import progress_bar
 from sublora.scoring.text import Evaluation, evaluate, evaluate_pilot, evaluated_units, unit_count
 from sublora.training import training_seconds
 from sublora.training.pretrain import phase_schedule, pretrain, train_phase
@@ -54,6 +47,8 @@ PUBLISHED: dict[Level, By] = {
     "token": ("martingale", "azuma"),
 }
 """The papers' assumption and inequality of each level."""
+PROMISED = ("message_bits", "alpha", "empirical", "gap", "bound", "seconds")
+"""What is known of a way to make a message before it is certified."""
 
 
 @dataclass
@@ -128,9 +123,9 @@ class DocumentProblem:
         scores = pilot.repeated(evaluated_units(level, self.experiment, units[level]), units[level])
         entries = []
         for alpha in ALPHA_GRID:
-            facts = Facts(8 * len(message), alpha, store.vocab_size, self.experiment.bounds.delta, units, len(store))
-            of = metric("bpd", alpha, store.vocab_size)
-            entries.append(bound(level, of, *(by or HEADLINES[level]), scores=scores, pilot=pilot, facts=facts))
+            facts = self._facts(8 * len(message), alpha, units)
+            of = statements.metric("bpd", alpha, store.vocab_size)
+            entries.append(statements.bound(level, of, *(by or HEADLINES[level]), scores=scores, pilot=pilot, facts=facts))
         return entries
 
     def seal(self, message: bytes, folder: Path | None = None) -> bytes:
@@ -147,36 +142,31 @@ class DocumentProblem:
         """What a certificate states about the message."""
         store, levels = self.store, self.experiment.bounds.levels
         hypothesis = decode(message, self.experiment, store.vocab_size, self.local_only)
-        units = {level: self._units(level) for level in levels}
         assert hypothesis.alpha is not None
-        facts = Facts(8 * len(message), hypothesis.alpha, store.vocab_size, self.experiment.bounds.delta, units, len(store))
-        as_published = facts._replace(message_bits=hypothesis.published_bits)
+        facts = self._facts(8 * len(message), hypothesis.alpha, {level: self._units(level) for level in levels})
+        training, pilot, published = evaluation.training, evaluation.pilot, facts._replace(message_bits=hypothesis.published_bits)
         return Findings(
             alpha=hypothesis.alpha,
             public=self._public(),
             corpus=self._corpus(),
-            bounds=list(all_bounds(evaluation.training, evaluation.pilot, facts)),
-            held_out=list(held_out(evaluation.held_out, levels, store.vocab_size)),
+            bounds=list(statements.all_bounds(training, pilot, facts)),
+            held_out=list(statements.held_out(evaluation.held_out, levels, store.vocab_size)),
             published_bits=hypothesis.published_bits,
             published_bounds=[
-                bound(
-                    level,
-                    of,
-                    *PUBLISHED[level],
-                    scores=scores,
-                    pilot=evaluation.pilot[level],
-                    facts=as_published,
-                    tolerance=0.0,
-                )
-                for level, scores in evaluation.training.items()
-                for of in metrics(store.vocab_size)
+                statements.bound(level, of, *PUBLISHED[level], scores=scores, pilot=pilot[level], facts=published, tolerance=0.0)
+                for level, scores in training.items()
+                for of in statements.metrics(store.vocab_size)
             ],
             said=hypothesis.said,
         )
 
-    def renamed(self, name: str) -> Self:
-        """The same problem in an experiment of another name."""
-        return replace(self, experiment=self.experiment.model_copy(update={"name": name}))
+    def seconds(self, folder: Path) -> dict[str, float]:
+        """Wall time of each phase of the work on the model, from the training log in `folder`."""
+        return training_seconds(folder)
+
+    def _facts(self, message_bits: int, alpha: float, units: dict[Level, int]) -> statements.Facts:
+        store, delta = self.store, self.experiment.bounds.delta
+        return statements.Facts(message_bits, alpha, store.vocab_size, delta, units, len(store))
 
     def _units(self, level: Level) -> int:
         return unit_count(level, self.store, self.split.train, self.experiment.model.block)
@@ -208,9 +198,9 @@ class DocumentProblem:
             "pilot": experiment.bounds.pilot,
             "alpha_grid": list(ALPHA_GRID),
             "metrics": ["bpd", *(f"top{k}_error" for k in TOP_K)],
-            "inequalities": {level: list(INEQUALITIES[level]) for level in levels},
-            "assumptions": {level: list(ASSUMPTIONS[level]) for level in levels},
-            "tolerance": TOLERANCE,
+            "inequalities": {level: list(statements.INEQUALITIES[level]) for level in levels},
+            "assumptions": {level: list(statements.ASSUMPTIONS[level]) for level in levels},
+            "tolerance": statements.TOLERANCE,
         }
 
     def _base_sha256(self) -> str | None:
@@ -248,6 +238,25 @@ class TextProblem(DocumentProblem):
         *coded, log = quantize_and_adapt(model, settings, adapt)
         return encode(Message(self.experiment.subspace, ALPHA_GRID[0], Coded(*coded))), log
 
-    def seconds(self, folder: Path) -> dict[str, float]:
-        """Wall time of each phase of training, from the log in `folder`."""
-        return training_seconds(folder)
+
+def smallest_promise(
+    ways: Sequence[tuple], make: Callable[..., tuple[bytes, DocumentProblem]], folder: Path, *, columns: tuple[str, ...], what: str
+) -> tuple[bytes, Any, pd.DataFrame]:
+    """(the message with the smallest promised bound, its problem, the table of all ways in the order tried).
+
+    make: from a way's own folder below `folder`, where its scores are kept, and the way to its message and problem.
+    All that is tried is in the message, and pilot units are drawn independently of those that certify (`promised`), so choosing
+    costs nothing. The table has `columns`, which name the parts of a way, and `PROMISED`: bits per token at the best alpha.
+    """
+    rows: list[tuple] = []
+    best: tuple[float, bytes, DocumentProblem] | None = None
+    for way in progress_bar(ways, desc=what, unit="way"):
+        began, place = time.monotonic(), folder / "-".join(map(str, way))
+        message, problem = make(place, *way)
+        entry = min(problem.promised(message, place), key=lambda entry: entry.bound)
+        gap, seconds = entry.bound - entry.empirical, time.monotonic() - began
+        rows.append((*way, 8 * len(message), entry.alpha, entry.empirical, gap, entry.bound, seconds))
+        if best is None or entry.bound < best[0]:
+            best = entry.bound, message, problem
+    assert best is not None
+    return best[1], best[2], pd.DataFrame(rows, columns=[*columns, *PROMISED])
