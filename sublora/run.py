@@ -51,7 +51,7 @@ class Run:
         return problem_class(self.settings).open(self.settings, self.corpora)
 
     @functools.cached_property
-    def _trained(self) -> tuple[Subspace | None, pd.DataFrame]:
+    def _trained(self) -> tuple[Any, pd.DataFrame]:
         return self.problem.train(self.folder)
 
     @property
@@ -65,7 +65,7 @@ class Run:
 
     @functools.cached_property
     def _compressed(self) -> tuple[bytes, pd.DataFrame | None]:
-        return self.problem.compress(self.folder, self.model)
+        return self.problem.compress(self.folder, self._trained[0])
 
     def compress(self) -> pd.DataFrame | None:
         """Quantize the coordinates and let them adapt. Returns the log of the adaptation, or None without one.

@@ -83,9 +83,8 @@ class LabelProblem:
         model, sha256 = self.build()
         return model, self._phase(model, model.module.encode, folder, "finetune", sha256)
 
-    def compress(self, folder: Path, model: Subspace | None = None) -> tuple[bytes, pd.DataFrame | None]:
-        """(the message, the log of the adaptation). model: trained; by default `train`."""
-        model = self.train(folder)[0] if model is None else model
+    def compress(self, folder: Path, model: Subspace) -> tuple[bytes, pd.DataFrame | None]:
+        """(the message of the trained `model`, the log of the adaptation)."""
         _, sha256 = self.build()
 
         def adapt(quantized, penalty):
@@ -134,7 +133,7 @@ class LabelProblem:
         )
 
     def seconds(self, folder: Path) -> dict[str, float]:
-        """Wall time of each phase of training, from the log in `folder`."""
+        """Wall time of each phase of training, in seconds, from the log in `folder`."""
         return training_seconds(folder)
 
     def _phase(self, module, encode_texts, folder: Path, phase: str, sha256: str, *, penalty=None) -> pd.DataFrame:

@@ -8,7 +8,7 @@ import pandas as pd
 
 from sublora.experiment import ALPHA_GRID, Round
 from sublora.message.whole import quantize_whole
-from sublora.models import Subspace, base_model
+from sublora.models import base_model
 from sublora.problems.text import DocumentProblem, smallest_promise
 
 
@@ -23,7 +23,7 @@ class RoundingProblem(DocumentProblem):
         """Nothing is trained: (None, an empty log)."""
         return None, pd.DataFrame()
 
-    def compress(self, folder: Path, model: Subspace | None = None) -> tuple[bytes, pd.DataFrame]:
+    def compress(self, folder: Path, model: None = None) -> tuple[bytes, pd.DataFrame]:
         """(the message of the way to round with the smallest promised bound, the table of all ways): `smallest_promise`.
 
         folder: each way keeps its scores in a folder of its own. Raises SubloraError for a model that cannot be loaded or coded.

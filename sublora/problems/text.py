@@ -92,8 +92,7 @@ class DocumentProblem:
                 f"{corpora}; if you trust the certificate's choice of data, prepare it with `sublora data`"
             )
         problem = replace(cls.open(experiment, corpora), local_only=True)
-        stated, here = certificate.corpus.sha256, problem.store.sha256
-        if here != stated:
+        if (here := problem.store.sha256) != (stated := certificate.corpus.sha256):
             cure = f"Python {certificate.environment.python}" if embedded else "the data it was made from"
             raise SubloraError(f"{path}: it speaks of a corpus with sha256 {stated:.12}, here it is {here:.12}; use {cure}")
         base, base_here = certificate.public.base_weights_sha256, problem._base_sha256()
@@ -119,13 +118,12 @@ class DocumentProblem:
         """
         level, store = self.experiment.bounds.levels[0], self.store
         pilot = evaluate_pilot(message, store, self.split, self.experiment, folder)[level]
-        units = {level: self._units(level)}
-        scores = pilot.repeated(evaluated_units(level, self.experiment, units[level]), units[level])
+        facts = self._facts(message, ALPHA_GRID[0])
+        scores = pilot.repeated(evaluated_units(level, self.experiment, facts.units[level]), facts.units[level])
         entries = []
         for alpha in ALPHA_GRID:
-            facts = self._facts(8 * len(message), alpha, units)
-            of = statements.metric("bpd", alpha, store.vocab_size)
-            entries.append(statements.bound(level, of, *(by or HEADLINES[level]), scores=scores, pilot=pilot, facts=facts))
+            of, assumed = statements.metric("bpd", alpha, store.vocab_size), facts._replace(alpha=alpha)
+            entries.append(statements.bound(level, of, *(by or HEADLINES[level]), scores=scores, pilot=pilot, facts=assumed))
         return entries
 
     def seal(self, message: bytes, folder: Path | None = None) -> bytes:
@@ -143,7 +141,7 @@ class DocumentProblem:
         store, levels = self.store, self.experiment.bounds.levels
         hypothesis = decode(message, self.experiment, store.vocab_size, self.local_only)
         assert hypothesis.alpha is not None
-        facts = self._facts(8 * len(message), hypothesis.alpha, {level: self._units(level) for level in levels})
+        facts = self._facts(message, hypothesis.alpha)
         training, pilot, published = evaluation.training, evaluation.pilot, facts._replace(message_bits=hypothesis.published_bits)
         return Findings(
             alpha=hypothesis.alpha,
@@ -161,15 +159,13 @@ class DocumentProblem:
         )
 
     def seconds(self, folder: Path) -> dict[str, float]:
-        """Wall time of each phase of the work on the model, from the training log in `folder`."""
+        """Wall time of each phase of training, in seconds, from the log in `folder`."""
         return training_seconds(folder)
 
-    def _facts(self, message_bits: int, alpha: float, units: dict[Level, int]) -> statements.Facts:
-        store, delta = self.store, self.experiment.bounds.delta
-        return statements.Facts(message_bits, alpha, store.vocab_size, delta, units, len(store))
-
-    def _units(self, level: Level) -> int:
-        return unit_count(level, self.store, self.split.train, self.experiment.model.block)
+    def _facts(self, message: bytes, alpha: float) -> statements.Facts:
+        store, bounds, block = self.store, self.experiment.bounds, self.experiment.model.block
+        units = {level: unit_count(level, store, self.split.train, block) for level in bounds.levels}
+        return statements.Facts(8 * len(message), alpha, store.vocab_size, bounds.delta, units, len(store))
 
     def _corpus(self) -> dict[str, Any]:
         store, split = self.store, self.split
@@ -223,9 +219,8 @@ class TextProblem(DocumentProblem):
         model = self.build()
         return model, pretrain(model, self.store, self.split, self.experiment, folder)
 
-    def compress(self, folder: Path, model: Subspace | None = None) -> tuple[bytes, pd.DataFrame | None]:
-        """(the message with the grid's first smoothing weight, the log of the adaptation). model: trained; by default `train`."""
-        model = self.train(folder)[0] if model is None else model
+    def compress(self, folder: Path, model: Subspace) -> tuple[bytes, pd.DataFrame | None]:
+        """(the message of the trained `model` with the grid's first smoothing weight, the log of the adaptation)."""
         settings = self.experiment.compression
 
         def adapt(quantized, penalty):
