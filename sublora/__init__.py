@@ -9,6 +9,8 @@ __version__ = "0.1.0"
 # spin at all makes each step a little slower on an idle machine. benchmarks/threads.py measures both. GNU's OpenMP reads this when
 # torch is loaded.
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+# Otherwise huggingface_hub asks its server whom to name in requests, even where only local files may be read. It looks when loaded.
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 _LATER = {
     "Run": "sublora.run",

@@ -32,12 +32,7 @@ def replaced_atomically(path: str | os.PathLike) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
-def write_bytes(path: str | os.PathLike, data: bytes) -> None:
-    """Write `data` to `path` atomically."""
-    with replaced_atomically(path) as temporary:
-        temporary.write_bytes(data)
-
-
 def write_text(path: str | os.PathLike, text: str) -> None:
     """Write `text` (UTF-8) to `path` atomically."""
-    write_bytes(path, text.encode("utf-8"))
+    with replaced_atomically(path) as temporary:
+        temporary.write_text(text, "utf-8")

@@ -1,7 +1,7 @@
 """Train small language models, compress them, and certify how well they predict text they have not seen."""
 
 # Every command is one call of the package. Errors are one line and a non-zero exit.
-
+# What takes seconds to import is imported by the command that needs it.
 
 import os
 import shlex
@@ -13,7 +13,11 @@ from typing import Annotated
 import typer
 
 from sublora import study
+from sublora.atomic import replaced_atomically
+from sublora.certificate.schema import load_certificate
 from sublora.errors import SubloraError
+from sublora.experiment import Pretrain, as_experiment, load_experiment
+from sublora.reporting import terminal
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__.splitlines()[0])
 
@@ -38,8 +42,6 @@ def run(
 ) -> None:
     """Run experiments: papermill executes their notebooks into RUNS/<name>/. Finished steps are kept."""
     from sublora import pipeline
-    from sublora.certificate.schema import load_certificate
-    from sublora.reporting import terminal
 
     if notebooks is None:
         notebooks = Path("notebooks") if Path("notebooks").is_dir() else study.packaged("notebooks")
@@ -61,8 +63,6 @@ def verify(
     runs: Runs = Path("runs"),
 ) -> None:
     """Check certificates: decode the model, score it again, recompute every bound. Exit 0 only if all agree."""
-    from sublora.certificate.schema import load_certificate
-    from sublora.reporting import terminal
     from sublora.verification import verify
 
     failed = False
@@ -86,9 +86,6 @@ def show(
     certificates: Annotated[list[Path], typer.Argument(help="certificate.json files.")],
 ) -> None:
     """Print what certificates state. This checks nothing: `sublora verify` does."""
-    from sublora.certificate.schema import load_certificate
-    from sublora.reporting import terminal
-
     print("\n\n".join(terminal.details(load_certificate(path), path) for path in certificates))
 
 
@@ -101,14 +98,10 @@ def optimize(
     runs: Runs = Path("runs"),
 ) -> None:
     """Try quantizers and levels on one trained model. Certify the one with the smallest bound as RUNS/<name>-optimized/."""
-    from sublora.atomic import replaced_atomically
-    from sublora.experiment import load_experiment
     from sublora.reporting.figures import trade_off
     from sublora.search import search_run
 
-    experiment = load_experiment(params)
-    if not finetune:
-        experiment = load_experiment(params, ["compression.finetune_steps=0"])
+    experiment = load_experiment(params, [] if finetune else ["compression.finetune_steps=0"])
     try:
         counts = [int(count) for count in levels.split(",")]
     except ValueError:
@@ -123,13 +116,12 @@ def optimize(
 @app.command()
 def table(runs: Runs = Path("runs")) -> None:
     """Print one row for each finished run: the settings that differ, message, headline bound, held-out value, seconds."""
-    from sublora.reporting.terminal import printable
     from sublora.run import load_runs
 
     frame = load_runs(runs)
     if frame.empty:
         raise SubloraError(f"{runs}: no finished run; run `sublora run params/quick.yaml` first")
-    print(printable(frame.to_string(index=False, float_format=lambda value: f"{value:.4f}")))
+    print(terminal.printable(frame.to_string(index=False, float_format=lambda value: f"{value:.4f}")))
 
 
 @app.command()
@@ -158,10 +150,9 @@ def data(
 ) -> None:
     """Prepare a corpus: turn documents into tokens on disk. Experiments with the same corpus settings use it."""
     from sublora.data import prepare
-    from sublora.experiment import Pretrain, as_experiment
 
-    stated = {"source": source, "path": path and str(path), "field": field, "subset": subset, "tokenizer": tokenizer}
-    corpus = {**stated, "max_documents": max_documents}
+    files = {"source": source, "path": path and str(path), "field": field, "subset": subset}
+    corpus = {**files, "tokenizer": tokenizer, "max_documents": max_documents}
     experiment = as_experiment({"name": "data", "corpus": corpus}, "sublora data")
     assert isinstance(experiment, Pretrain)  # the kind that is meant where none is named
     store = prepare(experiment.corpus, runs / "corpora")
@@ -177,10 +168,9 @@ def sample(
     seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
 ) -> None:
     """Generate text from a certificate or a checkpoint, with or without smoothing."""
-    from sublora.sampling import load_model, sample_text
+    from sublora.sampling import load
 
-    model, tokenizer = load_model(checkpoint)
-    text = sample_text(model, tokenizer, prompt, tokens, smoothing=smoothing, seed=seed)
+    text = load(checkpoint).generate(prompt, tokens, smoothing, seed)
     if sys.stdout.isatty():  # a byte model may write control characters
         text = "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in text)
     print(text)

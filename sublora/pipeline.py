@@ -7,7 +7,7 @@ import logging
 import os
 import shutil
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -25,7 +25,7 @@ import sublora
 from sublora.atomic import write_text
 from sublora.errors import SubloraError
 from sublora.experiment import Experiment, load_experiments
-from sublora.problems import data_identity
+from sublora.problems import problem_class
 from sublora.progress import PLAIN
 from sublora.run import flat_settings
 from sublora.study import study_folder
@@ -37,36 +37,31 @@ STEPS = "steps.json"
 def run(
     params: Path, runs: Path, notebooks: Path, force: bool = False, overrides: Iterable[str] = ()
 ) -> Iterator[Path]:
-    """Execute the notebooks of each experiment of a params file; yields each run's folder when it is finished.
+    """Execute the notebooks of each experiment of a params file in order into `runs/<name>/`; yields each finished folder.
 
-    overrides: `key=value`, for all of them. Raises SubloraError as `run_experiment`, before anything is executed where the params
-    are invalid.
-    """
-    for experiment in load_experiments(params, overrides):
-        yield run_experiment(experiment, params, runs, notebooks, force)
-
-
-def run_experiment(experiment: Experiment, params: Path, runs: Path, notebooks: Path, force: bool = False) -> Path:
-    """Execute an experiment's notebooks in order into `runs/<name>/`, and return that folder.
-
+    overrides: `key=value`, for all experiments.
     A notebook that has finished is skipped unless its code, its parameters, the corpus, the package's version or a notebook
     before it has changed, or `force` is set; one that was interrupted goes on from its checkpoints. What a changed one and those
     after it had made is deleted. An executed notebook appears under its name only when it has run to its end.
     Notebooks run in the current folder: a relative path in the params file means the same to them as to `sublora verify`.
     Raises SubloraError for an invalid params file, a notebook that does not exist, and what a notebook says is wrong.
     """
-    sources = [notebooks / f"{name}.ipynb" for name in experiment.notebooks]
-    for source in sources:
-        if not source.is_file():
-            there_are = ", ".join(sorted(path.stem for path in notebooks.glob("*.ipynb"))) or "none at all"
-            raise SubloraError(f"{params}: key 'notebooks': there is no {source}; there are: {there_are}")
-    folder = runs / experiment.name
-    corpus = data_identity(experiment)
+    for experiment in load_experiments(params, overrides):
+        sources = [notebooks / f"{name}.ipynb" for name in experiment.notebooks]
+        for source in sources:
+            if not source.is_file():
+                there_are = ", ".join(sorted(path.stem for path in notebooks.glob("*.ipynb"))) or "none at all"
+                raise SubloraError(f"{params}: key 'notebooks': there is no {source}; there are: {there_are}")
+        yield _run(experiment, sources, runs, force)
+
+
+def _run(experiment: Experiment, sources: list[Path], runs: Path, force: bool) -> Path:
+    folder, corpus = runs / experiment.name, problem_class(experiment).identity(experiment)
     with _alone(folder):
         if changed := _changed_settings(folder / "params.yaml", experiment):
             print(f"{experiment.name}: settings changed: {changed}; replacing the run", flush=True)
         write_text(folder / "params.yaml", yaml.safe_dump(experiment.parameters(), sort_keys=False))
-        steps = {} if force else _steps(folder)
+        steps = {} if force else _read(folder / STEPS, json.loads)
         kept, before = ["params.yaml", STEPS], ""
         for index, source in enumerate(sources):
             parameters = _declared(source, {**experiment.parameters(), "runs": _seen_from_the_study(runs)})
@@ -96,14 +91,8 @@ def _seen_from_the_study(folder: Path) -> str:
 
 def _changed_settings(path: Path, experiment: Experiment) -> str:
     """The settings in which an earlier run in the folder differs, in words; empty if there was none or nothing differs."""
-    try:
-        before = yaml.safe_load(path.read_text("utf-8"))
-    except (OSError, yaml.YAMLError):
-        return ""
-    if not isinstance(before, dict):
-        return ""
-    old, new = flat_settings(before), flat_settings(experiment.parameters())
-    changed = [key for key in {**old, **new} if old.get(key) != new.get(key)]
+    old, new = flat_settings(_read(path, yaml.safe_load)), flat_settings(experiment.parameters())
+    changed = [key for key in {**old, **new} if old.get(key) != new.get(key)] if old else []
     return ", ".join(f"{key} {old.get(key)} -> {new.get(key)}" for key in changed[:5]) + (", ..." if len(changed) > 5 else "")
 
 
@@ -136,19 +125,22 @@ class _OwnKernel(AsyncKernelManager):
     def _no_other_kernels(self):
         return KernelSpecManager(parent=self, kernel_dirs=[])
 
+    def start_kernel(self, *arguments: Any, **options: Any) -> Any:
+        """Progress bars come out here: as wide as the terminal, or rarely if there is none."""
+        columns, seconds = (shutil.get_terminal_size().columns - 1, "0.5") if sys.stderr.isatty() else (100, "30")
+        bars = {PLAIN: "1", "TQDM_NCOLS": str(columns), "TQDM_MININTERVAL": seconds}
+        return super().start_kernel(*arguments, env=os.environ | bars, **options)
+
 
 class _Relay:
     """Passes a notebook's output on, and can end a line that a progress bar has left open."""
 
     def __init__(self, stream: TextIO):
-        self.stream, self.last = stream, "\n"
+        self.stream, self.flush, self.last = stream, stream.flush, "\n"
 
     def write(self, text: str) -> None:
         self.stream.write(text)
         self.last = text[-1:] or self.last
-
-    def flush(self) -> None:
-        self.stream.flush()
 
     def end_line(self) -> None:
         if self.last != "\n":
@@ -163,46 +155,37 @@ def _execute(source: Path, folder: Path, parameters: dict[str, Any]) -> None:
     logging.getLogger("papermill.translators").setLevel(logging.ERROR)
     print(f"{source.stem}: running, into {output}", flush=True)
     out, err = _Relay(sys.stdout), _Relay(sys.stderr)
-    with _environment(_bars()):
-        try:
-            papermill.execute_notebook(
-                str(source),
-                str(partial),
-                parameters,
-                cwd=os.getcwd(),
-                kernel_name="python3",
-                kernel_manager_class=_OwnKernel,
-                extra_arguments=["--log-level=CRITICAL"],
-                coalesce_streams=True,  # of a bar, the notebook keeps how it stood at the end
-                progress_bar=False,
-                stdout_file=out,
-                stderr_file=err,
-            )
-            os.replace(partial, output)
-        except PapermillExecutionError as error:
-            if error.ename in ("SubloraError", "MessageError"):
-                raise SubloraError(error.evalue) from None
-            os.replace(partial, failed)
-            reason = " ".join(f"{error.ename}: {error.evalue}".split())
-            raise SubloraError(f"{source}: {reason:.300} (see {failed})") from None
-        except DeadKernelError:
-            advice = "is there enough memory? The same command goes on from the last checkpoint"
-            raise SubloraError(f"{source}: its Python process was killed; {advice}") from None
-        except OSError as error:
-            why = error.strerror or error
-            raise SubloraError(f"{error.filename or output}: cannot write ({why}); free space or choose another folder") from error
-        finally:
-            out.end_line()
-            err.end_line()
-            partial.unlink(missing_ok=True)
-
-
-def _bars() -> dict[str, str]:
-    """Environment of a kernel whose progress bars come out here: as wide as the terminal, or rarely if there is none."""
-    if sys.stderr.isatty():
-        columns = shutil.get_terminal_size().columns - 1
-        return {PLAIN: "1", "TQDM_NCOLS": str(columns), "TQDM_MININTERVAL": "0.5"}
-    return {PLAIN: "1", "TQDM_NCOLS": "100", "TQDM_MININTERVAL": "30"}
+    try:
+        papermill.execute_notebook(
+            str(source),
+            str(partial),
+            parameters,
+            cwd=os.getcwd(),
+            kernel_name="python3",
+            kernel_manager_class=_OwnKernel,
+            extra_arguments=["--log-level=CRITICAL"],
+            coalesce_streams=True,  # of a bar, the notebook keeps how it stood at the end
+            progress_bar=False,
+            stdout_file=out,
+            stderr_file=err,
+        )
+        os.replace(partial, output)
+    except PapermillExecutionError as error:
+        if error.ename in ("SubloraError", "MessageError"):
+            raise SubloraError(error.evalue) from None
+        os.replace(partial, failed)
+        reason = " ".join(f"{error.ename}: {error.evalue}".split())
+        raise SubloraError(f"{source}: {reason:.300} (see {failed})") from None
+    except DeadKernelError:
+        advice = "is there enough memory? The same command goes on from the last checkpoint"
+        raise SubloraError(f"{source}: its Python process was killed; {advice}") from None
+    except OSError as error:
+        why = error.strerror or error
+        raise SubloraError(f"{error.filename or output}: cannot write ({why}); free space or choose another folder") from error
+    finally:
+        out.end_line()
+        err.end_line()
+        partial.unlink(missing_ok=True)
 
 
 def _fingerprint(source: Path, parameters: dict[str, Any], corpus: dict[str, Any], before: str) -> str:
@@ -212,20 +195,10 @@ def _fingerprint(source: Path, parameters: dict[str, Any], corpus: dict[str, Any
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def _steps(folder: Path) -> dict[str, dict[str, Any]]:
+def _read(path: Path, parse: Callable[[str], Any]) -> dict[str, Any]:
+    """What a run wrote down; nothing if it never did, or if that cannot be relied on."""
     try:
-        steps = json.loads((folder / STEPS).read_text("utf-8"))
-        return steps if isinstance(steps, dict) else {}
-    except (OSError, ValueError):  # nothing was begun here yet, or nothing that can be relied on
+        values = parse(path.read_text("utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
         return {}
-
-
-@contextlib.contextmanager
-def _environment(values: dict[str, str]) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name) if value is None else os.environ.__setitem__(name, value)
+    return values if isinstance(values, dict) else {}

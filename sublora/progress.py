@@ -15,6 +15,13 @@ def progress_bar(*arguments, **options) -> tqdm.std.tqdm:
     return (_TextBar if PLAIN in os.environ else tqdm.auto.tqdm)(*arguments, **options)
 
 
+def silence_transformers() -> None:
+    """No bars of `transformers`, such as "Loading weights": an error is one line, and loading is quick. Imports it: seconds."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+
+
 class _TextBar(tqdm.std.tqdm):
     """A kernel sends standard output and standard error when each is flushed: a finished bar goes before what is printed next."""
 

@@ -11,7 +11,9 @@ from sublora.certificate.build import certify
 from sublora.certificate.schema import Certificate
 from sublora.experiment import Experiment, as_experiment, load_experiment
 from sublora.models import Subspace
-from sublora.problems import Problem, open_problem
+from sublora.problems import Problem, problem_class
+from sublora.reporting.reading import headline, held_out_value
+from sublora.reporting.runs import load_runs as kept_runs
 
 
 class Run:
@@ -46,10 +48,10 @@ class Run:
     @functools.cached_property
     def problem(self) -> Problem:
         """Data and split; the corpus is prepared below `<runs>/corpora/` if it is not there."""
-        return open_problem(self.settings, self.corpora)
+        return problem_class(self.settings).open(self.settings, self.corpora)
 
     @functools.cached_property
-    def _trained(self) -> tuple[Subspace | None, pd.DataFrame]:
+    def _trained(self) -> tuple[Any, pd.DataFrame]:
         return self.problem.train(self.folder)
 
     @property
@@ -63,7 +65,7 @@ class Run:
 
     @functools.cached_property
     def _compressed(self) -> tuple[bytes, pd.DataFrame | None]:
-        return self.problem.compress(self.folder, self.model)
+        return self.problem.compress(self.folder, self._trained[0])
 
     def compress(self) -> pd.DataFrame | None:
         """Quantize the coordinates and let them adapt. Returns the log of the adaptation, or None without one.
@@ -105,21 +107,17 @@ def load_runs(folder: str | Path = "runs") -> pd.DataFrame:
     Columns: name, the settings that differ between the runs (dotted keys), message_bits, metric, assumption, inequality, bound,
     vacuous_at, held_out, seconds. A folder without a readable certificate is left out.
     """
-    from sublora.reporting.reading import headline, held_out_value
-    from sublora.reporting.runs import load_runs as kept
-
-    runs, _ = kept(folder)
+    runs, _ = kept_runs(folder)
     settings = [flat_settings(run.certificate.params) for run in runs]
     keys = dict.fromkeys(key for each in settings for key in each)
     varying = [key for key in keys if len({repr(each.get(key)) for each in settings}) > 1]
     rows = []
     for run, stated in zip(runs, settings, strict=True):
         certificate, bound = run.certificate, headline(run.certificate)
-        row = {"name": run.name} | {key: stated.get(key) for key in varying if key != "name"}
-        row |= {"message_bits": certificate.message_bits}
-        row |= {key: getattr(bound, key) for key in ("metric", "assumption", "inequality", "bound", "vacuous_at")}
-        row |= {"held_out": held_out_value(certificate, bound), "seconds": sum(certificate.environment.seconds.values())}
-        rows.append(row)
+        differing = {key: stated.get(key) for key in varying if key != "name"}
+        said = bound.model_dump(include={"metric", "assumption", "inequality", "bound", "vacuous_at"})
+        measured = {"held_out": held_out_value(certificate, bound), "seconds": sum(certificate.environment.seconds.values())}
+        rows.append({"name": run.name, **differing, "message_bits": certificate.message_bits, **said, **measured})
     return pd.DataFrame(rows)
 
 

@@ -1,10 +1,10 @@
 """Text from a model: what a few hundred bytes have learnt, for people to look at."""
 
 import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from sublora.certificate.schema import load_certificate
@@ -12,38 +12,84 @@ from sublora.compression import Quantized
 from sublora.data import Tokenizer, get_tokenizer
 from sublora.errors import SubloraError
 from sublora.experiment import Classify, Finetune, Pretrain, as_experiment
-from sublora.message import MessageError, decode, refuse_large_model
-from sublora.models import GPT, base_model, base_sha256, build
-from sublora.models.pretrained import Causal
+from sublora.message import Coded, MessageError, decode, refuse_large_model
+from sublora.models import base_model, base_sha256, build
 from sublora.training import load_checkpoint
 
 
-def load_model(path: Path) -> tuple[GPT | Causal, Tokenizer]:
-    """The model of a certificate (its decoded message) or of a checkpoint, and its tokenizer.
+@dataclass
+class LanguageModel:
+    """A decoded language model for people: `bits` of a text, and `generate`.
+
+    module: token ids (batch, time) to logits (batch, time, V); its `block_size` is the longest window that it reads.
+    """
+
+    module: Any
+    tokenizer: Tokenizer
+
+    @torch.inference_mode()
+    def bits(self, text: str) -> float:
+        """The model's code length of the text and its end, in bits, without smoothing; windows as in training."""
+        ids = torch.tensor([self.tokenizer.eot, *self.tokenizer.encode(text).tolist(), self.tokenizer.eot])
+        block, total = self.module.block_size, 0.0
+        for begin in range(0, len(ids) - 1, block):
+            window = ids[begin : begin + block + 1]
+            logits = self.module(window[None, :-1])[0].float()
+            total += float(torch.nn.functional.cross_entropy(logits, window[1:], reduction="sum"))
+        return total / math.log(2)
+
+    @torch.inference_mode()
+    def generate(self, prompt: str = "", max_new_tokens: int = 100, smoothing: float = 0.0, seed: int = 0) -> str:
+        """The prompt and up to `max_new_tokens` tokens drawn one by one from (1-smoothing)·p + smoothing/V, until an end of text.
+
+        The same seed draws the same text. Raises SubloraError for a smoothing weight outside [0, 1).
+        """
+        if not 0 <= smoothing < 1:
+            raise SubloraError(f"smoothing {smoothing} is outside [0, 1); 0 leaves the model as it is, 1 would leave nothing of it")
+        generator = torch.Generator("cpu").manual_seed(seed)
+        ids = [self.tokenizer.eot, *self.tokenizer.encode(prompt).tolist()]
+        for _ in range(max_new_tokens):
+            logits = self.module(torch.tensor([ids[-self.module.block_size :]]))[0, -1].float()
+            probabilities = (1 - smoothing) * logits.softmax(0) + smoothing / len(logits)
+            drawn = int(torch.multinomial(probabilities, 1, generator=generator))
+            if drawn == self.tokenizer.eot:
+                break
+            ids.append(drawn)
+        return self.tokenizer.decode(ids[1:])
+
+
+def load(path: str | Path) -> LanguageModel:
+    """The language model of a certificate (its decoded message) or of a checkpoint.
 
     Of `pretrain.safetensors` it is the one with the best real coordinates; of `quantize.safetensors`, the one with the best
     coordinates snapped to their levels, as the message has them.
     Raises SubloraError naming the file when it is neither, holds another architecture than it says, or starts from another base
     model than is here. A base model is not downloaded: a stranger's certificate names it.
     """
+    path = Path(path)
     if not path.is_file():
         raise SubloraError(f"{path}: no such file; give a run's certificate.json or one of its .safetensors checkpoints")
-    if path.suffix == ".json":
-        certificate = load_certificate(path)
-        experiment = as_experiment(certificate.params, f"{path}: params")
-        if isinstance(experiment, Classify):
-            raise SubloraError(f"{path}: certifies a classifier, which writes no text; give a language model's")
-        tokenizer = get_tokenizer(experiment.corpus.tokenizer)
-        refuse_large_model(f"{path}: params", experiment, tokenizer.vocab_size)
-        stated = certificate.public.base_weights_sha256
-        if stated is not None and base_sha256(base_model(experiment.model, tokenizer.vocab_size, local_only=True)) != stated:
-            raise SubloraError(f"{path}: its base model has other weights here; use the model that it was made from")
-        try:
-            decoded = decode(certificate.message_bytes, experiment, tokenizer.vocab_size, local_only=True).model
-        except MessageError as error:
-            raise SubloraError(f"{path}: key 'message': {error}; make the run again") from None
-        assert isinstance(decoded, GPT | Causal)
-        return decoded, tokenizer
+    return _certified(path) if path.suffix == ".json" else _checkpointed(path)
+
+
+def _certified(path: Path) -> LanguageModel:
+    certificate = load_certificate(path)
+    experiment = as_experiment(certificate.params, f"{path}: params")
+    if isinstance(experiment, Classify):
+        raise SubloraError(f"{path}: certifies a classifier, which writes no text; give a language model's")
+    tokenizer = get_tokenizer(experiment.corpus.tokenizer)
+    refuse_large_model(f"{path}: params", experiment, tokenizer.vocab_size)
+    stated = certificate.public.base_weights_sha256
+    if stated is not None and base_sha256(base_model(experiment.model, tokenizer.vocab_size, local_only=True)) != stated:
+        raise SubloraError(f"{path}: its base model has other weights here; use the model that it was made from")
+    try:
+        decoded = decode(certificate.message_bytes, experiment, tokenizer.vocab_size, local_only=True)
+    except MessageError as error:
+        raise SubloraError(f"{path}: key 'message': {error}; make the run again") from None
+    return LanguageModel(decoded.model, tokenizer)
+
+
+def _checkpointed(path: Path) -> LanguageModel:
     tensors, facts = load_checkpoint(path, {})
     groups = {key: facts.get(key) for key in ("kind", "corpus", "model", "subspace")}
     experiment = as_experiment({"name": "checkpoint", **groups}, str(path))
@@ -57,59 +103,6 @@ def load_model(path: Path) -> tuple[GPT | Causal, Tokenizer]:
     with torch.no_grad():
         subspace.coordinates.copy_(best)
         if levels is not None:
-            codebook, symbols = Quantized(subspace, levels.numpy()).coded()
-            subspace.coordinates.copy_(torch.from_numpy(codebook.astype(np.float32)[symbols]))
-    model = subspace.materialized()
-    assert isinstance(model, GPT | Causal)
-    return model, tokenizer
-
-
-class LanguageModel:
-    """A decoded language model for people: `bits` of a text, and `generate`."""
-
-    def __init__(self, path: str | Path):
-        """Raises SubloraError when the file is no certificate or checkpoint of a language model."""
-        self.module, self.tokenizer = load_model(Path(path))
-
-    @torch.inference_mode()
-    def bits(self, text: str) -> float:
-        """The model's code length of the text and its end, in bits, without smoothing; windows as in training."""
-        ids = torch.tensor([self.tokenizer.eot, *self.tokenizer.encode(text).tolist(), self.tokenizer.eot])
-        block, total = self.module.block_size, 0.0
-        for begin in range(0, len(ids) - 1, block):
-            window = ids[begin : begin + block + 1]
-            logits = self.module(window[None, :-1])[0].float()
-            total += float(torch.nn.functional.cross_entropy(logits, window[1:], reduction="sum"))
-        return total / math.log(2)
-
-    def generate(self, prompt: str = "", max_new_tokens: int = 100, smoothing: float = 0.0, seed: int = 0) -> str:
-        """The prompt and up to `max_new_tokens` tokens drawn after it (`sample_text`)."""
-        return sample_text(self.module, self.tokenizer, prompt, max_new_tokens, smoothing=smoothing, seed=seed)
-
-
-def load(path: str | Path) -> LanguageModel:
-    """The language model of a certificate or a checkpoint."""
-    return LanguageModel(path)
-
-
-@torch.inference_mode()
-def sample_text(
-    model: torch.nn.Module, tokenizer: Tokenizer, prompt: str, tokens: int, *, smoothing: float = 0.0, seed: int = 0
-) -> str:
-    """`prompt` and up to `tokens` tokens drawn one by one from (1-smoothing)·p + smoothing/V, until an end of text.
-
-    The same seed draws the same text. Raises SubloraError for a smoothing weight outside [0, 1).
-    """
-    if not 0 <= smoothing < 1:
-        raise SubloraError(f"smoothing {smoothing} is outside [0, 1); 0 leaves the model as it is, 1 would leave nothing of it")
-    generator = torch.Generator("cpu").manual_seed(seed)
-    window: Any = model.block_size  # tokens; torch knows no such attribute of a module
-    ids = [tokenizer.eot, *tokenizer.encode(prompt).tolist()]
-    for _ in range(tokens):
-        logits = model(torch.tensor([ids[-window:]]))[0, -1].float()
-        probabilities = (1 - smoothing) * logits.softmax(0) + smoothing / len(logits)
-        drawn = int(torch.multinomial(probabilities, 1, generator=generator))
-        if drawn == tokenizer.eot:
-            break
-        ids.append(drawn)
-    return tokenizer.decode(ids[1:])
+            coded = Coded(*Quantized(subspace, levels.numpy()).coded())
+            subspace.coordinates.copy_(torch.from_numpy(coded.coordinates))
+    return LanguageModel(subspace.materialized(), tokenizer)

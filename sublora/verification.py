@@ -10,7 +10,7 @@ from sublora.certificate.schema import certificate_of, digest, read_json
 from sublora.certificate.statements import TOLERANCE
 from sublora.experiment import as_experiment
 from sublora.message import MessageError
-from sublora.problems import open_for_verification
+from sublora.problems import problem_class
 
 UNVERIFIED = ("environment", "certificate_sha256")
 """Keys that nobody can compute again: where the certificate was made, and how long that took."""
@@ -18,7 +18,7 @@ MEASURED = {"empirical", "bound", "value", "complexity", "subsampling", "accurac
 """Keys of values that float32 arithmetic moves a little on another machine. Everything else must be equal."""
 
 VALUES = {"units", "evaluated", "inequalities", "assumptions", "reference"}
-"""Keys of dictionaries that are values, not settings: none of their keys may be missing."""
+"""Keys of dictionaries that are values, not settings: none of their keys may be missing, nor of the dictionaries in them."""
 
 
 def verify(path: str | Path, corpora: str | Path = "runs/corpora") -> list[str]:
@@ -27,7 +27,7 @@ def verify(path: str | Path, corpora: str | Path = "runs/corpora") -> list[str]:
     Everything that the certificate states is computed again from message, params and data, and compared. Measured values and bounds
     may differ by `TOLERANCE`; counts, settings and texts must be equal. What the certificate does not state, such as a
     setting of a later version, is not compared; but every required key must be there, and every bound that the settings imply.
-    corpora: folder of prepared corpora (`problems.open_for_verification` says which data are read).
+    corpora: folder of prepared corpora (a problem's `open_for_verification` says which data are read).
     Raises SubloraError when the certificate cannot be read, or its data cannot be had here.
     """
     path, corpora = Path(path), Path(corpora)
@@ -39,7 +39,7 @@ def verify(path: str | Path, corpora: str | Path = "runs/corpora") -> list[str]:
     if path.read_text("utf-8") != json.dumps(data, indent=1) + "\n":
         wrong.append("the file is not as sublora writes it: it was edited")
     stated = as_experiment(certificate.params, f"{path}: params")
-    problem = open_for_verification(stated, certificate, path, corpora)
+    problem = problem_class(stated).open_for_verification(stated, certificate, path, corpora)
     try:
         again = facts(problem, certificate.message_bytes, problem.evaluate(certificate.message_bytes))
     except MessageError as error:
@@ -47,16 +47,17 @@ def verify(path: str | Path, corpora: str | Path = "runs/corpora") -> list[str]:
     return wrong + list(_differences({key: value for key, value in data.items() if key not in UNVERIFIED}, again, ""))
 
 
-def _differences(stated: Any, found: Any, where: str, key: str = "") -> Iterator[str]:
-    """One line for each stated leaf that was found otherwise."""
+def _differences(stated: Any, found: Any, where: str, key: str = "", whole: bool = False) -> Iterator[str]:
+    """One line for each stated leaf that was found otherwise; where `whole`, also for keys that only one of them has."""
+    whole |= key in VALUES
     if isinstance(stated, dict) and isinstance(found, dict):
-        if key in VALUES and stated.keys() != found.keys():
+        if whole and stated.keys() != found.keys():
             yield f"{where}: the certificate has {_short(sorted(stated))}, computed again there are {_short(sorted(found))}"
         for name in stated:
-            yield from _differences(stated[name], found.get(name), f"{where}.{name}".lstrip("."), name)
+            yield from _differences(stated[name], found.get(name), f"{where}.{name}".lstrip("."), name, whole)
     elif isinstance(stated, list) and isinstance(found, list) and len(stated) == len(found):
         for index, pair in enumerate(zip(stated, found, strict=True)):
-            yield from _differences(*pair, f"{where}[{_label(pair[0], index)}]", key)
+            yield from _differences(*pair, f"{where}[{_label(pair[0], index)}]", key, whole)
     elif key in MEASURED and isinstance(found, float) and isinstance(stated, float):
         if not abs(stated - found) <= TOLERANCE:
             yield f"{where}: the certificate says {stated}, computed again it is {found}"

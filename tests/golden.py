@@ -28,7 +28,7 @@ from sublora.message import classifier as classifier_message
 from sublora.message import language as language_message
 from sublora.models.pretrained import load_causal
 from sublora.models.projectors import PROJECTORS, make_projector
-from sublora.problems import open_problem
+from sublora.problems import problem_class
 
 FROZEN = Path(__file__).with_suffix("")
 COLUMNS = ("level", "metric", "assumption", "inequality", "alpha", "units", "pool", "evaluated", "empirical", "bound")
@@ -127,6 +127,11 @@ def sums(tensors: Iterable[tuple[str, Any]]) -> dict[str, list]:
     return {name: [array.size, float(array.sum()), float((array**2).sum())] for name, array in arrays.items()}
 
 
+def opened(experiment, folder: Path):
+    """The problem of an experiment, its corpora in a folder below `folder`."""
+    return problem_class(experiment).open(experiment, folder / "corpora")
+
+
 def rows(entries: Iterable[dict[str, Any]]) -> list[list]:
     return [[entry[column] for column in COLUMNS] for entry in entries]
 
@@ -187,7 +192,7 @@ def certified(draft: bytes, problem) -> dict[str, Any]:
 def language(folder: Path, scale: float = 1.0, documents: int = 300, **groups: Any) -> dict[str, Any]:
     """A model under one of the parametrizations, at coordinates of ours times `scale`, quantized, sealed and certified."""
     experiment = as_experiment(language_values(write_texts(folder / "texts", documents), **groups))
-    problem = open_problem(experiment, folder / "corpora")
+    problem = opened(experiment, folder)
     model, choices = problem.build(), experiment.compression
     coordinates = (scale * normal(7, model.coordinates.numel())).astype(np.float32)
     quantized = quantizers.quantize(coordinates, choices.quantizer, choices.levels, choices.entropy_penalty)
@@ -202,7 +207,7 @@ def pretrained(folder: Path, model: str, bounds: dict[str, Any], **choices: Any)
     """A whole causal model: the best of the ways `choices` to round it, sealed and certified."""
     base = {"source": str(save_model(folder / "model", model)), "block": 32}
     values = language_values(write_texts(folder / "texts"), model=base) | {"kind": "round", "rounding": choices}
-    problem = open_problem(as_experiment(values | {"bounds": bounds}), folder / "corpora")
+    problem = opened(as_experiment(values | {"bounds": bounds}), folder)
     draft, ways = problem.compress(folder / "run")
     found = certified(draft, problem)
     data = bytes.fromhex(found["message"])
@@ -228,7 +233,7 @@ def classifier(folder: Path, kind: str, scale: float = 1.0, examples: int = 400,
     task |= {"path": str(write_task(folder / "data", task["name"], examples))}
     model = groups.pop("model", {}) | ({} if kind == "words" else {"source": str(save_model(folder / "model", kind))})
     experiment = as_experiment({"kind": "classify", "name": "golden", "task": task, "model": model, **groups})
-    problem = open_problem(experiment, folder / "corpora")
+    problem = opened(experiment, folder)
     problem.local_only = True
     subspace, base = problem.build()
     coordinates = (scale * normal(11, subspace.coordinates.numel())).astype(np.float32)

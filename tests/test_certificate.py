@@ -14,7 +14,7 @@ from sublora.experiment import ALPHA_GRID, as_experiment
 from sublora.message import with_alpha
 from sublora.problems import TextProblem
 from sublora.run import Run
-from sublora.sampling import load_model
+from sublora.sampling import load
 from sublora.scoring.text import evaluate_pilot
 from sublora.verification import verify
 
@@ -149,4 +149,4 @@ def test_a_stranger_s_certificate_chooses_neither_files_nor_memory(made, tmp_pat
         with pytest.raises(SubloraError, match="more than 1,000,000,000 weights or 1,000 layers"):
             verify(tmp_path / "certificate.json", tmp_path / "corpora")
         with pytest.raises(SubloraError, match="more than 1,000,000,000 weights or 1,000 layers"):
-            load_model(tmp_path / "certificate.json")
+            load(tmp_path / "certificate.json")

@@ -26,7 +26,7 @@ from sublora.errors import SubloraError
 from sublora.experiment import load_experiment
 from sublora.message import language
 from sublora.run import Run
-from sublora.sampling import load_model, sample_text
+from sublora.sampling import LanguageModel, load
 from sublora.training import load_checkpoint
 
 COMMAND = (sys.executable, "-c", "from sublora.cli import main; main()")
@@ -407,7 +407,7 @@ def test_samples_are_a_function_of_the_seed(here, sublora, name):
 
 
 def test_a_certificate_and_the_checkpoint_it_is_of_have_the_same_model(here):
-    certified, pretrained, quantized = (load_model(here.folder / name)[0] for name in SAMPLED)
+    certified, pretrained, quantized = (load(here.folder / name).module for name in SAMPLED)
     tokens = torch.arange(32)[None]
     with torch.no_grad():
         assert torch.equal(certified(tokens), quantized(tokens))
@@ -429,8 +429,8 @@ class Fixed(torch.nn.Module):
 
 
 def test_smoothing_mixes_in_the_uniform_distribution(here):
-    _, tokenizer = load_model(here.folder / "certificate.json")
-    assert sample_text(Fixed(), tokenizer, "ab", 10) == "ab" + 10 * "x"
-    drawn = [sample_text(Fixed(), tokenizer, "", 1, smoothing=0.5, seed=seed) for seed in range(400)]
+    model = LanguageModel(Fixed(), load(here.folder / "certificate.json").tokenizer)
+    assert model.generate("ab", 10) == "ab" + 10 * "x"
+    drawn = [model.generate("", 1, smoothing=0.5, seed=seed) for seed in range(400)]
     assert 0.4 < np.mean([text == "x" for text in drawn]) < 0.6
     assert len(set(drawn)) > 60

@@ -1,7 +1,10 @@
 """Pretrained models, from a folder of `transformers` to a certificate that needs the folder no more."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -281,6 +284,35 @@ def test_a_run_asks_the_hub(monkeypatch):
     asked = record_requests(monkeypatch, "owner/name")
     assert "cannot load 'owner/name'" in refusal(load_causal, "owner/name", 280, 16)
     assert asked
+
+
+LOADS = """
+import sys
+import sublora  # as a user begins
+from huggingface_hub.utils import get_session
+
+def send(_, request, **options):
+    print("asked", request.url)
+    raise OSError("no network")
+
+type(get_session()).send = send
+from sublora.data import get_tokenizer
+from sublora.errors import SubloraError
+from sublora.models.pretrained import load_causal
+load_causal(sys.argv[1], get_tokenizer(sys.argv[2]).vocab_size, 16)
+try:
+    load_causal("owner/name", 280, 16, local_only=True)
+except SubloraError:
+    print("refused")
+"""
+
+
+def test_models_are_loaded_without_a_bar_and_local_ones_without_a_request(elsewhere, tmp_path):
+    environment = {name: value for name, value in os.environ.items() if "TELEMETRY" not in name and not name.startswith("HF_")}
+    environment |= {"HF_HOME": str(tmp_path)}  # nothing was fetched before
+    command = [sys.executable, "-c", LOADS, elsewhere / "gpt2", elsewhere / "tokenizer"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "refused\n", "")
 
 
 def test_every_family_gives_the_logits_of_transformers(elsewhere):

@@ -14,7 +14,6 @@ from sublora import problems
 from sublora.errors import SubloraError
 from sublora.experiment import Gpt, Pretrain, kinds
 from sublora.run import Run, load_runs
-from sublora.sampling import sample_text
 from sublora.training import Sampler
 from sublora.verification import verify
 
@@ -135,10 +134,11 @@ def test_a_longer_text_is_cut_into_windows_and_likely_text_has_fewer_bits(made):
     assert 0 < model.bits("") < model.bits(likely) < model.bits(likely[::-1].upper())
 
 
-def test_it_generates_what_the_command_samples(made):
-    model = sublora.load(made.path)
+def test_it_generates_what_the_command_samples(made, request):
+    model, command = sublora.load(made.path), request.getfixturevalue("sublora")
     text = model.generate("12: ", max_new_tokens=20, smoothing=0.1, seed=3)
-    assert text == sample_text(model.module, model.tokenizer, "12: ", 20, smoothing=0.1, seed=3)
+    options = ("--prompt", "12: ", "--tokens", "20", "--smoothing", "0.1", "--seed", "3")
+    assert command("sample", made.path, *options) == (0, text + "\n", "")
     assert text.startswith("12: ") and model.generate("12: ", max_new_tokens=0) == "12: "
     assert len({model.generate("", 20, seed=seed) for seed in range(5)}) > 1
 

@@ -126,9 +126,9 @@ def data_identity(task: Task) -> dict[str, Any]:
         return {"task": task.name, "packages": packages_identity()}
     if task.path is None:
         return {"task": task.name, "hub": HUB}
-    for key, path in (("path", task.path), ("validation", task.validation)):
-        if path and not Path(path).expanduser().is_file():
-            raise SubloraError(f"{path}: no such file; set task.{key} to {task.name}'s {key.replace('path', 'training')} file")
+    for key, file in (("path", task.path), ("validation", task.validation)):
+        if file and not Path(file).expanduser().is_file():
+            raise SubloraError(f"{file}: no such file; set task.{key} to {task.name}'s {key.replace('path', 'training')} file")
     path = Path(task.path).expanduser()
     files = [path, *_validation_files(path, task)]
     return {"task": task.name, "files": [files_fingerprint(file) for file in files]}

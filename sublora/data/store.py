@@ -157,7 +157,7 @@ def build_store(corpus: Corpus, path: str | Path) -> TokenStore:
     if corpus.max_documents is not None:
         texts = _sample(texts, corpus.max_documents)
     information = {"python": platform.python_version()} if corpus.source == "python-stdlib" else {}
-    what = {"tokenizer": tokenizer.name, "vocab_size": tokenizer.vocab_size, "eot": tokenizer.eot}
+    what: dict[str, Any] = {"tokenizer": tokenizer.name, "vocab_size": tokenizer.vocab_size, "eot": tokenizer.eot}
     return write_store(path, map(tokenizer.encode, texts), name=corpus_name(corpus), **what, information=information)
 
 

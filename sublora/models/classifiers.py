@@ -18,6 +18,7 @@ from sublora.experiment import Encoder, TaskSubspace, Words
 from sublora.models.build import in_subspace, tensors_sha256
 from sublora.models.lora import add_lora
 from sublora.models.subspace import Subspace
+from sublora.progress import silence_transformers
 
 ATTENTION = ("c_attn", "query", "value", "q_lin", "v_lin", "q_proj", "v_proj", "query_proj", "value_proj", "Wqkv")
 """Names of the attention maps that LoRA goes on: queries and values, or what holds them in one."""
@@ -95,7 +96,7 @@ class HubClassifier(nn.Module):
         from transformers.utils import logging
 
         logging.set_verbosity_error()  # that the new head is not pretrained is what it is for
-        logging.disable_progress_bar()
+        silence_transformers()
         hub_logging.set_verbosity_error()  # without a network it would report every attempt
         source = settings.source
         where = {"local_files_only": local_only, "trust_remote_code": False}

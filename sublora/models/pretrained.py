@@ -10,6 +10,7 @@ from torch import nn
 
 from sublora.errors import SubloraError, one_line
 from sublora.models.llama2c import load_llama2c
+from sublora.progress import silence_transformers
 
 FAMILIES = tuple(
     """
@@ -77,6 +78,7 @@ def load_causal(source: str, vocab_size: int, block_size: int, local_only: bool 
     else:
         from transformers import AutoModelForCausalLM  # here, because importing it takes seconds
 
+        silence_transformers()
         try:
             options = {"dtype": torch.float32, "trust_remote_code": False, "use_safetensors": True, "local_files_only": local_only}
             options["adapter_kwargs"] = {"local_files_only": local_only}  # transformers looks for adapters, too

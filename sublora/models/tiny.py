@@ -2,13 +2,13 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 
 from sublora.data import TokenStore
-from sublora.progress import progress_bar
+from sublora.progress import progress_bar, silence_transformers
 
 if TYPE_CHECKING:  # importing it takes seconds
     from transformers import PreTrainedModel
@@ -50,11 +50,10 @@ def make_pretrained(
 
 def _trained(store: TokenStore, width: int, block: int, steps: int, batch: int, learning_rate: float) -> "PreTrainedModel":
     from transformers import LlamaConfig, LlamaForCausalLM  # here, because importing it takes seconds
-    from transformers.utils import logging
 
-    logging.disable_progress_bar()  # saving takes no time
-    sizes = {"hidden_size": width, "intermediate_size": 2 * width, "num_hidden_layers": 2, "num_attention_heads": 4}
-    tokens = {"vocab_size": store.vocab_size, "bos_token_id": None, "eos_token_id": store.vocab_size - 1}
+    silence_transformers()  # saving takes no time
+    sizes: dict[str, Any] = {"hidden_size": width, "intermediate_size": 2 * width, "num_hidden_layers": 2, "num_attention_heads": 4}
+    tokens: dict[str, Any] = {"vocab_size": store.vocab_size, "bos_token_id": None, "eos_token_id": store.vocab_size - 1}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = LlamaForCausalLM(LlamaConfig(**sizes, **tokens, max_position_embeddings=block, tie_word_embeddings=True)).train()

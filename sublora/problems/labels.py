@@ -1,6 +1,5 @@
 """Labelling examples: data, training, scoring and statements of a classifier."""
 
-import functools
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -47,7 +46,7 @@ class LabelProblem:
 
     @classmethod
     def open(cls, experiment: Classify, corpora: Path) -> Self:
-        """Load the task's examples and draw the training split."""
+        """The task's examples are loaded, the training split is drawn."""
         pool, validation = load_task(experiment.task)
         return cls(experiment, pool, *draw_training(pool, experiment), validation)
 
@@ -57,9 +56,8 @@ class LabelProblem:
 
         Raises SubloraError when the examples are not here, or are not those that the certificate speaks of.
         """
-        problem = replace(cls.open(experiment, corpora), local_only=True)
-        stated, here, task = certificate.corpus.sha256, problem.pool.sha256, experiment.task
-        if here != stated:
+        problem, task = replace(cls.open(experiment, corpora), local_only=True), experiment.task
+        if (here := problem.pool.sha256) != (stated := certificate.corpus.sha256):
             cure = f"the file it was made from (task.path {task.path})" if task.path else "the packages' versions it was made with"
             raise SubloraError(f"{path}: it speaks of examples with sha256 {stated:.12}, here it is {here:.12}; use {cure}")
         return problem
@@ -85,9 +83,8 @@ class LabelProblem:
         model, sha256 = self.build()
         return model, self._phase(model, model.module.encode, folder, "finetune", sha256)
 
-    def compress(self, folder: Path, model: Subspace | None = None) -> tuple[bytes, pd.DataFrame | None]:
-        """(the message, the log of the adaptation). model: trained; by default `train`."""
-        model = self.train(folder)[0] if model is None else model
+    def compress(self, folder: Path, model: Subspace) -> tuple[bytes, pd.DataFrame | None]:
+        """(the message of the trained `model`, the log of the adaptation)."""
         _, sha256 = self.build()
 
         def adapt(quantized, penalty):
@@ -109,23 +106,25 @@ class LabelProblem:
         """What a certificate states about the message."""
         training, unseen, first = self.training, self.unseen, next(iter(self.validation))
         errors = (evaluation.training != training.labels).astype(np.float64)
-        guess = float(1 - np.bincount(training.labels).max() / len(training))
-        assumptions: tuple[AssumptionName, ...] = ("iid",) if len(training) == len(self.pool) else ("unseen", "iid", "pool")
-        stated = functools.partial(example_bounds, errors, delta=self.experiment.bounds.delta, pool=len(self.pool), guess=guess)
+        guess, bits = float(1 - np.bincount(training.labels).max() / len(training)), evaluation.hypothesis.published_bits
+        common: dict[str, Any] = {"delta": self.experiment.bounds.delta, "pool": len(self.pool), "guess": guess}
+        published: dict[str, Any] = {"message_bits": bits, "names": ("hoeffding",), "tolerance": 0.0}
+        assumptions: tuple[AssumptionName, ...] = ("unseen", "iid", "pool") if len(unseen) else ("iid",)
         truths = [(first, evaluation.validation[first] != self.validation[first].labels)]
         truths += [("unseen", evaluation.unseen != unseen.labels)] if len(unseen) else []
-        bits = evaluation.hypothesis.published_bits
         return Findings(
             alpha=None,
             public=self._public(evaluation, assumptions),
             corpus=self._corpus(evaluation),
-            bounds=[each for name in assumptions for each in stated(name, message_bits=8 * len(message))],
+            bounds=[
+                each for name in assumptions for each in example_bounds(errors, name, message_bits=8 * len(message), **common)
+            ],
             held_out=[
                 HeldOut(level="example", metric="error", alpha=None, n=len(wrong), value=float(wrong.mean()), split=name)
                 for name, wrong in truths
             ],
             published_bits=bits,
-            published_bounds=list(stated("iid", message_bits=bits, names=("hoeffding",), tolerance=0.0)),
+            published_bounds=list(example_bounds(errors, "iid", **published, **common)),
             said=evaluation.hypothesis.said,
             reference={
                 name: {"sha256": each.sha256, **usual_scores(evaluation.validation[name], each.labels, self.labels)}
@@ -134,7 +133,7 @@ class LabelProblem:
         )
 
     def seconds(self, folder: Path) -> dict[str, float]:
-        """Wall time of each phase of training, from the log in `folder`."""
+        """Wall time of each phase of training, in seconds, from the log in `folder`."""
         return training_seconds(folder)
 
     def _phase(self, module, encode_texts, folder: Path, phase: str, sha256: str, *, penalty=None) -> pd.DataFrame:

@@ -1,24 +1,16 @@
 """Predicting the tokens of documents: data, training, scoring and statements of a language model."""
 
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import pandas as pd
 
+from sublora.certificate import statements
 from sublora.certificate.build import Findings
 from sublora.certificate.schema import AssumptionName, Certificate, Statement
-from sublora.certificate.statements import (
-    ASSUMPTIONS,
-    INEQUALITIES,
-    TOLERANCE,
-    Facts,
-    all_bounds,
-    bound,
-    held_out,
-    metric,
-    metrics,
-)
 from sublora.compression import quantize_and_adapt
 from sublora.data import Split, TokenStore, draw_split, prepare, store_path
 from sublora.data.corpora import corpus_identity, files_fingerprint
@@ -28,6 +20,7 @@ from sublora.message import Coded, decode, refuse_large_model, with_alpha
 from sublora.message.language import Message, encode
 from sublora.models import Subspace, base_model, base_sha256, build
 from sublora.models.pretrained import Causal, architecture
+from sublora.progress import progress_bar
 from sublora.scoring.text import Evaluation, evaluate, evaluate_pilot, evaluated_units, unit_count
 from sublora.training import train_phase, training_seconds
 
@@ -53,6 +46,8 @@ PUBLISHED: dict[Level, By] = {
     "token": ("martingale", "azuma"),
 }
 """The papers' assumption and inequality of each level."""
+PROMISED = ("message_bits", "alpha", "empirical", "gap", "bound", "seconds")
+"""What is known of a way to make a message before it is certified."""
 
 
 @dataclass
@@ -96,8 +91,7 @@ class DocumentProblem:
                 f"{corpora}; if you trust the certificate's choice of data, prepare it with `sublora data`"
             )
         problem = replace(cls.open(experiment, corpora), local_only=True)
-        stated, here = certificate.corpus.sha256, problem.store.sha256
-        if here != stated:
+        if (here := problem.store.sha256) != (stated := certificate.corpus.sha256):
             cure = f"Python {certificate.environment.python}" if embedded else "the data it was made from"
             raise SubloraError(f"{path}: it speaks of a corpus with sha256 {stated:.12}, here it is {here:.12}; use {cure}")
         base, base_here = certificate.public.base_weights_sha256, problem._base_sha256()
@@ -123,13 +117,12 @@ class DocumentProblem:
         """
         level, store = self.experiment.bounds.levels[0], self.store
         pilot = evaluate_pilot(message, store, self.split, self.experiment, folder)[level]
-        units = {level: self._units(level)}
-        scores = pilot.repeated(evaluated_units(level, self.experiment, units[level]), units[level])
+        facts = self._facts(message, ALPHA_GRID[0])
+        scores = pilot.repeated(evaluated_units(level, self.experiment, facts.units[level]), facts.units[level])
         entries = []
         for alpha in ALPHA_GRID:
-            facts = Facts(8 * len(message), alpha, store.vocab_size, self.experiment.bounds.delta, units, len(store))
-            of = metric("bpd", alpha, store.vocab_size)
-            entries.append(bound(level, of, *(by or HEADLINES[level]), scores=scores, pilot=pilot, facts=facts))
+            of, assumed = statements.metric("bpd", alpha, store.vocab_size), facts._replace(alpha=alpha)
+            entries.append(statements.bound(level, of, *(by or HEADLINES[level]), scores=scores, pilot=pilot, facts=assumed))
         return entries
 
     def seal(self, message: bytes, folder: Path | None = None) -> bytes:
@@ -146,39 +139,32 @@ class DocumentProblem:
         """What a certificate states about the message."""
         store, levels = self.store, self.experiment.bounds.levels
         hypothesis = decode(message, self.experiment, store.vocab_size, self.local_only)
-        units = {level: self._units(level) for level in levels}
         assert hypothesis.alpha is not None
-        facts = Facts(8 * len(message), hypothesis.alpha, store.vocab_size, self.experiment.bounds.delta, units, len(store))
-        as_published = facts._replace(message_bits=hypothesis.published_bits)
+        facts = self._facts(message, hypothesis.alpha)
+        training, pilot, published = evaluation.training, evaluation.pilot, facts._replace(message_bits=hypothesis.published_bits)
         return Findings(
             alpha=hypothesis.alpha,
             public=self._public(),
             corpus=self._corpus(),
-            bounds=list(all_bounds(evaluation.training, evaluation.pilot, facts)),
-            held_out=list(held_out(evaluation.held_out, levels, store.vocab_size)),
+            bounds=list(statements.all_bounds(training, pilot, facts)),
+            held_out=list(statements.held_out(evaluation.held_out, levels, store.vocab_size)),
             published_bits=hypothesis.published_bits,
             published_bounds=[
-                bound(
-                    level,
-                    of,
-                    *PUBLISHED[level],
-                    scores=scores,
-                    pilot=evaluation.pilot[level],
-                    facts=as_published,
-                    tolerance=0.0,
-                )
-                for level, scores in evaluation.training.items()
-                for of in metrics(store.vocab_size)
+                statements.bound(level, of, *PUBLISHED[level], scores=scores, pilot=pilot[level], facts=published, tolerance=0.0)
+                for level, scores in training.items()
+                for of in statements.metrics(store.vocab_size)
             ],
             said=hypothesis.said,
         )
 
-    def renamed(self, name: str) -> Self:
-        """The same problem in an experiment of another name."""
-        return replace(self, experiment=self.experiment.model_copy(update={"name": name}))
+    def seconds(self, folder: Path) -> dict[str, float]:
+        """Wall time of each phase of training, in seconds, from the log in `folder`."""
+        return training_seconds(folder)
 
-    def _units(self, level: Level) -> int:
-        return unit_count(level, self.store, self.split.train, self.experiment.model.block)
+    def _facts(self, message: bytes, alpha: float) -> statements.Facts:
+        store, bounds, block = self.store, self.experiment.bounds, self.experiment.model.block
+        units = {level: unit_count(level, store, self.split.train, block) for level in bounds.levels}
+        return statements.Facts(8 * len(message), alpha, store.vocab_size, bounds.delta, units, len(store))
 
     def _corpus(self) -> dict[str, Any]:
         store, split = self.store, self.split
@@ -207,9 +193,9 @@ class DocumentProblem:
             "pilot": experiment.bounds.pilot,
             "alpha_grid": list(ALPHA_GRID),
             "metrics": ["bpd", *(f"top{k}_error" for k in TOP_K)],
-            "inequalities": {level: list(INEQUALITIES[level]) for level in levels},
-            "assumptions": {level: list(ASSUMPTIONS[level]) for level in levels},
-            "tolerance": TOLERANCE,
+            "inequalities": {level: list(statements.INEQUALITIES[level]) for level in levels},
+            "assumptions": {level: list(statements.ASSUMPTIONS[level]) for level in levels},
+            "tolerance": statements.TOLERANCE,
         }
 
     def _base_sha256(self) -> str | None:
@@ -232,9 +218,8 @@ class TextProblem(DocumentProblem):
         model = self.build()
         return model, self._phase(model, folder, "pretrain")
 
-    def compress(self, folder: Path, model: Subspace | None = None) -> tuple[bytes, pd.DataFrame | None]:
-        """(the message with the grid's first smoothing weight, the log of the adaptation). model: trained; by default `train`."""
-        model = self.train(folder)[0] if model is None else model
+    def compress(self, folder: Path, model: Subspace) -> tuple[bytes, pd.DataFrame | None]:
+        """(the message of the trained `model` with the grid's first smoothing weight, the log of the adaptation)."""
 
         def adapt(quantized, penalty):
             return self._phase(quantized, folder, "quantize", penalty)
@@ -248,3 +233,25 @@ class TextProblem(DocumentProblem):
 
     def _phase(self, module, folder: Path, phase: Literal["pretrain", "quantize"], penalty=None) -> pd.DataFrame:
         return train_phase(module, self.store, self.split, self.experiment, folder, phase=phase, penalty=penalty)
+
+def smallest_promise(
+    ways: Sequence[tuple], make: Callable[..., tuple[bytes, DocumentProblem]], folder: Path, *, columns: tuple[str, ...], what: str
+) -> tuple[bytes, Any, pd.DataFrame]:
+    """(the message with the smallest promised bound, its problem, the table of all ways in the order tried).
+
+    make: from a way's own folder below `folder`, where its scores are kept, and the way to its message and problem.
+    All that is tried is in the message, and pilot units are drawn independently of those that certify (`promised`), so choosing
+    costs nothing. The table has `columns`, which name the parts of a way, and `PROMISED`: bits per token at the best alpha.
+    """
+    rows: list[tuple] = []
+    best: tuple[float, bytes, DocumentProblem] | None = None
+    for way in progress_bar(ways, desc=what, unit="way"):
+        began, place = time.monotonic(), folder / "-".join(map(str, way))
+        message, problem = make(place, *way)
+        entry = min(problem.promised(message, place), key=lambda entry: entry.bound)
+        gap, seconds = entry.bound - entry.empirical, time.monotonic() - began
+        rows.append((*way, 8 * len(message), entry.alpha, entry.empirical, gap, entry.bound, seconds))
+        if best is None or entry.bound < best[0]:
+            best = entry.bound, message, problem
+    assert best is not None
+    return best[1], best[2], pd.DataFrame(rows, columns=[*columns, *PROMISED])
