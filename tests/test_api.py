@@ -73,3 +73,9 @@ def test_every_module_of_the_page_has_a_reference_that_fits_the_page(name):
     code = np.cumsum([line.startswith("```") for line in lines]) % 2 == 1
     assert max(len(line) for line, inside in zip(lines, code, strict=True) if inside) <= 132
     assert not any(":::" in line or "{{<" in line for line in lines)
+
+
+def test_pages_hold_no_addresses_and_no_insides_of_pydantic():
+    """A page with an address in memory would differ in every render."""
+    for name in NAMED:
+        assert not re.search(r" at 0x|FieldInfo|BeforeValidator|<function", str(reference(name))), name

@@ -1,9 +1,13 @@
 """The reference of a module's public functions and classes, as Markdown made from their docstrings."""
 
+import functools
 import importlib
 import inspect
+import operator
 import re
 import textwrap
+import types
+import typing
 from typing import Any
 
 from sublora.reporting.markdown import Markdown, escape
@@ -34,11 +38,23 @@ def public(name: str) -> list[Any]:
 def _signature(thing: Any) -> str:
     line = f"class {thing.__name__}" if inspect.isclass(thing) else thing.__name__
     if not (inspect.isclass(thing) and issubclass(thing, BaseException)):  # Python keeps no signature of these
-        line += _MODULES.sub("", str(inspect.signature(thing)))
+        signature = inspect.signature(thing)
+        parameters = [each.replace(annotation=_bare(each.annotation)) for each in signature.parameters.values()]
+        line += _MODULES.sub("", str(signature.replace(parameters=parameters)))
     if inspect.isclass(thing):
         line = line.removesuffix(" -> None")  # what `__init__` returns says nothing of the class
     wrapped = textwrap.fill(line, _WIDTH, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
     return f"```python\n{wrapped}\n```"
+
+
+def _bare(annotation: Any) -> Any:
+    """A type without what `Annotated` adds to it: validators print as addresses in memory."""
+    origin, inner = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Annotated:
+        return _bare(inner[0])
+    if origin in (typing.Union, types.UnionType):
+        return functools.reduce(operator.or_, map(_bare, inner))
+    return origin[tuple(map(_bare, inner))] if origin in (tuple, list, dict) else annotation
 
 
 def _text(thing: Any) -> str:
