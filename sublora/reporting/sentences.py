@@ -1,6 +1,6 @@
 """The guarantee in words, for pages, notebooks and the terminal."""
 
-from sublora.certificate.schema import Certificate, Statement
+from sublora.certificate.schema import Certificate, LabelPublic, Statement
 from sublora.reporting.reading import (
     VACUOUS,
     guess_name,
@@ -31,6 +31,7 @@ def sentence(certificate: Certificate, bound: Statement) -> str:
     one, many = units_name(certificate, bound.level)
     bits = certificate.message_bits
     model = f"the model, stored in {bits // 8:,} bytes ({bits:,} bits),"
+    conditional = has_pretrained_base(certificate)
     opening, subject = {
         "unseen": (
             f"With {confidence(certificate)} confidence over the random split",
@@ -41,12 +42,14 @@ def sentence(certificate: Certificate, bound: Statement) -> str:
             f"all {bound.pool or 0:,} {many} of the pool, its {bound.units:,} training {many} included",
         ),
         "iid": (
-            f"Assume that {many} are independent draws from one source, as the paper does. Then, with"
-            f" {confidence(certificate)} confidence over the source",
+            f"Assume that {many} are independent draws from one source, as the paper does"
+            + (", and were drawn independently of the pretrained base" if conditional else "")
+            + f". Then, with {confidence(certificate)} confidence over the source",
             f"a fresh {one} from that source",
         ),
         "martingale": (
-            f"With {confidence(certificate)} confidence over the source, and without assuming independence",
+            ("Assume that the text was drawn independently of the pretrained base. Then, with" if conditional else "With")
+            + f" {confidence(certificate)} confidence over the source, and without assuming that its tokens are independent",
             f"the next {one}, averaged over the training contexts",
         ),
     }[bound.assumption]
@@ -59,6 +62,14 @@ def sentence(certificate: Certificate, bound: Statement) -> str:
         return f"{opening}, {model} predicts {subject} at {value} or better on average. {_capital(guessing)} costs {guess}."
     name = metric_name(certificate, bound.metric)
     return f"{opening}, {model} has a {name} of at most {value} on {subject}. {_capital(guessing)} has {guess}."
+
+
+def has_pretrained_base(certificate: Certificate) -> bool:
+    """Whether the message builds on pretrained weights that cost no bits. iid and martingale are then conditional on these."""
+    public = certificate.public
+    if isinstance(public, LabelPublic):
+        return public.condition is not None
+    return public.base == "transformers" and public.base_weights_sha256 is not None
 
 
 def confidence(certificate: Certificate) -> str:
@@ -81,6 +92,12 @@ def small_print(certificate: Certificate) -> str:
         text += (
             f" The loss was measured on {bound.evaluated:,} of the {bound.units:,} training {many};"
             " the bounds include the price of that."
+        )
+    if has_pretrained_base(certificate):
+        many = units_name(certificate, bound.level)[1] if bound.level != "token" else "documents"
+        text += (
+            f" The pretrained base costs no bits. Iid and martingale hold conditional on it, if the {many} were drawn independently"
+            " of it. Unseen and pool need only a base that was fixed before the random split."
         )
     return text
 
@@ -119,7 +136,7 @@ def meanings(certificate: Certificate) -> list[tuple[str, str]]:
                 " room the guarantee leaves.",
             )
         )
-    on_base = ", on top of its public base model" if bound.level == "example" else ""
+    on_base = ", on top of its public base model" if bound.level == "example" or has_pretrained_base(certificate) else ""
     rows.append(
         (
             f"{bits:,} bits: the message",
