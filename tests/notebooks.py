@@ -1,7 +1,7 @@
-"""Executes the notebooks on their defaults and stores their outputs; `python tests/notebooks.py [NAME ...]` or `make notebooks`.
+"""Executes notebooks on their defaults and stores their outputs; `python tests/notebooks.py NOTEBOOK ...`, or `make notebooks`.
 
-The outputs hold no progress bar, and a notebook that writes to standard error is refused. Pictures get a palette, which makes them a
-third as large.
+The outputs hold no progress bar, and a notebook that writes to standard error is refused. Pictures get a palette, which makes them
+smaller.
 """
 
 import base64
@@ -14,17 +14,19 @@ import nbformat
 from nbclient import NotebookClient
 from PIL import Image
 
-HOME = Path(__file__).parents[1]
-NAMES = ("pretrain", "bounds", "explore", "compression", "glue", "pretrained")
-"""In this order: the first makes the run that the next three read."""
-
 
 def store_outputs(path: Path) -> None:
     """Execute a notebook in its folder, and replace the file by the executed one. Raises RuntimeError for standard error."""
     notebook = nbformat.read(path, as_version=4)
     before = notebook.metadata.copy()
-    client = NotebookClient(notebook, resources={"metadata": {"path": path.parent}}, record_timing=False, coalesce_streams=True)
-    client.store_widget_state = False
+    client = NotebookClient(
+        notebook,
+        resources={"metadata": {"path": path.parent}},
+        record_timing=False,
+        coalesce_streams=True,
+        store_widget_state=False,
+        extra_arguments=["--log-level=ERROR"],
+    )
     client.execute(env={**os.environ, "TQDM_DISABLE": "1"})
     notebook.metadata = before  # without this machine's version of Python
     for cell in notebook.cells:
@@ -46,5 +48,5 @@ def _with_palette(picture: str) -> str:
 
 
 if __name__ == "__main__":
-    for name in sys.argv[1:] or NAMES:
-        store_outputs(HOME / "notebooks" / f"{name}.ipynb")
+    for name in sys.argv[1:]:
+        store_outputs(Path(name))
