@@ -24,11 +24,10 @@ def store_outputs(path: Path) -> None:
         resources={"metadata": {"path": path.parent}},
         record_timing=False,
         coalesce_streams=True,
-        store_widget_state=False,
         extra_arguments=["--log-level=ERROR"],
     )
     client.execute(env={**os.environ, "TQDM_DISABLE": "1"})
-    notebook.metadata = before  # without this machine's version of Python
+    notebook.metadata = before  # without this machine's version of Python and the states of widgets
     for cell in notebook.cells:
         for output in cell.get("outputs", []):
             if output.get("name") == "stderr":

@@ -50,7 +50,7 @@ def sentence(certificate: Certificate, bound: Statement) -> str:
         "martingale": (
             ("Assume that the text was drawn independently of the pretrained base. Then, with" if conditional else "With")
             + f" {confidence(certificate)} confidence over the source, and without assuming that its tokens are independent",
-            f"the next {one}, averaged over the training contexts",
+            f"the next {one} in the training contexts",
         ),
     }[bound.assumption]
     value, guess = (_with_unit(certificate, bound, text) for text in (written(bound), scaled(bound, bound.vacuous_at)))
