@@ -6,7 +6,7 @@ PYTHON ?= python3
 TORCH_INDEX ?=
 BIN := .venv/bin
 
-.PHONY: quick test notebooks report results table1 figure1 glue structured pretrained headline verify coverage compression fuzz dist environment clean
+.PHONY: quick test compare notebooks report results table1 figure1 glue structured pretrained headline verify coverage compression fuzz dist environment clean
 
 # From nothing to a certificate and the report that shows it.
 quick: environment .venv/renderer
@@ -19,11 +19,17 @@ test: environment
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -n 2 --dist loadfile tests
 	rm -rf $(DEMOS)
-	TQDM_DISABLE=1 $(BIN)/python -m pytest --nbval --nbval-sanitize-with tests/nbval.cfg --nbval-current-env $(NOTEBOOKS)
+	$(COMPARE)
 
 # The first notebook makes the run that the next three read. A cell tagged `nbval-ignore-output` is executed and not compared.
 NOTEBOOKS := $(patsubst %,notebooks/%.ipynb,pretrain bounds explore compression glue pretrained)
 DEMOS := runs/demo runs/demo-glue runs/demo-pretrained
+COMPARE = TQDM_DISABLE=1 HF_HUB_DISABLE_PROGRESS_BARS=1 \
+	$(BIN)/python -m pytest --nbval --nbval-sanitize-with tests/nbval.cfg --nbval-current-env $(NOTEBOOKS)
+
+# Execute notebooks, and compare their outputs with the stored ones: `make compare NOTEBOOKS=notebooks/bounds.ipynb`.
+compare: environment
+	$(COMPARE)
 
 # Execute the notebooks on their defaults, and store their outputs.
 notebooks: environment

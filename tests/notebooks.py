@@ -26,7 +26,7 @@ def store_outputs(path: Path) -> None:
         coalesce_streams=True,
         extra_arguments=["--log-level=ERROR"],
     )
-    client.execute(env={**os.environ, "TQDM_DISABLE": "1"})
+    client.execute(env={**os.environ, "TQDM_DISABLE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"})
     notebook.metadata = before  # without this machine's version of Python and the states of widgets
     for cell in notebook.cells:
         for output in cell.get("outputs", []):
