@@ -34,9 +34,9 @@ def init(folder: Annotated[Path, typer.Argument(help="A new or an empty folder."
 
 @app.command()
 def run(
-    params: Annotated[list[Path], typer.Argument(help="Params files. Each describes one experiment.")],
+    params: Annotated[list[Path], typer.Argument(help="Params files. Each describes one experiment, or several with a grid.")],
     runs: Runs = Path("runs"),
-    notebooks: Annotated[Path | None, typer.Option(help="Folder of notebooks. [default: ./notebooks, else the package's]")] = None,
+    notebooks: Annotated[Path | None, typer.Option(help="Folder of notebooks. Default: ./notebooks, else the package's.")] = None,
     force: Annotated[bool, typer.Option(help="Run everything again, finished steps included.")] = False,
     set: Annotated[list[str] | None, typer.Option("--set", help="Override a key, such as training.steps=100. Repeatable.")] = None,
 ) -> None:

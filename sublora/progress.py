@@ -11,7 +11,12 @@ PLAIN = "SUBLORA_PLAIN_PROGRESS"
 
 
 def progress_bar(*arguments, **options) -> tqdm.std.tqdm:
-    """A `tqdm` bar; below `sublora run` it is text on standard error (how wide and how often: tqdm's own TQDM_* variables)."""
+    """A `tqdm` bar; below `sublora run` it is text on standard error (how wide and how often: tqdm's own TQDM_* variables).
+
+    TQDM_DISABLE hides all bars. In Jupyter, tqdm itself does not read it.
+    """
+    if os.environ.get("TQDM_DISABLE"):
+        options["disable"] = True
     return (_TextBar if PLAIN in os.environ else tqdm.auto.tqdm)(*arguments, **options)
 
 

@@ -19,14 +19,13 @@ def study_folder() -> Path:
     return here.parent if here.name == "notebooks" and (here.parent / "params").is_dir() else here
 
 
-def enter_study() -> Path:
-    """Move to `study_folder`, and return it.
+def enter_study() -> None:
+    """Move to `study_folder`.
 
     Jupyter starts a notebook in its own folder, papermill and `sublora run` start it in the folder of the command. From here on,
     relative paths mean the same to all of them.
     """
     os.chdir(study_folder())
-    return Path.cwd()
 
 
 def packaged(part: str) -> Path:

@@ -1,41 +1,75 @@
-"""What the notebooks promise a reader and nbval (which executes them): short cells, and outputs only where they are compared."""
+"""What the notebooks promise a reader and nbval, which compares their outputs: short cells, whole and small outputs."""
 
 import ast
 import re
+import subprocess
+import sys
 
 import nbformat
 import pytest
+from nbval.plugin import get_sanitize_patterns
 from tiny import HOME, NOTEBOOKS
 
 from sublora.experiment import as_experiment, load_experiments
 from sublora.experiment.params import read_yaml
 
-CHECKED = "# NBVAL_CHECK_OUTPUT"
-
-pytestmark = pytest.mark.parametrize("path", sorted(NOTEBOOKS.glob("*.ipynb")), ids=lambda path: path.stem)
+every_notebook = pytest.mark.parametrize("path", sorted(NOTEBOOKS.glob("*.ipynb")), ids=lambda path: path.stem)
 
 
 def code(path):
     return [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
 
 
+@every_notebook
 def test_cells_are_short(path):
     long = [cell.id for cell in code(path) if len(cell.source.splitlines()) > 15]
     assert long == []
 
 
-def test_outputs_are_stored_where_they_are_compared_and_nowhere_else(path):
+def compared(path):
+    """The outputs that nbval compares, as (cell's id, text), after it has replaced what tests/nbval.cfg names."""
     for cell in code(path):
-        # nbval compares only what has an execution count.
-        assert bool(cell.outputs) == bool(cell.execution_count) == cell.source.startswith(CHECKED), cell.id
-    assert any(cell.outputs for cell in code(path))
+        if "nbval-ignore-output" not in cell.metadata.get("tags", []):
+            for output in cell.outputs:
+                texts = output.data if "data" in output else {output.name: output.text}
+                yield from ((cell.id, sanitized(text)) for kind, text in texts.items() if kind != "image/png")
 
 
-def test_compared_outputs_are_printed_and_hold_no_measured_number(path):
+def sanitized(text):
+    for pattern, replacement in get_sanitize_patterns((HOME / "tests" / "nbval.cfg").read_text("utf-8")):
+        text = re.sub(pattern, replacement, text)
+    return text
+
+
+@every_notebook
+def test_outputs_are_those_of_one_execution_from_top_to_bottom(path):
+    cells = code(path)
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+    assert not [cell.id for cell in cells for output in cell.outputs if output.output_type == "error"]
+    assert any("image/png" in output.get("data", {}) for cell in cells for output in cell.outputs)
+
+
+@every_notebook
+def test_outputs_are_small_and_name_no_machine(path):
+    assert path.stat().st_size < 200_000
+    assert nbformat.read(path, as_version=4).metadata.language_info == {"name": "python"}
     for cell in code(path):
         for output in cell.outputs:
-            assert (output.output_type, output.name) == ("stream", "stdout")
-            assert not re.search(r"\d\.\d|e-\d|/home|0x", output.text), cell.id
+            assert output.get("name") != "stderr", cell.id
+            assert not re.search(r"/home/|/root/|/tmp/|/Users/|site-packages|it/s", str(output)), cell.id
+
+
+@every_notebook
+def test_a_cell_is_compared_or_tagged_and_few_are_tagged(path):
+    tags = [cell.metadata.get("tags", []) for cell in code(path)]
+    assert {tag for of in tags for tag in of} <= {"parameters", "nbval-ignore-output"}
+    assert sum("nbval-ignore-output" in of for of in tags) <= 1
+    assert len({cell for cell, _ in compared(path)}) >= 2
+
+
+@every_notebook
+def test_compared_outputs_hold_no_measured_number(path):
+    assert [cell for cell, text in compared(path) if re.search(r"\d\.\d|\de-\d|\b0x|\d (bytes|bits)\b", text)] == []
 
 
 def defaults(path):
@@ -44,12 +78,14 @@ def defaults(path):
     return {line.targets[0].id: ast.literal_eval(line.value) for line in ast.parse(tagged.source).body}
 
 
+@every_notebook
 def test_the_first_cell_after_the_parameters_enters_the_study(path):
     first, second, *_ = code(path)
     assert "parameters" in first.metadata["tags"]
-    assert "\nenter_study();" in second.source
+    assert "\nenter_study()" in second.source
 
 
+@every_notebook
 def test_defaults_are_a_valid_experiment_that_needs_no_network(path):
     values = defaults(path)
     assert values.pop("runs") == "runs"
@@ -62,6 +98,7 @@ def test_defaults_are_a_valid_experiment_that_needs_no_network(path):
         assert (experiment.corpus.source, experiment.corpus.path) == ("python-stdlib", None)
 
 
+@every_notebook
 def test_papermill_with_a_params_file_means_what_the_command_means(path):
     """A group that the file leaves out has the notebook's default with papermill, and the package's with `sublora run`."""
     values = defaults(path)
@@ -76,7 +113,31 @@ def test_papermill_with_a_params_file_means_what_the_command_means(path):
                     assert getattr(given, group) == getattr(experiment, group), f"{file}: state the group {group}"
 
 
+@every_notebook
 def test_its_kind_of_experiment_runs_it(path):
     """The notebooks of a run are those that `sublora run` executes for that kind; the others are for looking on."""
     experiment = as_experiment({key: value for key, value in defaults(path).items() if key != "runs"})
     assert (path.stem in experiment.notebooks) == (path.stem not in ("compression", "explore"))
+
+
+def test_comparison_sees_words_and_shapes_and_no_measured_number():
+    line = "| **Iid** | betting | 0.5 | 4.90 | **6.38** | 4.90 | 8.01 | better |"
+    assert sanitized(line) == sanitized("| **Iid** | betting | 0.25 | 4.81 | **vacuous** |  4.79 | 8.01 | vacuous |")
+    for other in (line.replace("Iid", "Pool"), line.replace(" | 4.90", "", 1), line.replace("better", "-")):
+        assert sanitized(other) != sanitized(line)
+    split = "55381 documents by a uniformly random permutation from split seed 1: 49842 train, 553 validation, 4986 test"
+    assert sanitized(split) == sanitized(split.replace("55381", "61234").replace("553", "612"))
+    assert sanitized("72,196 weights") != sanitized("72,197 weights")
+    assert sanitized("3000 documents by x: 1800 train") != sanitized("3000 documents by x: 1801 train")
+
+
+@pytest.mark.parametrize("stored, outcome", [("4.21 bits, better", 0), ("4.21 bits, vacuous", 1)])
+def test_an_output_that_differs_in_a_word_fails(tmp_path, stored, outcome):
+    output = nbformat.v4.new_output("stream", name="stdout", text=stored)
+    cell = nbformat.v4.new_code_cell("print('4.35 bits, better', end='')", outputs=[output], execution_count=1)
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), tmp_path / "one.ipynb")
+    nbval = ["--nbval", "--nbval-sanitize-with", HOME / "tests" / "nbval.cfg", "--nbval-current-env"]
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *nbval, tmp_path / "one.ipynb"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == outcome, done.stdout
+    assert ("Cell outputs differ" in done.stdout) == bool(outcome)

@@ -10,7 +10,18 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-from certificates import VOCABULARY, altered, certificate, changed, metrics, only, restated, with_bound, write_run
+from certificates import (
+    VOCABULARY,
+    altered,
+    certificate,
+    changed,
+    classifier_certificate,
+    metrics,
+    only,
+    restated,
+    with_bound,
+    write_run,
+)
 
 from sublora.errors import SubloraError
 from sublora.reporting import display, figures, markdown, reading, runs, sentences, tables, terminal
@@ -121,6 +132,30 @@ def test_every_assumption_and_metric_has_a_sentence(quick, assumption, metric):
     sentence = sentences.sentence(quick, bound)
     assert sentence.endswith(".") and "95%" in sentence
     assert ("top-10 error" in sentence) == (metric == "top10_error")
+
+
+def on_pretrained(of):
+    """The certificate as fine-tuning of pretrained weights has it: they are public, and the message does not hold them."""
+    return changed(of, "public", "base", to="transformers")
+
+
+@pytest.mark.parametrize("assumption", ["iid", "pool", "unseen", "martingale"])
+def test_only_iid_and_martingale_are_conditional_on_a_pretrained_base(quick, assumption):
+    bound = restated(reading.headline(quick), assumption=assumption)
+    condition = "drawn independently of the pretrained base"
+    assert (condition in sentences.sentence(on_pretrained(quick), bound)) == (assumption in ("iid", "martingale"))
+    assert condition not in sentences.sentence(quick, bound)
+
+
+def test_the_condition_on_a_pretrained_base_is_shown_wherever_a_certificate_is(quick):
+    condition = "Iid and martingale hold conditional on it, if the Python functions were drawn independently of it."
+    everywhere = (sentences.small_print, display.certificate, lambda values: terminal.details(values, Path("c.json")))
+    all_in_the_message = changed(on_pretrained(quick), "public", "base_weights_sha256", to=None)
+    labels = classifier_certificate()
+    for show in everywhere:
+        assert condition in show(on_pretrained(quick))
+        assert "conditional" not in show(quick) + show(all_in_the_message) + show(labels)
+        assert "if the examples were drawn independently" in show(changed(labels, "public", "condition", to="not seen"))
 
 
 def test_no_held_out_value_beside_a_pool_bound(quick):

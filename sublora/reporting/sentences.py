@@ -1,6 +1,6 @@
 """The guarantee in words, for pages, notebooks and the terminal."""
 
-from sublora.certificate.schema import Certificate, Statement
+from sublora.certificate.schema import Certificate, LabelPublic, Statement
 from sublora.reporting.reading import VACUOUS, guess_name, headline, shown, statement, units_name, with_unit
 
 
@@ -20,6 +20,7 @@ def sentence(certificate: Certificate, bound: Statement) -> str:
     one, many = units_name(certificate, bound.level)
     bits, sure = certificate.message_bits, f"{confidence(certificate)} confidence over the"
     model = f"the model, stored in {bits // 8:,} bytes ({bits:,} bits),"
+    conditional = has_pretrained_base(certificate)
     opening, subject = {
         "unseen": (
             f"With {sure} random split",
@@ -30,12 +31,15 @@ def sentence(certificate: Certificate, bound: Statement) -> str:
             f"all {bound.pool or 0:,} {many} of the pool, its {bound.units:,} training {many} included",
         ),
         "iid": (
-            f"Assume that {many} are independent draws from one source, as the paper does. Then, with {sure} source",
+            f"Assume that {many} are independent draws from one source, as the paper does"
+            + (", and were drawn independently of the pretrained base" if conditional else "")
+            + f". Then, with {sure} source",
             f"a fresh {one} from that source",
         ),
         "martingale": (
-            f"With {sure} source, and without assuming independence",
-            f"the next {one}, averaged over the training contexts",
+            ("Assume that the text was drawn independently of the pretrained base. Then, with" if conditional else "With")
+            + f" {sure} source, and without assuming that its tokens are independent",
+            f"the next {one} in the training contexts",
         ),
     }[bound.assumption]
     this = shown(certificate, bound)
@@ -47,6 +51,14 @@ def sentence(certificate: Certificate, bound: Statement) -> str:
     if bound.metric == "bpd":
         return f"{opening}, {model} predicts {subject} at {value} or better on average. {_capital(guessing)} costs {guess}."
     return f"{opening}, {model} has a {this.metric} of at most {value} on {subject}. {_capital(guessing)} has {guess}."
+
+
+def has_pretrained_base(certificate: Certificate) -> bool:
+    """Whether the message builds on pretrained weights that cost no bits. iid and martingale are then conditional on these."""
+    public = certificate.public
+    if isinstance(public, LabelPublic):
+        return public.condition is not None
+    return public.base == "transformers" and public.base_weights_sha256 is not None
 
 
 def confidence(certificate: Certificate) -> str:
@@ -70,6 +82,12 @@ def small_print(certificate: Certificate) -> str:
             f" The loss was measured on {bound.evaluated:,} of the {bound.units:,} training {many};"
             " the bounds include the price of that."
         )
+    if has_pretrained_base(certificate):
+        many = units_name(certificate, bound.level)[1] if bound.level != "token" else "documents"
+        text += (
+            f" The pretrained base costs no bits. Iid and martingale hold conditional on it, if the {many} were drawn independently"
+            " of it. Unseen and pool need only a base that was fixed before the random split."
+        )
     return text
 
 
@@ -78,10 +96,9 @@ def meanings(certificate: Certificate) -> list[tuple[str, str]]:
     bound, bits = headline(certificate), certificate.message_bits
     this, (one, many) = shown(certificate, bound), units_name(certificate, bound.level)
     guess = f"The loss of a model that gives all {certificate.corpus.vocab_size:,} tokens the same probability."
-    base = ""
+    base = ", on top of its public base model" if bound.level == "example" or has_pretrained_base(certificate) else ""
     if bound.level == "example":
         guess = "The error of always answering the commonest label of the training examples."
-        base = ", on top of its public base model"
     meaning = {
         f"{with_unit(this.bound, this.unit)}: the bound": (
             "The average loss is at most this; that is proven. Lower is better. The bound is computed from the training set and the"
