@@ -1,6 +1,6 @@
 """How long a training step takes, alone and beside two busy processes, by how long OpenMP's threads spin while they wait.
 
-    python benchmarks/threads.py [--rounds 3] [--steps 20] [--csv results/threads.csv]
+    python benchmarks/threads.py [--rounds 3] [--steps 20] [--csv benchmarks/threads.csv]
 
 Each round runs every setting once, in turn, so that all settings see the same machine. The table shows medians over rounds.
 `sublora/__init__.py` sets GOMP_SPINCOUNT by this table.

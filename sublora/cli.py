@@ -17,7 +17,7 @@ from sublora.atomic import replaced_atomically
 from sublora.certificate.schema import load_certificate
 from sublora.errors import SubloraError
 from sublora.experiment import Pretrain, as_experiment, load_experiment
-from sublora.reporting import terminal
+from sublora.reporting import reading, terminal
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__.splitlines()[0])
 
@@ -51,7 +51,7 @@ def run(
                 path = folder / "certificate.json"
                 print(f"finished: {folder}")
                 if path.is_file():  # a run of training alone makes none
-                    print(terminal.summary(load_certificate(path), path))
+                    print(terminal.summary(load_certificate(path), path, verified=True))
         except KeyboardInterrupt:
             print("\nsublora: interrupted; the same command continues from the last checkpoint", file=sys.stderr)
             raise typer.Exit(130) from None
@@ -109,7 +109,7 @@ def optimize(
     folder, ways = search_run(experiment, runs, quantizers.split(","), counts)
     with replaced_atomically(folder / "trade-off.svg") as temporary:
         trade_off(ways).savefig(temporary, format="svg")
-    print(ways.sort_values("bound").to_string(index=False, float_format=lambda value: f"{value:.4f}"))
+    print(ways.sort_values("bound").to_string(index=False, float_format=lambda value: reading.number(value, 4)))
     print(f"finished: {folder}, with certificate.json, trade-off.csv and trade-off.svg")
 
 
@@ -121,7 +121,7 @@ def table(runs: Runs = Path("runs")) -> None:
     frame = load_runs(runs)
     if frame.empty:
         raise SubloraError(f"{runs}: no finished run; run `sublora run params/quick.yaml` first")
-    print(terminal.printable(frame.to_string(index=False, float_format=lambda value: f"{value:.4f}")))
+    print(terminal.printable(frame.to_string(index=False, float_format=lambda value: reading.number(value, 4))))
 
 
 @app.command()

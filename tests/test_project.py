@@ -1,11 +1,9 @@
 """What the project's files say about each other."""
 
 import re
-import subprocess
 
-import pytest
 import yaml
-from tiny import HOME
+from tiny import HOME, listed_by_git
 
 import sublora
 
@@ -32,9 +30,6 @@ def test_ci_runs_the_pythons_that_the_package_supports():
 
 def test_git_holds_no_links_and_no_local_data():
     """A link would dangle, or lead out of the repository, on another machine."""
-    listed = subprocess.run(["git", "ls-files", "--stage"], cwd=HOME, capture_output=True, text=True)
-    if listed.returncode:
-        pytest.skip("not a git checkout")
-    files = [line.split(maxsplit=3) for line in listed.stdout.splitlines()]
+    files = [line.split(maxsplit=3) for line in listed_by_git("--stage")]
     assert len(files) > 100
     assert [name for mode, _, _, name in files if mode == "120000" or name.split("/")[0] in ("data", "runs")] == []

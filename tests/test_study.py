@@ -1,10 +1,9 @@
 """A study's folder: where relative paths lead, and how it begins."""
 
-import subprocess
 from pathlib import Path
 
 import pytest
-from tiny import HOME, complaint
+from tiny import complaint, listed_by_git
 
 from sublora import study
 from sublora.study import PARTS, enter_study
@@ -32,9 +31,7 @@ def test_a_new_study_is_a_copy_of_the_repository_without_what_was_made_there(tmp
     status, out, err = sublora("init", tmp_path / "new" / "study")
     assert (status, err) == (0, "") and out.endswith(f"next: cd {tmp_path / 'new' / 'study'} && sublora run params/quick.yaml\n")
     copied = {path.relative_to(tmp_path / "new" / "study") for path in tmp_path.rglob("*") if path.is_file()}
-    listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard", *PARTS]
-    files = subprocess.run(listed, cwd=HOME, capture_output=True, text=True, check=True).stdout
-    assert copied == set(map(Path, files.splitlines()))
+    assert copied == set(map(Path, listed_by_git("--cached", "--others", "--exclude-standard", *PARTS)))
 
 
 @pytest.mark.parametrize("there", ["full/of", "full", "a-file"])

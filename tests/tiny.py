@@ -1,12 +1,25 @@
 """A corpus and an experiment small enough for tests."""
 
 import random
+import subprocess
 from pathlib import Path
 
+import pytest
 import yaml
 
 HOME = Path(__file__).resolve().parent.parent
 NOTEBOOKS = HOME / "notebooks"
+
+
+def listed_by_git(*arguments):
+    """The lines of `git ls-files` for this repository; the test is skipped where there is no git, or no checkout."""
+    try:
+        done = subprocess.run(["git", "ls-files", *arguments], cwd=HOME, capture_output=True, text=True)
+    except FileNotFoundError:
+        pytest.skip("git is not installed")
+    if done.returncode:
+        pytest.skip("not a git checkout")
+    return done.stdout.splitlines()
 
 
 def write_texts(folder, documents=300):

@@ -55,8 +55,8 @@ def combinations_table(frame: pd.DataFrame, count: int = 12) -> Table:
     best = shortest_coder(frame).sort_values("bound").head(count)
     shown = pd.DataFrame({"Quantizer": best["quantizer"].str.replace("_", " "), "Levels": best["levels"], "Coder": best["coder"]})
     for name in ("Entropy", "Payload", "Message"):
-        shown[f"{name} (bits)"] = best[f"{name.lower()}_bits"].map("{:,.0f}".format)
-    shown["Error (variances)"] = best["distortion"].map("{:.3f}".format)
+        shown[f"{name} (bits)"] = best[f"{name.lower()}_bits"].map(lambda bits: number(bits, 0))
+    shown["Error (variances)"] = best["distortion"].map(lambda error: number(error, 3))
     shown["Bound (bits)"] = best["bound"].map(number)
     return Table.of(shown, left=("Quantizer", "Coder"))
 
@@ -78,7 +78,7 @@ def projectors_table(frame: pd.DataFrame) -> Table:
     names = {"build_seconds": "Build (ms)", "matvec_seconds": "P w (ms)", "backward_seconds": "Backward (ms)", "megabytes": "MB"}
     for column, name in names.items():
         scale = 1000 if column.endswith("seconds") else 1
-        shown[name] = [DASH if pd.isna(value) else f"{scale * value:,.1f}" for value in frame[column]]
+        shown[name] = [DASH if pd.isna(value) else number(scale * value, 1) for value in frame[column]]
     return Table.of(shown, left=("Projector",), groups=("Size",))
 
 

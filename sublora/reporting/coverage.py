@@ -5,6 +5,7 @@ from matplotlib.axes import Axes
 
 from sublora.reporting.figures import BLUE, ORANGE, drawn, labelled, nothing, rows_of
 from sublora.reporting.markdown import Table
+from sublora.reporting.reading import number
 from sublora.reporting.tables import DASH
 
 FLOOR = 1e-5  # what a logarithmic axis shows for never
@@ -20,7 +21,7 @@ def coverage_table(frame: pd.DataFrame) -> Table:
     shown["Trials"] = ["exact" if trials == 0 else f"{trials:,}" for trials in frame["trials"]]
     shown["Broken twin"] = frame["twin"]
     shown["Twin violated"] = frame["twin_violations"].map(_share)
-    shown["Gap ratio"] = [DASH if pd.isna(value) else f"{value:.2f}" for value in frame["gap_ratio"]]
+    shown["Gap ratio"] = [DASH if pd.isna(value) else number(value) for value in frame["gap_ratio"]]
     return Table.of(shown, left=("Inequality", "Broken twin"), groups=("World",))
 
 
@@ -44,4 +45,4 @@ def coverage_figure(frame: pd.DataFrame, *, ax: Axes) -> None:
 
 
 def _share(value: float) -> str:
-    return f"{value:.4f}" if value >= 5e-5 or value == 0 else "< 0.0001"
+    return number(value, 4)

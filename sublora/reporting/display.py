@@ -45,7 +45,7 @@ def meanings(of: Certificate) -> Markdown:
 
 def skipped(lines: Sequence[str]) -> Markdown:
     """What was left out of the page, one line each."""
-    return bullets(lines) or escape("Nothing was left out: every certificate in the folder could be read.")
+    return bullets(lines) or escape("Every certificate and log in the runs folder could be read.")
 
 
 def errors(of: Certificate) -> Table | Markdown:

@@ -3,9 +3,11 @@
 A cell that was not run says so; what it would take is in `cost_table`.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from sublora.certificate.schema import Certificate, Statement
@@ -104,7 +106,9 @@ def grid_table(frame: pd.DataFrame) -> Table:
         shown[name] = [DASH if pd.isna(value) else f"{value:,.0f}" for value in frame[column]]
     shown["Message (bytes)"] = [f"{bits // 8:,}" for bits in frame["message_bits"]]
     shown["Pilot's value"] = frame["empirical"].map(number)
-    shown["Promised"] = [f"{number(value)}{' ★' if index in best else ''}" for index, value in frame["bound"].items()]
+    possible = frame["bound"] < frame["vacuous_at"] - np.log2(frame["alpha"])
+    promised = frame["bound"].map(number).where(possible, VACUOUS)
+    shown["Promised"] = [text + (" ★" if index in best else "") for index, text in promised.items()]
     return Table.of(shown, left=("Method",))
 
 
@@ -210,7 +214,9 @@ _SETTINGS = {
         f"AdamW, rate {e.training.learning_rate:g} to {e.training.min_learning_rate:g}, betas "
         f"{e.training.betas[0]:g} and {e.training.betas[1]:g}, weight decay {e.training.weight_decay:g}, clip {e.training.clip:g}"
     ),
-    "batch": lambda e: f"{e.training.batch} over all devices, in {e.training.accumulation} parts",
+    "batch": lambda e: (
+        f"{e.training.batch} over all devices" + (f", in {n} parts" if (n := e.training.accumulation) > 1 else "")
+    ),
     "steps": lambda e: (
         f"{e.training.steps:,}, warm-up "
         + ("a tenth of them, at most 100" if e.training.warmup is None else f"{e.training.warmup:,}")
@@ -250,13 +256,13 @@ def _paper_cost(file: str) -> str:
 
 def _estimate(flop: float) -> str:
     hours = flop / SUSTAINED / 3600
-    text = f"{60 * hours:.0f} minutes" if hours < 1 else f"{hours:.0f} hours" if hours < 48 else f"{hours / 24:.0f} days"
-    return f"{text} of a GPU (estimate)"
+    amount, unit = (60 * hours, "minute") if hours < 1 else (hours, "hour") if hours < 48 else (hours / 24, "day")
+    return f"{math.ceil(amount)} {unit}{'s' * (amount > 1)} of a GPU (estimate)"
 
 
 def _minutes(certificate: Certificate) -> str:
     environment = certificate.environment
-    return f"{sum(environment.seconds.values()) / 60:.1f} minutes, {environment.device}"
+    return f"{number(sum(environment.seconds.values()) / 60, 1)} minutes, {environment.device}"
 
 
 def _bound(bound: Statement | None) -> str:

@@ -94,7 +94,7 @@ def rounded_up(value: float, decimals: int = 2) -> float:
 
 def number(value: float, decimals: int = 2) -> str:
     """A measured or proven number as every page, table and figure writes it: rounded up."""
-    return f"{rounded_up(value, decimals):.{decimals}f}"
+    return f"{rounded_up(value, decimals):,.{decimals}f}"
 
 
 def largest_loss(bound: Statement) -> float:
@@ -105,8 +105,8 @@ def largest_loss(bound: Statement) -> float:
 
 
 def written(bound: Statement, decimals: int = 2) -> str:
-    """The bound itself, in bits or percent without the unit; `vacuous` where no loss can exceed it."""
-    return VACUOUS if bound.bound >= largest_loss(bound) else scaled(bound, bound.bound, decimals)
+    """The bound itself, in bits or percent without the unit; `vacuous` where no loss can exceed what would be written."""
+    return VACUOUS if rounded_up(bound.bound, decimals) >= largest_loss(bound) else scaled(bound, bound.bound, decimals)
 
 
 def scaled(bound: Statement, value: float, decimals: int = 2) -> str:

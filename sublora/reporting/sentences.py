@@ -1,7 +1,7 @@
 """The guarantee in words, for pages, notebooks and the terminal."""
 
 from sublora.certificate.schema import Certificate, LabelPublic, Statement
-from sublora.reporting.reading import VACUOUS, guess_name, headline, shown, statement, units_name, with_unit
+from sublora.reporting.reading import VACUOUS, guess_name, headline, number, shown, statement, units_name, with_unit
 
 
 def guarantee(certificate: Certificate) -> str:
@@ -135,8 +135,8 @@ def meanings(certificate: Certificate) -> list[tuple[str, str]]:
 def cost(name: str, certificate: Certificate) -> str:
     """What a run cost in minutes, by stage, on which device: from the certificate's environment."""
     seconds = certificate.environment.seconds
-    stages = ", ".join(f"{stage} {value / 60:.1f}" for stage, value in seconds.items())
-    return f"{name}: {sum(seconds.values()) / 60:.1f} minutes on {certificate.environment.device} ({stages})"
+    stages = ", ".join(f"{stage} {number(value / 60, 1)}" for stage, value in seconds.items())
+    return f"{name}: {number(sum(seconds.values()) / 60, 1)} minutes on {certificate.environment.device} ({stages})"
 
 
 def _capital(text: str) -> str:

@@ -4,7 +4,18 @@ from pathlib import Path
 
 from sublora.certificate.schema import Certificate, Statement
 from sublora.reporting import sentences
-from sublora.reporting.reading import SHOWN_K, VACUOUS, certified, guess_name, headline, main_metric, shown, units_name, with_unit
+from sublora.reporting.reading import (
+    SHOWN_K,
+    VACUOUS,
+    certified,
+    guess_name,
+    headline,
+    main_metric,
+    number,
+    shown,
+    units_name,
+    with_unit,
+)
 
 
 def printable(text: str) -> str:
@@ -12,8 +23,11 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text)
 
 
-def summary(certificate: Certificate, path: Path) -> str:
-    """The headline of a certificate in six lines: bound, guess, held-out value, message, the file, and what to do next."""
+def summary(certificate: Certificate, path: Path, verified: bool = False) -> str:
+    """The headline of a certificate in six lines: bound, guess, held-out value, message, the file, and what to do next.
+
+    verified: the certificate was just verified, so that this is not what to do next.
+    """
     bound = headline(certificate)
     this, (one, many) = shown(certificate, bound), units_name(certificate, bound.level)
     of = {
@@ -32,14 +46,14 @@ def summary(certificate: Certificate, path: Path) -> str:
         ("held out", with_unit(this.held_out or "not measured", this.unit)),
         ("message", f"{certificate.message_bits // 8:,} bytes ({certificate.message_bits:,} bits)"),
         ("certificate", str(path)),
-        ("next", _advice(bound, path)),
+        ("next", _advice(bound, path, verified)),
     ]
     return printable(_named(rows))
 
 
-def _advice(bound: Statement, path: Path) -> str:
+def _advice(bound: Statement, path: Path, verified: bool) -> str:
     if bound.nonvacuous:
-        return f"`sublora verify {path}` checks it; `sublora report` shows it"
+        return ("" if verified else f"`sublora verify {path}` checks it; ") + "`sublora report` shows it"
     return "a smaller message (fewer coordinates or levels) or more training documents make the bound smaller"
 
 
@@ -58,7 +72,7 @@ def details(certificate: Certificate, path: Path) -> str:
         ("corpus", f"{corpus.name}: {corpus.documents:,} training documents, {corpus.tokens:,} tokens"),
         ("split", corpus.split),
         ("made by", f"sublora {environment.sublora}, python {environment.python}, torch {environment.torch}"),
-        ("took", f"{sum(environment.seconds.values()) / 60:.1f} minutes on {environment.device}"),
+        ("took", f"{number(sum(environment.seconds.values()) / 60, 1)} minutes on {environment.device}"),
     ]
     parts = [
         certificate.experiment,
