@@ -192,7 +192,7 @@ def test_tables_of_runs(tmp_path, quick):
     assert "not certified" in paper and f"{round(quick.paper_accounting.bits):,}" in paper
     environment = str(tables.environment_table(found))
     assert "Pilot (s)" in environment and " 211 |" in environment and " 274 |" in environment
-    assert sentences.cost("quick", quick) == "quick: 4.6 minutes on cpu (train 3.6, score 1.1)"
+    assert sentences.cost(quick) == "4.6 minutes on cpu (train 3.6, score 1.1)"
 
 
 def test_a_certificate_shows_itself_and_escapes_what_it_holds(quick):

@@ -55,5 +55,7 @@ def errors(of: Certificate) -> Table | Markdown:
 
 
 def costs(runs: Sequence[KeptRun]) -> Markdown:
-    """What each run cost, from its certificate: minutes by stage, and the device."""
-    return bullets(sentences.cost(run.certificate.experiment, run.certificate) for run in runs)
+    """What each run cost, from its certificate: minutes by stage, and the device. The name is a link to its notebook."""
+    return bullets(
+        Markdown(f"{link(run.certificate.experiment, run.page)}: {escape(sentences.cost(run.certificate))}") for run in runs
+    )

@@ -8,6 +8,7 @@ import base64
 import binascii
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import nbformat
@@ -37,10 +38,10 @@ def write_pages(folder: Path) -> None:
             target.write_text(_page(notebook, target, f"{run.name}, {notebook.name}"), "utf-8")
 
 
-def notebook_list() -> Markdown:
-    """The executed notebooks of all runs as a list of links, or that none is kept."""
+def notebook_list(runs: Sequence[KeptRun] | None = None) -> Markdown:
+    """The executed notebooks of these runs (by default of all) as a list of links, or that none is kept."""
     lines = []
-    for run in _every_run():
+    for run in _every_run() if runs is None else runs:
         links = [link(path.name, page) for path, page in zip(run.notebooks, run.pages, strict=True)]
         lines += [f"- {escape(run.label)}: {', '.join(links)}\n"] if links else []
     return Markdown("".join(lines)) if lines else escape("No run has kept its executed notebooks.")

@@ -132,11 +132,11 @@ def meanings(certificate: Certificate) -> list[tuple[str, str]]:
     return list(meaning.items())
 
 
-def cost(name: str, certificate: Certificate) -> str:
+def cost(certificate: Certificate) -> str:
     """What a run cost in minutes, by stage, on which device: from the certificate's environment."""
     seconds = certificate.environment.seconds
     stages = ", ".join(f"{stage} {number(value / 60, 1)}" for stage, value in seconds.items())
-    return f"{name}: {number(sum(seconds.values()) / 60, 1)} minutes on {certificate.environment.device} ({stages})"
+    return f"{number(sum(seconds.values()) / 60, 1)} minutes on {certificate.environment.device} ({stages})"
 
 
 def _capital(text: str) -> str:
