@@ -139,6 +139,7 @@ def report(
 @app.command()
 def data(
     source: Annotated[str, typer.Argument(help="python-stdlib, text, file, openwebtext, or the name of a Hugging Face data set.")],
+    *,
     path: Annotated[Path | None, typer.Option(help="text: a folder. file: a .jsonl, .csv, .tsv or .parquet file.")] = None,
     field: Annotated[str, typer.Option(help="Column or key of the text.")] = "text",
     subset: Annotated[str | None, typer.Option(help="Hugging Face: the configuration.")] = None,

@@ -241,7 +241,8 @@ def test_warm_up_and_validations_scale_with_the_steps_unless_they_are_set(settin
         ("subspace: {parametrization: lora, dimension: 5}", "dimension must be null"),
         ("subspace: {parametrization: subspace}", "dimension is needed"),
         ("training: {batch: 10, accumulation: 3}", "batch 10 is not divisible by accumulation 3"),
-        ("training: {steps: 50, warmup: 51}", "warmup 51 is longer than the 50 steps"),
+        ("training: {steps: 50, warmup: 51}", "warmup 51 exceeds the 50 steps"),
+        ("training: {steps: 150, validate_every: 250}", "validate_every 250 exceeds the 150 steps; leave it out"),
         ("training: {betas: [0.9, 1]}", "key 'training.betas.1': Input should be less than 1"),
         ("corpus: {train: 0.9, validation: 0.1}", "a test split remains"),
         ("corpus: {tokenizer: words}", "key 'corpus.tokenizer': must be bytes"),
@@ -359,7 +360,10 @@ def test_a_grid_is_all_combinations_named_after_their_values(write):
         ("{bounds.delta: []}", "maps keys to lists"),
         ("{name.x: [1]}", "'name' is not a group"),
         ("{bounds.delt: [1]}", "unknown key 'bounds.delt'; did you mean 'bounds.delta'?"),
-        ("{corpus.path: [a/b]}", "it names a folder"),
+        ("{subspace.dimension: [2, 2]}", "the name mine-2, made of the values, would name two experiments"),
+        ("{training.learning_rate: [1e-3, 0.001]}", "the name mine-0.001, made of the values, would name two experiments"),
+        ("{corpus.source: [a/b, a-b]}", "the name mine-a-b, made of the values, would name two experiments"),
+        (f"{{corpus.source: [{'a' * 100}]}}", "made of the values, is longer than 100 letters"),
         (f"{{model.seed: {list(range(40))}, subspace.seed: {list(range(40))}}}", "more than 1,000 experiments"),
     ],
     ids=lambda value: value[:40],
@@ -368,3 +372,27 @@ def test_a_grid_that_is_none(write, grid, message):
     path = write(f"name: mine\nsubspace: {{dimension: 5}}\ngrid: {grid}\n")
     line = refused(load_experiments, path)
     assert message in line and line.startswith(f"{path}: ")
+
+
+def test_lists_and_paths_in_a_grid_name_folders(write):
+    path = write("name: mine\ngrid:\n  corpus.source: [owner/data, ./there]\n  bounds.levels: [[token, document], [token]]\n")
+    assert [each.name for each in load_experiments(path)] == [
+        *("mine-owner-data-token-document", "mine-owner-data-token"),
+        *("mine-.-there-token-document", "mine-.-there-token"),
+    ]
+
+
+def test_a_grid_without_a_name(write):
+    assert "key 'name' is missing" in refused(load_experiments, write("grid: {subspace.dimension: [5]}\n"))
+
+
+@pytest.mark.parametrize(("key", "value"), [("model.seed", "3"), ("model", "{layers: 1}")])
+def test_a_key_of_the_grid_cannot_be_set(write, key, value):
+    path = write("name: mine\ngrid: {model.seed: [1, 2]}\n")
+    line = refused(load_experiments, path, [f"{key}={value}"])
+    assert line == f"--set {key}: the grid of {path} sets model.seed; set grid={{model.seed: [...]}} instead"
+    assert [each.model.seed for each in load_experiments(path, ["model.layers=1"])] == [1, 2]
+
+
+def test_a_key_of_a_group_that_the_file_leaves_empty_can_be_set(write):
+    assert load_experiment(write("name: mine\ntraining:\n"), ["training.steps=6"]).training.steps == 6

@@ -207,9 +207,10 @@ class Training(_Search):
     validation_documents: Count = 256
 
     @model_validator(mode="after")
-    def _warmup_ends(self):
-        if self.warmup is not None and self.warmup > self.steps:
-            raise ValueError(f"warmup {self.warmup} is longer than the {self.steps} steps; leave it out, and it scales with steps")
+    def _within_the_steps(self):
+        for key in ("warmup", "validate_every"):
+            if (value := getattr(self, key) or 0) > self.steps:
+                raise ValueError(f"{key} {value} exceeds the {self.steps} steps; leave it out, and it scales with steps")
         return self
 
 
@@ -220,7 +221,7 @@ class TaskTraining(_Search):
     batch: Count = 32
     learning_rate: Annotated[float, Field(gt=0)] = 2e-5  # falls linearly to zero
     warmup: Annotated[int, Field(ge=0)] = 0  # steps
-    validate_every: Count = 250  # steps
+    validate_every: Count | None = None  # steps between validations; null: a sixth of the steps
     watched_examples: Count = 256  # training examples whose loss is logged
 
 
