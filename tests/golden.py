@@ -275,7 +275,7 @@ def draws(folder: Path) -> dict[str, Any]:
     values["corpus"]["max_documents"] = 100
     found["sample"] = prepare(as_experiment(values).corpus, folder / "corpora").sha256
     for source in ("text", "openwebtext"):
-        corpus = as_experiment({"name": "golden", "corpus": {"source": source, "path": None}}).corpus
+        corpus = as_experiment({"name": "golden", "corpus": {"source": source, "path": "none"}}).corpus
         split = draw_split(20_000, corpus)
         found |= {f"{source} {part}": hashed(getattr(split, part)) for part in ("train", "validation", "test")}
     return {"drawn": found}

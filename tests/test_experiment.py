@@ -190,6 +190,30 @@ def test_of_a_classifier_too(modules, more):
         assert f"{key} has no effect for {cause}; remove it" in line
 
 
+IGNORED = [
+    ("corpus: {path: mytexts}", "path", "source python-stdlib"),
+    ("corpus: {subset: en}", "subset", "source python-stdlib"),
+    ("corpus: {field: body}", "field", "source python-stdlib"),
+    ("corpus: {source: text, path: here, field: body}", "field", "source text"),
+    ("corpus: {source: file, path: a.csv, subset: en}", "subset", "source file"),
+    ("compression: {quantizer: kmeans, entropy_penalty: 0.1}", "entropy_penalty", "quantizer kmeans"),
+    ("compression: {finetune_steps: 0, finetune_learning_rate: 0.1}", "finetune_learning_rate", "finetune_steps 0"),
+    ("compression: {rate_penalty: 0.1}", "rate_penalty", "finetune_steps 0"),
+    ("bounds: {tokens: 9}", "tokens", "levels [document]"),
+    ("bounds: {sequences: 9}", "sequences", "levels [document]"),
+    ("bounds: {levels: [token, sequence], documents: 9}", "documents", "levels [token, sequence]"),
+    ("kind: classify\ntask: {name: functions, path: train.tsv}", "path", "task functions, which reads no file"),
+    ("kind: classify\ntask: {name: functions, validation: dev.tsv}", "validation", "task functions, which reads no file"),
+    ("kind: classify\ntask: {validation: dev.tsv}", "validation", "a null path"),
+    ("kind: classify\ntask: {split_seed: 3}", "split_seed", "train 1, where nothing is drawn"),
+]
+
+
+@pytest.mark.parametrize(("text", "key", "cause"), IGNORED, ids=lambda value: value[:60])
+def test_a_key_that_other_keys_switch_off_is_refused_unless_it_has_its_default(write, text, key, cause):
+    assert f"{key} has no effect for {cause}; remove it" in refused(load_experiment, write(f"name: mine\n{text}\n"))
+
+
 # --- what scales
 
 
@@ -246,6 +270,10 @@ def test_warm_up_and_validations_scale_with_the_steps_unless_they_are_set(settin
         ("training: {betas: [0.9, 1]}", "key 'training.betas.1': Input should be less than 1"),
         ("corpus: {train: 0.9, validation: 0.1}", "a test split remains"),
         ("corpus: {tokenizer: words}", "key 'corpus.tokenizer': must be bytes"),
+        ("corpus: {source: text}", "path is needed for source text: a folder"),
+        ("corpus: {source: file}", "path is needed for source file: a file"),
+        ("kind: classify\ntask: {name: colla}", "key 'task.name': must be one of cola, sst2, "),
+        ("kind: classify\ntask: {name: stsb}", "stsb is regression, without a 0-1 error to bound"),
         ("name: ../escape", "it names a folder"),
         ("kind: finetune", "key 'model' is missing"),
         ("kind: round\nmodel: {source: x}\nrounding: {bits: [3, 3]}", "key 'rounding.bits': must be a list of one or more choices"),

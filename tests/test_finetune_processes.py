@@ -22,7 +22,6 @@ from pathlib import Path
 import numpy as np
 import sublora
 from sublora.data.labelled import Examples
-from sublora.errors import SubloraError
 from sublora.experiment import as_experiment
 from sublora.problems import LabelProblem
 

@@ -1,7 +1,7 @@
 """The groups of settings that params files are made of. Each group is validated and immutable."""
 
 from collections.abc import Callable
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_serializer, model_validator
 
@@ -53,6 +53,19 @@ class Group(BaseModel):
     """A group of settings: no unknown keys, no silent conversions, no changes after validation."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+    _dumps_all: ClassVar[bool] = True  # so that every key may be set to its default
+
+    @model_validator(mode="after")
+    def _what_is_set_has_an_effect(self):
+        for key, cause in self._without_effect().items():
+            by_itself = self._dumps_all and getattr(self, key) == type(self).model_fields[key].default
+            if key in self.model_fields_set and not by_itself:
+                raise ValueError(f"{key} has no effect for {cause}; remove it")
+        return self
+
+    def _without_effect(self) -> dict[str, str]:
+        """The keys that nothing depends on, each with the cause."""
+        return {}
 
 
 class Corpus(Group):
@@ -75,6 +88,16 @@ class Corpus(Group):
         if self.train + self.validation >= 1:
             raise ValueError("train + validation must be below 1, so that a test split remains")
         return self
+
+    @model_validator(mode="after")
+    def _files_are_named(self):
+        if self.source in ("text", "file") and self.path is None:
+            raise ValueError(f"path is needed for source {self.source}: a {'folder' if self.source == 'text' else 'file'}")
+        return self
+
+    def _without_effect(self) -> dict[str, str]:
+        keys = {"python-stdlib": ("path", "field", "subset"), "text": ("field", "subset"), "file": ("subset",)}
+        return dict.fromkeys(keys.get(self.source, ()), f"source {self.source}")
 
 
 class Gpt(Group):
@@ -144,6 +167,7 @@ class Subspace(Group):
     lora_dropout: Fraction = 0.1
     targets: Annotated[tuple[str, ...], AsTuple] = ("q", "v", "head")
     seed: Seed = 137
+    _dumps_all: ClassVar[bool] = False
 
     @model_validator(mode="after")
     def _consistent(self):
@@ -151,9 +175,6 @@ class Subspace(Group):
             raise ValueError(f"dimension is needed for parametrization {self.parametrization}")
         if self.parametrization in ("lora", "full") and self.dimension is not None:
             raise ValueError(f"dimension must be null for parametrization {self.parametrization}, which trains all of its weights")
-        for key, cause in self._without_effect().items():
-            if key in self.model_fields_set:
-                raise ValueError(f"{key} has no effect for {cause}; remove it")
         return self
 
     @model_serializer(mode="wrap")
@@ -161,7 +182,6 @@ class Subspace(Group):
         return {key: value for key, value in handler(self).items() if key not in self._without_effect()}
 
     def _without_effect(self) -> dict[str, str]:
-        """The keys that nothing depends on, each with the cause."""
         return dict.fromkeys(_NOT_USED[self.parametrization], f"parametrization {self.parametrization}")
 
 
@@ -235,6 +255,11 @@ class Compression(Group):
     finetune_learning_rate: Annotated[float, Field(gt=0)] = 1e-3
     rate_penalty: Annotated[float, Field(ge=0)] = 0.0  # bits of loss for each bit of a coordinate's entropy while fine-tuning
 
+    def _without_effect(self) -> dict[str, str]:
+        other = {} if self.quantizer == "ecsq" else {"entropy_penalty": f"quantizer {self.quantizer}"}
+        unused = () if self.finetune_steps else ("finetune_learning_rate", "rate_penalty")
+        return other | dict.fromkeys(unused, "finetune_steps 0")
+
 
 class Rounding(Group):
     """How all weights of a pretrained model are rounded. Pilot units choose among these ways, and the message names the choice."""
@@ -259,6 +284,9 @@ class Bounds(Group):
     stride: Count | None = None  # how far the window moves in documents longer than the block, in tokens; null: half the block
     batch_tokens: Annotated[int, Field(ge=1, le=2**20)] = 4096  # in a forward pass; a GPU is faster with more
 
+    def _without_effect(self) -> dict[str, str]:
+        return {f"{level}s": f"levels [{', '.join(self.levels)}]" for level in get_args(Level) if level not in self.levels}
+
 
 class TaskBounds(Group):
     """What is certified of a classifier: its 0-1 error."""
@@ -266,12 +294,22 @@ class TaskBounds(Group):
     delta: Share = 0.05
 
 
+TASKS = ("cola", "sst2", "mrpc", "qqp", "mnli", "qnli", "rte", "wnli", "functions")
+_Task = Annotated[str, _must(f"one of {', '.join(TASKS)} (stsb is regression, without a 0-1 error to bound)", TASKS.__contains__)]
+
+
 class Task(Group):
     """A GLUE task: which examples, and how the training split is drawn. Everything here is public."""
 
-    name: str = "sst2"  # functions (needs no file) | cola | sst2 | mrpc | qqp | mnli | qnli | rte | wnli
+    name: _Task = "sst2"  # functions needs no file
     path: str | None = None  # the local training file; null: from the hub (functions: from the installed packages)
     validation: str | None = None  # the local validation file; null: beside the training file
     train: Annotated[float, Field(gt=0, le=1)] = 1.0  # share of the training file to train on, drawn at random; 1: all, iid only
     split_seed: Seed = 0
     max_length: Count = 128  # tokens of an example; what is longer is cut
+
+    def _without_effect(self) -> dict[str, str]:
+        found = {} if self.train < 1 else {"split_seed": "train 1, where nothing is drawn"}
+        if self.name == "functions":
+            return found | dict.fromkeys(("path", "validation"), "task functions, which reads no file")
+        return found | ({"validation": "a null path"} if self.path is None else {})
