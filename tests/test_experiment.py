@@ -140,7 +140,41 @@ def test_a_classifier_starts_from_words_or_from_an_encoder():
     assert isinstance(made.model, Encoder) and made.subspace.modules == ("attention", "head")
     mixed = {"source": "gpt2", "buckets": 32}
     assert "key 'model.buckets' does not go with the other keys" in refused(lambda: experiment("classify", model=mixed))
-    assert "its modules are [head]" in refused(lambda: experiment("classify", subspace=subspace))
+    assert experiment("classify", subspace=subspace).subspace.modules == ("head",)
+
+
+GPT2 = {"source": "gpt2"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "groups", "expected"),
+    [
+        ("pretrain", {"subspace": {"rank": 2}}, ("sublora", 961)),
+        ("pretrain", {"subspace": {"dimension": 60}}, ("sublora", 60)),
+        ("finetune", {}, ("subspace", 961)),
+        ("finetune", {"subspace": {"dimension": 60}}, ("subspace", 60)),
+        ("finetune", {"subspace": {"projector": "dense"}}, ("subspace", 961)),
+        ("finetune", {"subspace": {"parametrization": "lora"}}, ("lora", None)),
+        ("classify", {}, ("lora", None, "head")),
+        ("classify", {"subspace": {"dimension": 30}}, ("sublora", 30, "head")),
+        ("classify", {"subspace": {"seed": 3}}, ("lora", None, "head")),
+        ("classify", {"model": GPT2}, ("lora", None, "attention", "head")),
+        ("classify", {"model": GPT2, "subspace": {"dimension": 30}}, ("sublora", 30, "attention", "head")),
+        ("classify", {"model": GPT2, "subspace": {"rank": 2}}, ("lora", None, "attention", "head")),
+    ],
+    ids=str,
+)
+def test_a_group_that_says_a_part_keeps_the_defaults_of_its_kind(kind, groups, expected):
+    subspace = experiment(kind, **groups).subspace
+    assert (subspace.parametrization, subspace.dimension, *getattr(subspace, "modules", ())) == expected
+
+
+@pytest.mark.parametrize("model", [{"buckets": 32}, GPT2], ids=["words", "encoder"])
+@pytest.mark.parametrize(("parametrization", "dimension"), [("full", None), ("subspace", 9)])
+def test_a_classifiers_own_weights_can_be_what_is_trained(model, parametrization, dimension):
+    subspace = {"parametrization": parametrization, "dimension": dimension}
+    dumped = experiment("classify", model=model, subspace=subspace).parameters()["subspace"]
+    assert dumped == {**subspace, "seed": 137} | ({"projector": "kron_qr"} if dimension else {})
 
 
 def test_an_experiment_cannot_be_changed():
@@ -277,7 +311,20 @@ def test_warm_up_and_validations_scale_with_the_steps_unless_they_are_set(settin
         ("name: ../escape", "it names a folder"),
         ("kind: finetune", "key 'model' is missing"),
         ("kind: round\nmodel: {source: x}\nrounding: {bits: [3, 3]}", "key 'rounding.bits': must be a list of one or more choices"),
-        ("kind: classify\nsubspace: {parametrization: full}", "key 'subspace.parametrization'"),
+        ("kind: classify\nsubspace: {parametrization: kronecker}", "kronecker layers would take the place of the base model's"),
+        ("kind: finetune\nmodel: {source: x}\nsubspace: {parametrization: monarch}", "monarch layers would take the place of the"),
+        ("kind: finetune\nmodel: {source: x}\nsubspace: {parametrization: lora, targets: []}", "must be a list of one or more"),
+        ("kind: finetune\nmodel: {source: x}\nsubspace: {rank: 2}", "rank has no effect for parametrization subspace"),
+        ("kind: finetune\nmodel: {source: x}\nsubspace: {parametrization: sublora, dimension: 9, projector: film}", "LoRA has no"),
+        ("kind: classify\nmodel: {source: x}\nsubspace: {parametrization: full, modules: [head]}", "modules has no effect for "),
+        ("kind: classify\nsubspace: {modules: [attention]}", "its modules are [head]"),
+        ("subspace: {projector: film+dense}", "projector film+dense moves norms and biases; LoRA has none"),
+        ("subspace: {targets: [q, c_attn]}", "subspace.targets ['q', 'c_attn'] must be one or more of q, k, v"),
+        ("subspace: {targets: []}", "must be one or more of q, k, v"),
+        ("subspace: {rank: 129}", "subspace.rank 129 exceeds model.width 128"),
+        ("subspace: {parametrization: monarch, blocks: 129}", "subspace.blocks 129 exceeds model.width 128"),
+        ("subspace: {parametrization: kronecker, blocks: 1}", "a Kronecker product has at least 2 factors"),
+        ("subspace: {lora_alpha: 1.5}", "key 'subspace.lora_alpha': must be an integer, to be in the message"),
         ("kind: classify\nsubspace: {parametrization: lora, modules: [head, attention]}", "must be [attention, head], "),
         ("kind: classify\nmodel: {sorce: x}", "unknown key 'model.sorce'; did you mean 'model.source'?"),
         ("model: {layers: 1}\nmodel: {layers: 2}", "line 3: the key 'model' is there twice"),

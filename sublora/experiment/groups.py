@@ -18,6 +18,9 @@ _PLAIN = ("kron_qr", "kron", "kron_qr3", "kron3", "kron_one_sided", "dense", "de
 PROJECTORS = (*_PLAIN, "film", *(f"film+{name}" for name in _PLAIN))
 """Names of `models.projectors`. The order is part of the message format (a message holds an index): new names go to the end."""
 
+LAYERS = ("q", "k", "v", "proj", "up", "down", "head")
+"""The GPT's linear layers. The order is part of the message format, too."""
+
 Share = Annotated[float, Field(gt=0, lt=1)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
@@ -156,18 +159,26 @@ _NOT_USED = {
 
 
 class Subspace(Group):
-    """How many numbers describe a model, and how they become weights. The message names all of it."""
+    """How many numbers describe a model, and how they become weights. The message names all of it.
+
+    Without a parametrization it is the kind's, in a subspace of 961 dimensions if no other is given.
+    """
 
     parametrization: Parametrization = "sublora"
     projector: _Projector = "kron_qr"  # where there is a dimension
     dimension: Count | None = None  # d, the number of trained coordinates; null: each trainable weight is one
     blocks: Count = 4  # monarch: the number of blocks; kronecker: the number of factors
     rank: Count = 4
-    lora_alpha: Annotated[float, Field(gt=0)] = 32.0
+    lora_alpha: Annotated[float, Field(gt=0), _must("an integer, to be in the message", lambda value: value == int(value))] = 32.0
     lora_dropout: Fraction = 0.1
     targets: Annotated[tuple[str, ...], AsTuple] = ("q", "v", "head")
     seed: Seed = 137
     _dumps_all: ClassVar[bool] = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults_of_the_kind(cls, values):
+        return {"dimension": 961, **values} if isinstance(values, dict) and "parametrization" not in values else values
 
     @model_validator(mode="after")
     def _consistent(self):
@@ -185,15 +196,44 @@ class Subspace(Group):
         return dict.fromkeys(_NOT_USED[self.parametrization], f"parametrization {self.parametrization}")
 
 
-class TaskSubspace(Subspace):
-    """The same for a classifier: LoRA's weights and the head's, in a random subspace or each a coordinate."""
+class FinetuneSubspace(Subspace):
+    """The same for a pretrained model: its own weights, or LoRA on its linear layers."""
 
-    parametrization: Literal["sublora", "lora"] = "sublora"
+    parametrization: Parametrization = "subspace"
+    targets: Annotated[tuple[str, ...], AsTuple, _Choices] = ("all",)  # linear layers by the last part of their names; all: each
+
+    @model_validator(mode="after")
+    def _base_is_kept(self):
+        if self.parametrization in ("kronecker", "monarch"):
+            why = "layers would take the place of the base model's, and what those have learnt would be lost"
+            raise ValueError(f"{self.parametrization} {why}; take sublora, lora, subspace or full")
+        return self
+
+
+class TaskSubspace(FinetuneSubspace):
+    """The same for a classifier: its own weights, or LoRA's on the attention and the head's own.
+
+    Without a parametrization it is sublora where a dimension is given, else lora.
+    """
+
     modules: Annotated[tuple[str, ...], AsTuple, _Modules] = ("attention", "head")  # LoRA on it; its own weights
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults_of_the_kind(cls, values):
+        given = isinstance(values, dict) and values.get("dimension") is not None
+        return {"parametrization": "sublora" if given else "lora", **values} if isinstance(values, dict) else values
+
+    @property
+    def adapts_attention(self) -> bool:
+        """Whether there is LoRA on the attention."""
+        return self.parametrization in ("sublora", "lora") and "attention" in self.modules
 
     def _without_effect(self) -> dict[str, str]:
         found = {**super()._without_effect(), **dict.fromkeys(("targets", "blocks"), "kind classify")}
-        return found if "attention" in self.modules else {**found, **dict.fromkeys(_LORA, "modules [head]")}
+        if self.parametrization in ("subspace", "full"):
+            return {**found, "modules": f"parametrization {self.parametrization}, which moves all weights"}
+        return found if self.adapts_attention else {**found, **dict.fromkeys(_LORA, "modules [head]")}
 
 
 class _Search(Group):

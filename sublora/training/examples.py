@@ -12,7 +12,6 @@ import torch
 from torch import nn
 
 from sublora.data.labelled import Examples
-from sublora.errors import SubloraError
 from sublora.experiment import Classify
 from sublora.models.classifiers import Encoded
 from sublora.training.batches import Batch
@@ -72,7 +71,6 @@ def train_examples_phase(
 
     encoded: the examples' texts as the model reads them. facts: what a checkpoint must agree on. The watched loss is that of some
     training examples: choosing by them is as free as training on them.
-    Raises SubloraError as `train`, and for validations further apart than the training is long.
     """
     settings, adaptation = experiment.training, experiment.compression
     sampler = EpochSampler(encoded, examples.labels, settings.seed)
@@ -82,9 +80,6 @@ def train_examples_phase(
     if phase == "quantize":  # often a shorter phase than the one that the warm-up was set for
         steps, rate = adaptation.finetune_steps, adaptation.finetune_learning_rate
         warmup = min(warmup, steps // 10)
-    elif (settings.validate_every or 0) > steps:
-        every = f"training.validate_every {settings.validate_every}"
-        raise SubloraError(f"{every} exceeds the {steps} steps of training; leave it out, and it scales with them")
     changes = {"learning_rate": rate, "warmup": warmup, "validate_every": settings.validate_every or max(1, steps // 6)}
     schedule = LinearDecay.of(settings, steps=steps, min_learning_rate=0.0, **changes)
     return train(module, sampler.batch, watched, schedule, folder, phase=phase, facts=facts, penalty=penalty, unit="example")
