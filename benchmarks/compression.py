@@ -28,9 +28,9 @@ SETTINGS = {
     "model": {"layers": 2, "heads": 4, "width": 128, "block": 128},
     "subspace": {"dimension": 961, "rank": 4, "lora_dropout": 0.0},
     "training": {"steps": 600, "batch": 32, "learning_rate": 0.04, "min_learning_rate": 0.004},
-    "compression": {"entropy_penalty": 0.05},
     "bounds": {"documents": 6000, "pilot": 0.05},
 }
+PENALTY = 0.05  # of entropy, for ecsq
 
 
 def main() -> None:
@@ -46,11 +46,13 @@ def main() -> None:
     ways = [(quantizer, levels) for quantizer in QUANTIZERS for levels in LEVELS]
     for quantizer, levels in progress_bar(ways, desc="ways", unit="way"):
         changed = experiment.parameters()
-        changed["compression"] |= {"quantizer": quantizer, "levels": levels}
+        changed["compression"] = {"quantizer": quantizer, "levels": levels}
+        if quantizer == "ecsq":
+            changed["compression"]["entropy_penalty"] = PENALTY
         way = replace(problem, experiment=as_experiment(changed))
         message, _ = way.compress(folder, model)
         entry = min(way.promised(message, folder / f"{quantizer}-{levels}"), key=lambda entry: entry.bound)
-        table = rate_distortion(values, (quantizer,), (levels,), experiment.compression.entropy_penalty)
+        table = rate_distortion(values, (quantizer,), (levels,), PENALTY)
         facts = {name: getattr(entry, name) for name in ("alpha", "empirical", "bound")}
         parts.append(table.assign(message_bits=8 * len(message), **facts))
     frame = pd.concat(parts).drop_duplicates(["quantizer", "levels", "coder"])

@@ -54,7 +54,7 @@ PUBLISHED = {"document": "hoeffding", "token": "azuma"}
 
 
 def row(
-    inequality, assumption, world, units, found, twin, *, level="document", evaluated=None, hypotheses=1, bits=0, trials=0, gap=None
+    inequality, assumption, world, units, found, *, twin, level="document", evaluated=None, hypotheses=1, bits=0, trials=0, gap=None
 ):
     """found: share of violations; twin: (words, share); gap: bound minus the truth at typical losses."""
     error = math.sqrt(found * (1 - found) / trials) if trials else 0.0
@@ -113,7 +113,7 @@ def worst_of_many():
             world = f"errors with probability {mu:g}"
             mistake = ("message not counted", broken)
             gap = bound(round(m * mu)) - mu
-            yield row(name, assumption, world, m, found, mistake, level=level, hypotheses=2**bits, bits=bits, gap=gap)
+            yield row(name, assumption, world, m, found, twin=mistake, level=level, hypotheses=2**bits, bits=bits, gap=gap)
 
 
 def chosen_on_the_subsample():
@@ -126,7 +126,7 @@ def chosen_on_the_subsample():
         mistake = ("candidates not charged", broken)
         world = "best of 64 on the subsample"
         gap = bound(n // 2) - 0.5
-        yield row(name, assumption, world, m, found, mistake, level=level, evaluated=n, hypotheses=looked_at, gap=gap)
+        yield row(name, assumption, world, m, found, twin=mistake, level=level, evaluated=n, hypotheses=looked_at, gap=gap)
 
 
 def best_on_the_training_set():
@@ -138,7 +138,8 @@ def best_on_the_training_set():
         level, assumption = level_of(name)
         mistake, world = ("message not counted", broken), "fewest training errors, then half of them"
         gap = bound(n // 2) - 0.5
-        yield row(name, assumption, world, m, found, mistake, level=level, evaluated=n, hypotheses=2.0**bits, bits=bits, gap=gap)
+        options = {"level": level, "evaluated": n, "hypotheses": 2.0**bits, "bits": bits, "gap": gap}
+        yield row(name, assumption, world, m, found, twin=mistake, **options)
 
 
 def memorized():
@@ -155,7 +156,7 @@ def memorized():
             found, broken = (unseen_violation(side, M, M // 2, m, n, hypotheses=2.0**bits) for side in sides)
             mistake, world = ("pool bound read as unseen", broken), f"best memorizer, pool of {M:,}"
             gap = bound("unseen", n // 2) - 0.5
-            yield row(name, "unseen", world, m, found, mistake, evaluated=n, hypotheses=2.0**bits, bits=bits, gap=gap)
+            yield row(name, "unseen", world, m, found, twin=mistake, evaluated=n, hypotheses=2.0**bits, bits=bits, gap=gap)
 
 
 def in_split_order(trials):
@@ -171,7 +172,7 @@ def in_split_order(trials):
     gap = betting_unseen(random.permutation(zeros_and_ones(m // 2, m)), nats, bets, M=M) - 0.5
     mistake = ("pool bound read as unseen", pooled / trials)
     options = {"hypotheses": 2**bits, "bits": bits, "trials": trials, "gap": gap}
-    yield row("betting (in split order)", "unseen", f"best memorizer, pool of {M}", m, violated / trials, mistake, **options)
+    yield row("betting (in split order)", "unseen", f"best memorizer, pool of {M}", m, violated / trials, twin=mistake, **options)
 
 
 def in_blocks(trials):
@@ -182,19 +183,19 @@ def in_blocks(trials):
         for count in progress_bar(random.choice(counts, size=trials, p=law), desc="blocks", unit="trial"):
             values, truth = random.permutation(zeros_and_ones(count, m)), (M // 2 - count) / (M - m)
             drawn, pilot = np.sort(random.permutation(m)[:n]), np.sort(random.permutation(m)[:100])
-            violated += in_blocks_of(values, drawn, pilot, bits, m, M) < truth
+            violated += in_blocks_of(values, drawn, pilot, bits=bits, m=m, M=M) < truth
             if mistake == "message not counted":
-                broken += in_blocks_of(values, drawn, pilot, 0, m, M) < truth
+                broken += in_blocks_of(values, drawn, pilot, bits=0, m=m, M=M) < truth
             else:
                 broken += betting_subsampled(values[drawn], bits, DELTA, m, candidates=1, pilot=values[pilot]) < truth
         values = random.permutation(zeros_and_ones(m // 2, m))
-        gap = in_blocks_of(values, drawn, pilot, bits, m, M) - 0.5
+        gap = in_blocks_of(values, drawn, pilot, bits=bits, m=m, M=M) - 0.5
         world = f"best memorizer, pool of {M:,}"
         options = {"evaluated": n, "hypotheses": 2.0**bits, "bits": bits, "trials": trials, "gap": gap}
-        yield row("betting (in blocks)", "unseen", world, m, violated / trials, (mistake, broken / trials), **options)
+        yield row("betting (in blocks)", "unseen", world, m, violated / trials, twin=(mistake, broken / trials), **options)
 
 
-def in_blocks_of(values, drawn, pilot, bits, m, M):
+def in_blocks_of(values, drawn, pilot, *, bits, m, M):
     return betting_unseen_blocks(values[drawn], drawn, bits, DELTA, m, candidates=1, M=M, pilot=(values[pilot], pilot))
 
 
@@ -220,8 +221,9 @@ def narrow_losses(trials):
         "betting": betting(typical, nats, betting_grid(m, nats)) - mu,
     }
     for name in names:
-        mistake, options = ("message not counted", broken[name] / trials), {"hypotheses": hypotheses, "bits": bits}
-        yield row(name, "iid", "losses .37 ± .05", m, violated[name] / trials, mistake, trials=trials, gap=gaps[name], **options)
+        mistake = ("message not counted", broken[name] / trials)
+        options = {"hypotheses": hypotheses, "bits": bits, "trials": trials}
+        yield row(name, "iid", "losses .37 ± .05", m, violated[name] / trials, twin=mistake, gap=gaps[name], **options)
 
 
 def refuted(name, values, mu, bits):
@@ -260,8 +262,9 @@ def dependent_tokens(trials):
     world, options = "the chance of an error depends on the last", {"level": "token", "trials": trials}
     simple = float((losses.mean(1) + slack < truth).mean())
     unpaid = float((losses.mean(1) + slack / 4 < truth).mean())
-    yield row("azuma", "martingale", world, n, simple, ("a quarter of the range", unpaid), gap=slack, **options)
-    yield row("freedman", "martingale", world, n, violated / trials, ("a guess that peeks", peeked / trials), gap=gap, **options)
+    yield row("azuma", "martingale", world, n, simple, twin=("a quarter of the range", unpaid), gap=slack, **options)
+    twin = ("a guess that peeks", peeked / trials)
+    yield row("freedman", "martingale", world, n, violated / trials, twin=twin, gap=gap, **options)
 
 
 def with_ratios(rows):

@@ -26,7 +26,7 @@ ALPHA = 0.1
 
 
 @torch.inference_mode()
-def straightforward(model, store, documents, block, stride, device):
+def straightforward(model, store, documents, *, block, stride, device):
     """(log probabilities, ranks) of every token of the documents."""
     logs, ranks = [], []
     for index in documents:
@@ -77,13 +77,14 @@ def main():
         store = synthetic_store(f"{folder}/store", wanted.vocabulary, wanted.documents, wanted.mean_length)
         documents = np.arange(len(store))
         windows = unit_windows(store.offsets[:-1], store.lengths, wanted.block, wanted.stride)
+        window = {"block": wanted.block, "stride": wanted.stride, "device": wanted.device}
         seconds = {"packed": [], "straightforward": []}
         for _ in range(wanted.rounds):
             began = time.perf_counter()
             scores = score(model, store, windows, store.offsets, documents, batch_tokens=wanted.batch_tokens, label="packed")
             seconds["packed"].append(time.perf_counter() - began)
             began = time.perf_counter()
-            logs, ranks = straightforward(model, store, documents, wanted.block, wanted.stride, wanted.device)
+            logs, ranks = straightforward(model, store, documents, **window)
             seconds["straightforward"].append(time.perf_counter() - began)
     bits = [smoothed_bits(values, ALPHA, wanted.vocabulary) for values in (scores.log_probability, logs)]
     tokens, difference = len(logs), float(np.abs(bits[0] - bits[1]).max())

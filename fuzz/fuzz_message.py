@@ -57,8 +57,10 @@ def valid_messages(random: np.random.Generator) -> list[bytes]:
     tensors = dict(blank_causal(GPT2, V, 8).named_parameters())
     messages += [encode_whole(tensors, bits, 0.1, rows) for bits in range(2, 9) for rows in (False, True)]
     for index in range(10):
-        words, dimension = Words(buckets=20 + index), [None, 9][index % 2]
-        subspace = TaskSubspace(parametrization="lora" if dimension is None else "sublora", dimension=dimension, modules=("head",))
+        words = Words(buckets=20 + index)
+        parametrization, dimension = (("lora", None), ("sublora", 9), ("full", None), ("subspace", 9))[index % 4]
+        modules = {"modules": ("head",)} if "lora" in parametrization else {}
+        subspace = TaskSubspace(parametrization=parametrization, dimension=dimension, **modules)
         coded = _coded(random, dimension or (V - 1) * (words.buckets + 1))
         messages.append(classifier.encode(classifier.ClassifierMessage(words, subspace, coded)))
     return messages

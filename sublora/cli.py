@@ -101,7 +101,8 @@ def optimize(
     from sublora.reporting.figures import trade_off
     from sublora.search import search_run
 
-    experiment = load_experiment(params, [] if finetune else ["compression.finetune_steps=0"])
+    without = ("finetune_steps=0", "finetune_learning_rate=1e-3", "rate_penalty=0.0")  # defaults: they have no effect then
+    experiment = load_experiment(params, [] if finetune else [f"compression.{setting}" for setting in without])
     try:
         counts = [int(count) for count in levels.split(",")]
     except ValueError:
@@ -139,6 +140,7 @@ def report(
 @app.command()
 def data(
     source: Annotated[str, typer.Argument(help="python-stdlib, text, file, openwebtext, or the name of a Hugging Face data set.")],
+    *,
     path: Annotated[Path | None, typer.Option(help="text: a folder. file: a .jsonl, .csv, .tsv or .parquet file.")] = None,
     field: Annotated[str, typer.Option(help="Column or key of the text.")] = "text",
     subset: Annotated[str | None, typer.Option(help="Hugging Face: the configuration.")] = None,

@@ -26,6 +26,7 @@ from sublora.inequalities.subsampling import subsample
 from sublora.message import Coded, decode, whole, with_alpha
 from sublora.message import classifier as classifier_message
 from sublora.message import language as language_message
+from sublora.models import layer_names
 from sublora.models.pretrained import load_causal
 from sublora.models.projectors import PROJECTORS, make_projector
 from sublora.problems import problem_class
@@ -191,15 +192,15 @@ def certified(draft: bytes, problem) -> dict[str, Any]:
 
 def language(folder: Path, scale: float = 1.0, documents: int = 300, **groups: Any) -> dict[str, Any]:
     """A model under one of the parametrizations, at coordinates of ours times `scale`, quantized, sealed and certified."""
-    experiment = as_experiment(language_values(write_texts(folder / "texts", documents), **groups))
-    problem = opened(experiment, folder)
-    model, choices = problem.build(), experiment.compression
+    problem = opened(as_experiment(language_values(write_texts(folder / "texts", documents), **groups)), folder)
+    model, experiment = problem.build(), problem.experiment
+    choices, layers = experiment.compression, layer_names(experiment.model)
     coordinates = (scale * normal(7, model.coordinates.numel())).astype(np.float32)
     quantized = quantizers.quantize(coordinates, choices.quantizer, choices.levels, choices.entropy_penalty)
-    draft = language_message.encode(language_message.Message(experiment.subspace, ALPHA_GRID[0], Coded(*quantized)))
+    draft = language_message.encode(language_message.Message(experiment.subspace, ALPHA_GRID[0], Coded(*quantized), layers))
     found = certified(draft, problem)
     most = language_message.largest_dimension(experiment.model, problem.store.vocab_size)
-    again = language_message.decode(bytes.fromhex(found["message"]), most)
+    again = language_message.decode(bytes.fromhex(found["message"]), most, layers)
     return found | {"encoded_again": sha256(language_message.encode(again))}
 
 
@@ -275,7 +276,7 @@ def draws(folder: Path) -> dict[str, Any]:
     values["corpus"]["max_documents"] = 100
     found["sample"] = prepare(as_experiment(values).corpus, folder / "corpora").sha256
     for source in ("text", "openwebtext"):
-        corpus = as_experiment({"name": "golden", "corpus": {"source": source, "path": None}}).corpus
+        corpus = as_experiment({"name": "golden", "corpus": {"source": source, "path": "none"}}).corpus
         split = draw_split(20_000, corpus)
         found |= {f"{source} {part}": hashed(getattr(split, part)) for part in ("train", "validation", "test")}
     return {"drawn": found}
@@ -373,6 +374,14 @@ KINDS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "pretrained-llama": lambda folder: pretrained(
         folder, "llama", {"levels": ["token"], "tokens": 500, "held_out_documents": 30}, bits=[5], scales=["tensor"]
     ),
+    "finetune-lora": lambda folder: language(
+        folder,
+        kind="finetune",
+        model={"source": str(save_model(folder / "model", "llama")), "block": 32},
+        subspace={"parametrization": "sublora", "dimension": 20, "rank": 2, "targets": ["v_proj", "lm_head"]},
+        compression={"levels": 3},
+        bounds={"levels": ["document"], "documents": 60},
+    ),
     "words": lambda folder: classifier(
         folder,
         "words",
@@ -415,6 +424,21 @@ KINDS: dict[str, Callable[[Path], dict[str, Any]]] = {
         model={"load_pretrained": False, "seed": 1},
         subspace={"dimension": 10, "projector": "sparse", "modules": ["head"]},
         compression={"levels": 5},
+    ),
+    "classifier-full": lambda folder: classifier(
+        folder,
+        "bert classifier",
+        scale=0.02,
+        task={"max_length": 8},
+        subspace={"parametrization": "full"},
+        compression={"levels": 3},
+    ),
+    "classifier-subspace": lambda folder: classifier(
+        folder,
+        "bert classifier",
+        task={"max_length": 8},
+        subspace={"parametrization": "subspace", "dimension": 16},
+        compression={"levels": 2},
     ),
     "draws": draws,
     "coders": coders,

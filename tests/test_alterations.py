@@ -18,12 +18,9 @@ SEARCH = {("params", key) for key in ("training", "compression", "notebooks")}
 """How the model was found: free, and nothing that a certificate promises depends on it."""
 WITHOUT_EFFECT = {
     ("params", "subspace", "lora_dropout"),
-    ("params", "corpus", "field"),
-    ("params", "corpus", "subset"),
     ("params", "bounds", "batch_tokens"),
-    ("params", "bounds", "sequences"),
 }
-"""Settings that this kind of corpus, or the decoded model, does not use."""
+"""Settings on which the decoded model does not depend, nor what is computed of it."""
 
 
 @pytest.fixture(scope="module")

@@ -25,7 +25,7 @@ from sublora.training import load_checkpoint, save_checkpoint
 def made(tmp_path_factory):
     """A run with a prepared corpus, a checkpoint and a certificate."""
     home = tmp_path_factory.mktemp("made")
-    run = Run(settings(write_texts(home / "texts"), compression__finetune_steps=0), home / "runs")
+    run = Run(settings(write_texts(home / "texts"), compression={"levels": 5}), home / "runs")
     run.certify()
     return SimpleNamespace(home=home, texts=home / "texts", folder=run.folder, store=run.problem.store)
 
@@ -58,7 +58,7 @@ def files(folder):
         ({"name": "../elsewhere"}, "name '../elsewhere'"),
         ({"grid": {"bounds.delta": [0.1, 2.0]}}, "key 'bounds.delta'"),
         ({"corpus__path": "nowhere"}, "nowhere: does not exist"),
-        ({"corpus__path": None}, "corpus.path: source 'text' needs the path"),
+        ({"corpus__path": None}, "key 'corpus': path is needed for source text"),
     ],
     ids=str,
 )
@@ -118,7 +118,7 @@ def test_documents_with_no_tokens(sublora, tmp_path):
 @pytest.mark.parametrize(
     ("source", "options", "says"),
     [
-        ("text", [], "corpus.path: source 'text' needs the path"),
+        ("text", [], "key 'corpus': path is needed for source text"),
         ("file", ["--path", "none.jsonl"], "none.jsonl: does not exist"),
         ("text", ["--tokenizer", "words", "--path", "."], "key 'corpus.tokenizer'"),
         ("python-stdlib", ["--max-documents", "0"], "key 'corpus.max_documents'"),

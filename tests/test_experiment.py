@@ -140,7 +140,41 @@ def test_a_classifier_starts_from_words_or_from_an_encoder():
     assert isinstance(made.model, Encoder) and made.subspace.modules == ("attention", "head")
     mixed = {"source": "gpt2", "buckets": 32}
     assert "key 'model.buckets' does not go with the other keys" in refused(lambda: experiment("classify", model=mixed))
-    assert "its modules are [head]" in refused(lambda: experiment("classify", subspace=subspace))
+    assert experiment("classify", subspace=subspace).subspace.modules == ("head",)
+
+
+GPT2 = {"source": "gpt2"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "groups", "expected"),
+    [
+        ("pretrain", {"subspace": {"rank": 2}}, ("sublora", 961)),
+        ("pretrain", {"subspace": {"dimension": 60}}, ("sublora", 60)),
+        ("finetune", {}, ("subspace", 961)),
+        ("finetune", {"subspace": {"dimension": 60}}, ("subspace", 60)),
+        ("finetune", {"subspace": {"projector": "dense"}}, ("subspace", 961)),
+        ("finetune", {"subspace": {"parametrization": "lora"}}, ("lora", None)),
+        ("classify", {}, ("lora", None, "head")),
+        ("classify", {"subspace": {"dimension": 30}}, ("sublora", 30, "head")),
+        ("classify", {"subspace": {"seed": 3}}, ("lora", None, "head")),
+        ("classify", {"model": GPT2}, ("lora", None, "attention", "head")),
+        ("classify", {"model": GPT2, "subspace": {"dimension": 30}}, ("sublora", 30, "attention", "head")),
+        ("classify", {"model": GPT2, "subspace": {"rank": 2}}, ("lora", None, "attention", "head")),
+    ],
+    ids=str,
+)
+def test_a_group_that_says_a_part_keeps_the_defaults_of_its_kind(kind, groups, expected):
+    subspace = experiment(kind, **groups).subspace
+    assert (subspace.parametrization, subspace.dimension, *getattr(subspace, "modules", ())) == expected
+
+
+@pytest.mark.parametrize("model", [{"buckets": 32}, GPT2], ids=["words", "encoder"])
+@pytest.mark.parametrize(("parametrization", "dimension"), [("full", None), ("subspace", 9)])
+def test_a_classifiers_own_weights_can_be_what_is_trained(model, parametrization, dimension):
+    subspace = {"parametrization": parametrization, "dimension": dimension}
+    dumped = experiment("classify", model=model, subspace=subspace).parameters()["subspace"]
+    assert dumped == {**subspace, "seed": 137} | ({"projector": "kron_qr"} if dimension else {})
 
 
 def test_an_experiment_cannot_be_changed():
@@ -188,6 +222,30 @@ def test_of_a_classifier_too(modules, more):
         causes = {"targets": "kind classify", "blocks": "kind classify", "projector": "parametrization lora"}
         cause = causes.get(key, "modules [head]")
         assert f"{key} has no effect for {cause}; remove it" in line
+
+
+IGNORED = [
+    ("corpus: {path: mytexts}", "path", "source python-stdlib"),
+    ("corpus: {subset: en}", "subset", "source python-stdlib"),
+    ("corpus: {field: body}", "field", "source python-stdlib"),
+    ("corpus: {source: text, path: here, field: body}", "field", "source text"),
+    ("corpus: {source: file, path: a.csv, subset: en}", "subset", "source file"),
+    ("compression: {quantizer: kmeans, entropy_penalty: 0.1}", "entropy_penalty", "quantizer kmeans"),
+    ("compression: {finetune_steps: 0, finetune_learning_rate: 0.1}", "finetune_learning_rate", "finetune_steps 0"),
+    ("compression: {rate_penalty: 0.1}", "rate_penalty", "finetune_steps 0"),
+    ("bounds: {tokens: 9}", "tokens", "levels [document]"),
+    ("bounds: {sequences: 9}", "sequences", "levels [document]"),
+    ("bounds: {levels: [token, sequence], documents: 9}", "documents", "levels [token, sequence]"),
+    ("kind: classify\ntask: {name: functions, path: train.tsv}", "path", "task functions, which reads no file"),
+    ("kind: classify\ntask: {name: functions, validation: dev.tsv}", "validation", "task functions, which reads no file"),
+    ("kind: classify\ntask: {validation: dev.tsv}", "validation", "a null path"),
+    ("kind: classify\ntask: {split_seed: 3}", "split_seed", "train 1, where nothing is drawn"),
+]
+
+
+@pytest.mark.parametrize(("text", "key", "cause"), IGNORED, ids=lambda value: value[:60])
+def test_a_key_that_other_keys_switch_off_is_refused_unless_it_has_its_default(write, text, key, cause):
+    assert f"{key} has no effect for {cause}; remove it" in refused(load_experiment, write(f"name: mine\n{text}\n"))
 
 
 # --- what scales
@@ -241,14 +299,32 @@ def test_warm_up_and_validations_scale_with_the_steps_unless_they_are_set(settin
         ("subspace: {parametrization: lora, dimension: 5}", "dimension must be null"),
         ("subspace: {parametrization: subspace}", "dimension is needed"),
         ("training: {batch: 10, accumulation: 3}", "batch 10 is not divisible by accumulation 3"),
-        ("training: {steps: 50, warmup: 51}", "warmup 51 is longer than the 50 steps"),
+        ("training: {steps: 50, warmup: 51}", "warmup 51 exceeds the 50 steps"),
+        ("training: {steps: 150, validate_every: 250}", "validate_every 250 exceeds the 150 steps; leave it out"),
         ("training: {betas: [0.9, 1]}", "key 'training.betas.1': Input should be less than 1"),
         ("corpus: {train: 0.9, validation: 0.1}", "a test split remains"),
         ("corpus: {tokenizer: words}", "key 'corpus.tokenizer': must be bytes"),
+        ("corpus: {source: text}", "path is needed for source text: a folder"),
+        ("corpus: {source: file}", "path is needed for source file: a file"),
+        ("kind: classify\ntask: {name: colla}", "key 'task.name': must be one of cola, sst2, "),
+        ("kind: classify\ntask: {name: stsb}", "stsb is regression, without a 0-1 error to bound"),
         ("name: ../escape", "it names a folder"),
         ("kind: finetune", "key 'model' is missing"),
         ("kind: round\nmodel: {source: x}\nrounding: {bits: [3, 3]}", "key 'rounding.bits': must be a list of one or more choices"),
-        ("kind: classify\nsubspace: {parametrization: full}", "key 'subspace.parametrization'"),
+        ("kind: classify\nsubspace: {parametrization: kronecker}", "kronecker layers would take the place of the base model's"),
+        ("kind: finetune\nmodel: {source: x}\nsubspace: {parametrization: monarch}", "monarch layers would take the place of the"),
+        ("kind: finetune\nmodel: {source: x}\nsubspace: {parametrization: lora, targets: []}", "must be a list of one or more"),
+        ("kind: finetune\nmodel: {source: x}\nsubspace: {rank: 2}", "rank has no effect for parametrization subspace"),
+        ("kind: finetune\nmodel: {source: x}\nsubspace: {parametrization: sublora, dimension: 9, projector: film}", "LoRA has no"),
+        ("kind: classify\nmodel: {source: x}\nsubspace: {parametrization: full, modules: [head]}", "modules has no effect for "),
+        ("kind: classify\nsubspace: {modules: [attention]}", "its modules are [head]"),
+        ("subspace: {projector: film+dense}", "projector film+dense moves norms and biases; LoRA has none"),
+        ("subspace: {targets: [q, c_attn]}", "subspace.targets ['q', 'c_attn'] must be one or more of q, k, v"),
+        ("subspace: {targets: []}", "must be one or more of q, k, v"),
+        ("subspace: {rank: 129}", "subspace.rank 129 exceeds model.width 128"),
+        ("subspace: {parametrization: monarch, blocks: 129}", "subspace.blocks 129 exceeds model.width 128"),
+        ("subspace: {parametrization: kronecker, blocks: 1}", "a Kronecker product has at least 2 factors"),
+        ("subspace: {lora_alpha: 1.5}", "key 'subspace.lora_alpha': must be an integer, to be in the message"),
         ("kind: classify\nsubspace: {parametrization: lora, modules: [head, attention]}", "must be [attention, head], "),
         ("kind: classify\nmodel: {sorce: x}", "unknown key 'model.sorce'; did you mean 'model.source'?"),
         ("model: {layers: 1}\nmodel: {layers: 2}", "line 3: the key 'model' is there twice"),
@@ -359,7 +435,10 @@ def test_a_grid_is_all_combinations_named_after_their_values(write):
         ("{bounds.delta: []}", "maps keys to lists"),
         ("{name.x: [1]}", "'name' is not a group"),
         ("{bounds.delt: [1]}", "unknown key 'bounds.delt'; did you mean 'bounds.delta'?"),
-        ("{corpus.path: [a/b]}", "it names a folder"),
+        ("{subspace.dimension: [2, 2]}", "the name mine-2, made of the values, would name two experiments"),
+        ("{training.learning_rate: [1e-3, 0.001]}", "the name mine-0.001, made of the values, would name two experiments"),
+        ("{corpus.source: [a/b, a-b]}", "the name mine-a-b, made of the values, would name two experiments"),
+        (f"{{corpus.source: [{'a' * 100}]}}", "made of the values, is longer than 100 letters"),
         (f"{{model.seed: {list(range(40))}, subspace.seed: {list(range(40))}}}", "more than 1,000 experiments"),
     ],
     ids=lambda value: value[:40],
@@ -368,3 +447,27 @@ def test_a_grid_that_is_none(write, grid, message):
     path = write(f"name: mine\nsubspace: {{dimension: 5}}\ngrid: {grid}\n")
     line = refused(load_experiments, path)
     assert message in line and line.startswith(f"{path}: ")
+
+
+def test_lists_and_paths_in_a_grid_name_folders(write):
+    path = write("name: mine\ngrid:\n  corpus.source: [owner/data, ./there]\n  bounds.levels: [[token, document], [token]]\n")
+    assert [each.name for each in load_experiments(path)] == [
+        *("mine-owner-data-token-document", "mine-owner-data-token"),
+        *("mine-.-there-token-document", "mine-.-there-token"),
+    ]
+
+
+def test_a_grid_without_a_name(write):
+    assert "key 'name' is missing" in refused(load_experiments, write("grid: {subspace.dimension: [5]}\n"))
+
+
+@pytest.mark.parametrize(("key", "value"), [("model.seed", "3"), ("model", "{layers: 1}")])
+def test_a_key_of_the_grid_cannot_be_set(write, key, value):
+    path = write("name: mine\ngrid: {model.seed: [1, 2]}\n")
+    line = refused(load_experiments, path, [f"{key}={value}"])
+    assert line == f"--set {key}: the grid of {path} sets model.seed; set grid={{model.seed: [...]}} instead"
+    assert [each.model.seed for each in load_experiments(path, ["model.layers=1"])] == [1, 2]
+
+
+def test_a_key_of_a_group_that_the_file_leaves_empty_can_be_set(write):
+    assert load_experiment(write("name: mine\ntraining:\n"), ["training.steps=6"]).training.steps == 6

@@ -67,6 +67,11 @@ def model(tmp_path_factory):
     return save_model(tmp_path_factory.mktemp("model"), "gpt2")
 
 
+def test_validations_scale_with_the_steps(tmp_path, model):
+    _, log = problem_of(settings(model, validate_every=None)).train(tmp_path / "six")
+    assert log["step"].tolist() == [2, 4, 6, 8, 10, 12]
+
+
 def test_a_batch_in_parts_gives_the_same_coordinates(tmp_path, model):
     whole = alone(settings(model), tmp_path / "whole")
     parts = alone(settings(model, accumulation=4), tmp_path / "parts")

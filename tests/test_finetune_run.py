@@ -131,8 +131,9 @@ def test_another_architecture_than_the_bases_is_noticed(here, sublora, tmp_path,
     assert "model.architecture: 'base' has another one here" in refusal(sublora("verify", path))
 
 
-def test_a_pretrained_model_takes_no_lora(here):
-    values = Run("tiny.yaml").settings.parameters()
-    values |= {"name": "other", "subspace": {"parametrization": "sublora", "dimension": 20}}
-    with pytest.raises(SubloraError, match="a pretrained model takes subspace or full, not sublora"):
-        Run(values).train()
+def test_an_impossible_override_leaves_the_finished_run_as_it_is(here, sublora, home):
+    files = {path.name: path.stat().st_mtime_ns for path in here.path.parent.iterdir()}
+    override = "subspace={parametrization: monarch}"
+    line = complaint(sublora("run", "tiny.yaml", "--notebooks", NOTEBOOKS, "--set", override))
+    assert "monarch layers would take the place of the base model's" in line
+    assert {path.name: path.stat().st_mtime_ns for path in here.path.parent.iterdir()} == files

@@ -9,9 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from sublora.data.labelled import TASKS, data_identity, load_task, read_examples, task_format
+from sublora.data.labelled import TASKS, data_identity, load_task, read_examples
 from sublora.errors import SubloraError
-from sublora.experiment import Task
+from sublora.experiment import Task, groups
 
 
 def task(name, path=None):
@@ -149,11 +149,8 @@ def test_missing_files_say_what_to_put_where(tmp_path):
         load_task(task("sst2", path))
 
 
-def test_names_of_tasks():
-    with pytest.raises(SubloraError, match="did you mean 'cola'"):
-        task_format("colla")
-    with pytest.raises(SubloraError, match="no 0-1 error"):
-        task_format("stsb")
+def test_settings_know_the_tasks():
+    assert set(groups.TASKS) == set(TASKS)
 
 
 def test_no_network_and_nothing_cached_says_what_to_do(tmp_path, monkeypatch):
@@ -235,14 +232,6 @@ def test_identity_of_the_packages_is_of_their_sources_alone(packages):
     assert data_identity(task("functions")) == before
     (packages[1] / "sub" / "b.py").write_text("def other(): pass\n", "utf-8")
     assert data_identity(task("functions")) != before
-
-
-@pytest.mark.parametrize("key", ["path", "validation"])
-def test_functions_have_no_file(packages, key):
-    settings = task("functions").model_copy(update={key: "train.tsv"})
-    for refuse in (load_task, data_identity):
-        with pytest.raises(SubloraError, match=f"task.{key}: functions reads the installed packages .*leave it null"):
-            refuse(settings)
 
 
 def test_a_package_that_is_missing_is_named(monkeypatch):

@@ -189,6 +189,17 @@ def test_any_classifier_from_a_folder(tmp_path, kind, modules):
     assert verify(run.folder / "certificate.json", run.corpora) == []
 
 
+@pytest.mark.parametrize("subspace", [{"parametrization": "full"}, {"parametrization": "subspace", "dimension": 20}], ids=str)
+def test_a_classifiers_own_weights_are_moved_and_quantized(tmp_path, subspace):
+    folder = save_model(tmp_path / "model", "bert")
+    values = settings(write_sst2(tmp_path / "data", 100), **encoder(folder, ["head"])) | {"subspace": subspace}
+    run, certificate = certified(values, tmp_path)
+    weights = sum(parameter.numel() for parameter in run.model.module.parameters())
+    assert run.model.projector.shape == (weights, subspace.get("dimension", weights))
+    assert {"dimension": None, **subspace}.items() <= certificate.params["subspace"].items()
+    assert verify(run.folder / "certificate.json", run.corpora) == []
+
+
 def test_pretrained_weights_that_changed_are_noticed(tmp_path):
     folder = save_model(tmp_path / "model")
     values = settings(write_sst2(tmp_path / "data", 60), **encoder(folder, ["head"]), compression={"levels": 3})

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -30,9 +31,11 @@ from sublora import pipeline
 from sublora.certificate.schema import digest, load_certificate
 from sublora.data import get_tokenizer, prepare
 from sublora.errors import SubloraError
-from sublora.experiment import Corpus, as_experiment
-from sublora.message import MessageError, decode, with_alpha
+from sublora.experiment import Corpus, Subspace, as_experiment
+from sublora.message import Coded, MessageError, decode, language, with_alpha
+from sublora.message.language import Message, encode
 from sublora.message.whole import encode_whole
+from sublora.models.lora import linear_layers
 from sublora.models.pretrained import Causal, architecture, blank_causal, causal_weights, load_causal
 from sublora.run import Run
 from sublora.sampling import load
@@ -266,6 +269,37 @@ def test_a_fine_tuned_model_is_a_short_message_on_top_of_its_base(finetuned, els
         torch.testing.assert_close(decoded, base(tokens), atol=2, rtol=0)
         assert not torch.allclose(decoded, base(tokens))
     assert load(path).generate("one", 5).startswith("one")
+
+
+@pytest.mark.parametrize(
+    ("model", "subspace", "targets", "field"),
+    [
+        ("gpt2", {"parametrization": "lora", "rank": 2}, ["c_attn", "c_fc", "c_proj", "lm_head"], b"\x0f"),
+        ("llama", {"dimension": 9, "targets": ["v_proj", "up_proj"]}, ["up_proj", "v_proj"], b"\xc0\x01"),
+    ],
+)
+def test_lora_goes_on_the_linear_layers_of_any_model(elsewhere, tmp_path, model, subspace, targets, field):
+    """Without a word about its family: the message names layers by their place among the names, of which llama has eight."""
+    subspace = {"parametrization": "sublora", "lora_dropout": 0.0, **subspace}
+    run = Run({**values_of(elsewhere, model, "finetune"), "subspace": subspace}, tmp_path)
+    certificate = run.certify()
+    assert {name.split(".lora_")[0].rsplit(".", 1)[-1] for name in run.model.names} == set(targets)
+    assert certificate.params["subspace"]["targets"] == targets
+    assert field in run.message[2:12]
+    assert verify(run.folder / "certificate.json", run.corpora) == []
+    tokens, base = torch.arange(16)[None], load_causal(str(elsewhere / model), 280, 16)
+    with torch.no_grad():
+        assert not torch.allclose(decode(run.message, run.experiment, 280).model(tokens), base(tokens))
+    values = values_of(elsewhere, model, "finetune") | {"subspace": {"parametrization": "lora", "targets": ["q"]}}
+    names = ", ".join(linear_layers(base))
+    assert refusal(Run(values, tmp_path).train) == f"subspace.targets: no linear layer is named 'q'; there are {names}"
+
+
+def test_a_message_that_names_more_layers_than_there_are_is_refused(elsewhere):
+    subspace = Subspace(parametrization="lora", targets=("h",), lora_dropout=0.0)
+    data = encode(Message(subspace, 0.1, Coded(np.array([0, 1], np.float16), np.arange(9) % 2), tuple("abcdefgh")))
+    assert language.decode(data, 9, tuple("abcdefgh")).subspace.targets == ("h",)
+    assert "names layers by 8 bits; the model has 7" in refusal(language.decode, data, 9, tuple("abcdefg"))
 
 
 @pytest.mark.parametrize(

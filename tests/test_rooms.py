@@ -114,17 +114,13 @@ def functions_of(path):
             yield node, names[1:] if names[:1] in (["self"], ["cls"]) else names, [each.arg for each in node.args.kwonlyargs]
 
 
-def is_command(function):
-    """Typer reads a command's parameters from the command line, where each has its name."""
-    return any(ast.unparse(each).startswith("app.") for each in function.decorator_list)
-
-
 def test_no_function_takes_more_than_five_positional_arguments():
     found = [
-        f"{path.relative_to(PACKAGE)}: {function.name}({', '.join(positional)})"
-        for path in PACKAGE.rglob("*.py")
+        f"{path.relative_to(HOME)}: {function.name}({', '.join(positional)})"
+        for folder in (PACKAGE, HOME / "benchmarks", HOME / "fuzz")
+        for path in folder.rglob("*.py")
         for function, positional, _ in functions_of(path)
-        if len(positional) > MOST_POSITIONAL and not is_command(function)
+        if len(positional) > MOST_POSITIONAL
     ]
     assert found == []
 

@@ -15,7 +15,7 @@ from sublora.verification import verify
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("search")
-    experiment = as_experiment(settings(write_texts(folder / "texts", 500), compression__finetune_steps=0))
+    experiment = as_experiment(settings(write_texts(folder / "texts", 500), compression={"levels": 5}))
     run, ways = search_run(experiment, folder / "runs", ("uniform", "kmeans"), (2, 5, 30))
     return experiment, folder / "runs", run, ways
 
@@ -63,7 +63,8 @@ def test_only_language_models_in_a_subspace_are_searched(made):
 
 
 def test_the_command_prints_the_table(made, sublora, tmp_path):
-    params = write_params(tmp_path / "tiny.yaml", made[0].parameters())
+    adapted = {"quantizer": "ecsq", "entropy_penalty": 0.5, "finetune_steps": 9, "finetune_learning_rate": 0.1, "rate_penalty": 1.0}
+    params = write_params(tmp_path / "tiny.yaml", made[0].parameters() | {"compression": adapted})
     status, printed, _ = sublora("optimize", params, "--levels", "2,5", "--no-finetune", "--runs", made[1])
     assert status == 0 and "kmeans" in printed and "trade-off.svg" in printed
     assert (made[2] / "trade-off.svg").stat().st_size > 1000

@@ -82,8 +82,7 @@ def _python_stdlib(corpus: Corpus) -> Iterator[str]:
 
 def _path(corpus: Corpus) -> Path:
     kind = KINDS[corpus.source]
-    if corpus.path is None:
-        raise SubloraError(f"corpus.path: source {corpus.source!r} needs the path of its {kind}")
+    assert corpus.path is not None  # the settings see to it
     path = Path(corpus.path).expanduser()
     if not path.exists():
         raise SubloraError(f"{path}: does not exist; set corpus.path to a {kind}")

@@ -3,7 +3,6 @@
 GLUE's examples are labelled sentences. Those of `functions` are functions of two installed packages: no file and no network.
 """
 
-import difflib
 import hashlib
 import json
 from collections.abc import Iterable
@@ -84,16 +83,6 @@ class Examples:
         return digest.hexdigest()
 
 
-def task_format(name: str) -> Format:
-    """The format of a task. Raises SubloraError for stsb, which has no 0-1 error, and for a name that does not exist."""
-    if name in ("stsb", "sts-b"):
-        raise SubloraError("task.name: stsb is regression (a score from 0 to 5): it has no 0-1 error to bound; choose another task")
-    if name not in TASKS:
-        near = difflib.get_close_matches(name, TASKS, n=1, cutoff=0.0)[0]
-        raise SubloraError(f"task.name: there is no task {name!r}; did you mean {near!r}? There are {', '.join(TASKS)}")
-    return TASKS[name]
-
-
 def load_task(task: Task) -> tuple[Examples, dict[str, Examples]]:
     """(training examples, {name: validation examples}) of a task: from `task.path`, or from the hub where it is null.
 
@@ -101,9 +90,9 @@ def load_task(task: Task) -> tuple[Examples, dict[str, Examples]]:
     Validation files lie beside the training file, `train` in its name being `dev` or `validation` (mnli: `_matched`,
     `_mismatched`), unless `task.validation` names one. Raises SubloraError naming what to put where.
     """
-    form = task_format(task.name)
+    form = TASKS[task.name]
     if task.name == FUNCTIONS:
-        return _functions(task)
+        return _functions()
     if task.path is None:
         return _from_hub(task.name, "train", form), {name: _from_hub(task.name, name, form) for name in form.validation}
     path = Path(task.path).expanduser()
@@ -120,9 +109,7 @@ def data_identity(task: Task) -> dict[str, Any]:
 
     Raises SubloraError naming the key of a file that is not there.
     """
-    task_format(task.name)
     if task.name == FUNCTIONS:
-        _refuse_files(task)
         return {"task": task.name, "packages": packages_identity()}
     if task.path is None:
         return {"task": task.name, "hub": HUB}
@@ -150,7 +137,7 @@ def read_examples(path: Path, name: str) -> Examples:
 
     Raises SubloraError naming the file for one that is missing or unreadable, has no labels, or labels outside the task's set.
     """
-    form = task_format(name)
+    form = TASKS[name]
     if not path.is_file():
         raise SubloraError(f"{path}: there is no such file; set task.path to the task's training file, or to null for the hub")
     return _examples(list(read_rows(path, headerless=form.headerless, cut_short=True)), form, str(path))
@@ -189,18 +176,11 @@ def _stem(path: Path) -> str:
     return path.name.split(".")[0]
 
 
-def _functions(task: Task) -> tuple[Examples, dict[str, Examples]]:
-    _refuse_files(task)
+def _functions() -> tuple[Examples, dict[str, Examples]]:
     texts, labels = labelled_functions()
     examples = Examples([(text,) for text in texts], labels)
     held_out, training = np.split(permutation(len(examples), 2), [round(FUNCTIONS_VALIDATION * len(examples))])
     return examples.subset(training), {"validation": examples.subset(held_out)}
-
-
-def _refuse_files(task: Task) -> None:
-    for key in ("path", "validation"):
-        if getattr(task, key) is not None:
-            raise SubloraError(f"task.{key}: functions reads the installed packages {' and '.join(PACKAGES)}; leave it null")
 
 
 def _from_hub(name: str, split: str, form: Format) -> Examples:

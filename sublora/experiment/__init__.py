@@ -2,6 +2,7 @@
 
 from sublora.experiment.groups import (
     ALPHA_GRID,
+    LAYERS,
     PARAMETRIZATIONS,
     PROJECTORS,
     TOP_K,
@@ -9,6 +10,7 @@ from sublora.experiment.groups import (
     Compression,
     Corpus,
     Encoder,
+    FinetuneSubspace,
     Gpt,
     Level,
     Pretrained,

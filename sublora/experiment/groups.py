@@ -1,7 +1,7 @@
 """The groups of settings that params files are made of. Each group is validated and immutable."""
 
 from collections.abc import Callable
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_serializer, model_validator
 
@@ -17,6 +17,9 @@ PARAMETRIZATIONS: tuple[Parametrization, ...] = get_args(Parametrization)
 _PLAIN = ("kron_qr", "kron", "kron_qr3", "kron3", "kron_one_sided", "dense", "dense_qr", "sparse", "fastfood")
 PROJECTORS = (*_PLAIN, "film", *(f"film+{name}" for name in _PLAIN))
 """Names of `models.projectors`. The order is part of the message format (a message holds an index): new names go to the end."""
+
+LAYERS = ("q", "k", "v", "proj", "up", "down", "head")
+"""The GPT's linear layers. The order is part of the message format, too."""
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -53,6 +56,19 @@ class Group(BaseModel):
     """A group of settings: no unknown keys, no silent conversions, no changes after validation."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+    _dumps_all: ClassVar[bool] = True  # so that every key may be set to its default
+
+    @model_validator(mode="after")
+    def _what_is_set_has_an_effect(self):
+        for key, cause in self._without_effect().items():
+            by_itself = self._dumps_all and getattr(self, key) == type(self).model_fields[key].default
+            if key in self.model_fields_set and not by_itself:
+                raise ValueError(f"{key} has no effect for {cause}; remove it")
+        return self
+
+    def _without_effect(self) -> dict[str, str]:
+        """The keys that nothing depends on, each with the cause."""
+        return {}
 
 
 class Corpus(Group):
@@ -75,6 +91,16 @@ class Corpus(Group):
         if self.train + self.validation >= 1:
             raise ValueError("train + validation must be below 1, so that a test split remains")
         return self
+
+    @model_validator(mode="after")
+    def _files_are_named(self):
+        if self.source in ("text", "file") and self.path is None:
+            raise ValueError(f"path is needed for source {self.source}: a {'folder' if self.source == 'text' else 'file'}")
+        return self
+
+    def _without_effect(self) -> dict[str, str]:
+        keys = {"python-stdlib": ("path", "field", "subset"), "text": ("field", "subset"), "file": ("subset",)}
+        return dict.fromkeys(keys.get(self.source, ()), f"source {self.source}")
 
 
 class Gpt(Group):
@@ -133,17 +159,26 @@ _NOT_USED = {
 
 
 class Subspace(Group):
-    """How many numbers describe a model, and how they become weights. The message names all of it."""
+    """How many numbers describe a model, and how they become weights. The message names all of it.
+
+    Without a parametrization it is the kind's, in a subspace of 961 dimensions if no other is given.
+    """
 
     parametrization: Parametrization = "sublora"
     projector: _Projector = "kron_qr"  # where there is a dimension
     dimension: Count | None = None  # d, the number of trained coordinates; null: each trainable weight is one
     blocks: Count = 4  # monarch: the number of blocks; kronecker: the number of factors
     rank: Count = 4
-    lora_alpha: Annotated[float, Field(gt=0)] = 32.0
+    lora_alpha: Annotated[float, Field(gt=0), _must("an integer, to be in the message", lambda value: value == int(value))] = 32.0
     lora_dropout: Fraction = 0.1
     targets: Annotated[tuple[str, ...], AsTuple] = ("q", "v", "head")
     seed: Seed = 137
+    _dumps_all: ClassVar[bool] = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults_of_the_kind(cls, values):
+        return {"dimension": 961, **values} if isinstance(values, dict) and "parametrization" not in values else values
 
     @model_validator(mode="after")
     def _consistent(self):
@@ -151,9 +186,6 @@ class Subspace(Group):
             raise ValueError(f"dimension is needed for parametrization {self.parametrization}")
         if self.parametrization in ("lora", "full") and self.dimension is not None:
             raise ValueError(f"dimension must be null for parametrization {self.parametrization}, which trains all of its weights")
-        for key, cause in self._without_effect().items():
-            if key in self.model_fields_set:
-                raise ValueError(f"{key} has no effect for {cause}; remove it")
         return self
 
     @model_serializer(mode="wrap")
@@ -161,19 +193,47 @@ class Subspace(Group):
         return {key: value for key, value in handler(self).items() if key not in self._without_effect()}
 
     def _without_effect(self) -> dict[str, str]:
-        """The keys that nothing depends on, each with the cause."""
         return dict.fromkeys(_NOT_USED[self.parametrization], f"parametrization {self.parametrization}")
 
 
-class TaskSubspace(Subspace):
-    """The same for a classifier: LoRA's weights and the head's, in a random subspace or each a coordinate."""
+class FinetuneSubspace(Subspace):
+    """The same for a pretrained model: its own weights, or LoRA on its linear layers."""
 
-    parametrization: Literal["sublora", "lora"] = "sublora"
+    parametrization: Parametrization = "subspace"
+    targets: Annotated[tuple[str, ...], AsTuple, _Choices] = ("all",)  # linear layers by the last part of their names; all: each
+
+    @model_validator(mode="after")
+    def _base_is_kept(self):
+        if self.parametrization in ("kronecker", "monarch"):
+            why = "layers would take the place of the base model's, and what those have learnt would be lost"
+            raise ValueError(f"{self.parametrization} {why}; take sublora, lora, subspace or full")
+        return self
+
+
+class TaskSubspace(FinetuneSubspace):
+    """The same for a classifier: its own weights, or LoRA's on the attention and the head's own.
+
+    Without a parametrization it is sublora where a dimension is given, else lora.
+    """
+
     modules: Annotated[tuple[str, ...], AsTuple, _Modules] = ("attention", "head")  # LoRA on it; its own weights
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults_of_the_kind(cls, values):
+        given = isinstance(values, dict) and values.get("dimension") is not None
+        return {"parametrization": "sublora" if given else "lora", **values} if isinstance(values, dict) else values
+
+    @property
+    def adapts_attention(self) -> bool:
+        """Whether there is LoRA on the attention."""
+        return self.parametrization in ("sublora", "lora") and "attention" in self.modules
 
     def _without_effect(self) -> dict[str, str]:
         found = {**super()._without_effect(), **dict.fromkeys(("targets", "blocks"), "kind classify")}
-        return found if "attention" in self.modules else {**found, **dict.fromkeys(_LORA, "modules [head]")}
+        if self.parametrization in ("subspace", "full"):
+            return {**found, "modules": f"parametrization {self.parametrization}, which moves all weights"}
+        return found if self.adapts_attention else {**found, **dict.fromkeys(_LORA, "modules [head]")}
 
 
 class _Search(Group):
@@ -207,9 +267,10 @@ class Training(_Search):
     validation_documents: Count = 256
 
     @model_validator(mode="after")
-    def _warmup_ends(self):
-        if self.warmup is not None and self.warmup > self.steps:
-            raise ValueError(f"warmup {self.warmup} is longer than the {self.steps} steps; leave it out, and it scales with steps")
+    def _within_the_steps(self):
+        for key in ("warmup", "validate_every"):
+            if (value := getattr(self, key) or 0) > self.steps:
+                raise ValueError(f"{key} {value} exceeds the {self.steps} steps; leave it out, and it scales with steps")
         return self
 
 
@@ -220,7 +281,7 @@ class TaskTraining(_Search):
     batch: Count = 32
     learning_rate: Annotated[float, Field(gt=0)] = 2e-5  # falls linearly to zero
     warmup: Annotated[int, Field(ge=0)] = 0  # steps
-    validate_every: Count = 250  # steps
+    validate_every: Count | None = None  # steps between validations; null: a sixth of the steps
     watched_examples: Count = 256  # training examples whose loss is logged
 
 
@@ -233,6 +294,11 @@ class Compression(Group):
     finetune_steps: Annotated[int, Field(ge=0)] = 0  # steps of quantization-aware training before coding
     finetune_learning_rate: Annotated[float, Field(gt=0)] = 1e-3
     rate_penalty: Annotated[float, Field(ge=0)] = 0.0  # bits of loss for each bit of a coordinate's entropy while fine-tuning
+
+    def _without_effect(self) -> dict[str, str]:
+        other = {} if self.quantizer == "ecsq" else {"entropy_penalty": f"quantizer {self.quantizer}"}
+        unused = () if self.finetune_steps else ("finetune_learning_rate", "rate_penalty")
+        return other | dict.fromkeys(unused, "finetune_steps 0")
 
 
 class Rounding(Group):
@@ -258,6 +324,9 @@ class Bounds(Group):
     stride: Count | None = None  # how far the window moves in documents longer than the block, in tokens; null: half the block
     batch_tokens: Annotated[int, Field(ge=1, le=2**20)] = 4096  # in a forward pass; a GPU is faster with more
 
+    def _without_effect(self) -> dict[str, str]:
+        return {f"{level}s": f"levels [{', '.join(self.levels)}]" for level in get_args(Level) if level not in self.levels}
+
 
 class TaskBounds(Group):
     """What is certified of a classifier: its 0-1 error."""
@@ -265,12 +334,22 @@ class TaskBounds(Group):
     delta: Share = 0.05
 
 
+TASKS = ("cola", "sst2", "mrpc", "qqp", "mnli", "qnli", "rte", "wnli", "functions")
+_Task = Annotated[str, _must(f"one of {', '.join(TASKS)} (stsb is regression, without a 0-1 error to bound)", TASKS.__contains__)]
+
+
 class Task(Group):
     """A GLUE task: which examples, and how the training split is drawn. Everything here is public."""
 
-    name: str = "sst2"  # functions (needs no file) | cola | sst2 | mrpc | qqp | mnli | qnli | rte | wnli
+    name: _Task = "sst2"  # functions needs no file
     path: str | None = None  # the local training file; null: from the hub (functions: from the installed packages)
     validation: str | None = None  # the local validation file; null: beside the training file
     train: Annotated[float, Field(gt=0, le=1)] = 1.0  # share of the training file to train on, drawn at random; 1: all, iid only
     split_seed: Seed = 0
     max_length: Count = 128  # tokens of an example; what is longer is cut
+
+    def _without_effect(self) -> dict[str, str]:
+        found = {} if self.train < 1 else {"split_seed": "train 1, where nothing is drawn"}
+        if self.name == "functions":
+            return found | dict.fromkeys(("path", "validation"), "task functions, which reads no file")
+        return found | ({"validation": "a null path"} if self.path is None else {})

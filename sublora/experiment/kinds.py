@@ -53,15 +53,35 @@ class _OnText(_Named):
         return self.bounds.stride or max(1, self.model.block // 2)
 
 
+def _without_film_of_lora(experiment):
+    subspace = experiment.subspace
+    if subspace.parametrization == "sublora" and subspace.projector.startswith("film"):
+        raise ValueError(f"subspace.projector {subspace.projector} moves norms and biases; LoRA has none: take one without film")
+    return experiment
+
+
 class Pretrain(_OnText):
     """A GPT with random weights, trained in a subspace."""
 
     kind: Literal["pretrain"] = "pretrain"
     notebooks: Annotated[tuple[str, ...], AsTuple] = ("pretrain", "bounds")
     model: groups.Gpt = groups.Gpt()
-    subspace: groups.Subspace = groups.Subspace(dimension=961)
+    subspace: groups.Subspace = groups.Subspace()
     training: groups.Training = groups.Training()
     compression: groups.Compression = groups.Compression()
+
+    @model_validator(mode="after")
+    def _subspace_fits_the_model(self):
+        used = self.subspace.model_dump()  # the keys that have an effect
+        targets = used.get("targets", groups.LAYERS)
+        if not targets or set(targets) - set(groups.LAYERS):
+            raise ValueError(f"subspace.targets {list(targets)} must be one or more of {', '.join(groups.LAYERS)}")
+        for key in ("rank", "blocks"):
+            if used.get(key, 1) > self.model.width:
+                raise ValueError(f"subspace.{key} {used[key]} exceeds model.width {self.model.width}")
+        if used["parametrization"] == "kronecker" and used["blocks"] < 2:
+            raise ValueError(f"subspace.blocks {used['blocks']}: a Kronecker product has at least 2 factors")
+        return _without_film_of_lora(self)
 
 
 class Finetune(_OnText):
@@ -70,9 +90,13 @@ class Finetune(_OnText):
     kind: Literal["finetune"]
     notebooks: Annotated[tuple[str, ...], AsTuple] = ("pretrain", "bounds")
     model: groups.Pretrained
-    subspace: groups.Subspace = groups.Subspace(parametrization="subspace", dimension=961)
+    subspace: groups.FinetuneSubspace = groups.FinetuneSubspace()
     training: groups.Training = groups.Training()
     compression: groups.Compression = groups.Compression()
+
+    @model_validator(mode="after")
+    def _subspace_is_possible(self):
+        return _without_film_of_lora(self)
 
 
 class Round(_OnText):
@@ -94,14 +118,23 @@ class Classify(_Named):
         Annotated[groups.Encoder, Tag("encoder")] | Annotated[groups.Words, Tag("words")],
         Discriminator(lambda value: "encoder" if _has(value, "source") else "words"),
     ] = groups.Words()
-    subspace: groups.TaskSubspace = groups.TaskSubspace(parametrization="lora", modules=("head",))
+    subspace: groups.TaskSubspace = groups.TaskSubspace()
     training: groups.TaskTraining = groups.TaskTraining()
     compression: groups.Compression = groups.Compression()
     bounds: groups.TaskBounds = groups.TaskBounds()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _words_have_a_head_alone(cls, values):
+        subspace = values.get("subspace", {})
+        if _has(values.get("model", {}), "source") or not isinstance(subspace, Mapping):
+            return values
+        own = subspace.get("parametrization") in ("subspace", "full")  # of all weights, whatever the modules
+        return {**values, "subspace": {**({} if own else {"modules": ("head",)}), **subspace}}
+
     @model_validator(mode="after")
     def _words_have_no_attention(self):
-        if isinstance(self.model, groups.Words) and self.subspace.modules != ("head",):
+        if isinstance(self.model, groups.Words) and self.subspace.adapts_attention:
             raise ValueError("subspace.modules: a bag of words has no attention; its modules are [head]")
         return self
 

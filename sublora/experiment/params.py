@@ -15,6 +15,7 @@ from sublora.experiment.kinds import Experiment, as_experiment
 LARGEST = 2**20  # bytes of a params file
 DEEPEST = 20  # levels of nesting
 MOST_RUNS = 1000  # of a grid
+LONGEST_NAME = 100  # letters; it names a folder
 
 
 class _Loader(yaml.SafeLoader):
@@ -66,10 +67,11 @@ def load_experiments(path: str | Path, overrides: Iterable[str] = ()) -> list[Ex
     """The experiments of a params file, in the order of its grid; one if it has none.
 
     overrides: `key=value` with the value in YAML, such as `training.steps=100`; they apply to all experiments. A `grid` maps dotted
-    keys to lists of values. Every combination becomes an experiment whose name ends with its values.
+    keys to lists of values. Every combination becomes an experiment whose name ends with its values. No key is both set and in it.
     Raises SubloraError, in one line with the file and the key.
     """
     values = _mapping(path)
+    given = set()
     for text in overrides:
         key, equals, value = text.partition("=")
         if not equals or not key:
@@ -78,7 +80,11 @@ def load_experiments(path: str | Path, overrides: Iterable[str] = ()) -> list[Ex
             _set(values, key, read_yaml(value))
         except ValueError as error:
             raise SubloraError(f"--set {text!r}: {error}") from None
+        given.add(key)
     grid = values.pop("grid", None)
+    for one, other in itertools.product(given, grid if isinstance(grid, dict) else ()):
+        if f"{one}.".startswith(f"{other}.") or f"{other}.".startswith(f"{one}."):
+            raise SubloraError(f"--set {one}: the grid of {path} sets {other}; set grid={{{other}: [...]}} instead")
     combinations = [values] if grid is None else _expanded(values, grid, str(path))
     return [as_experiment(each, str(path)) for each in combinations]
 
@@ -109,7 +115,9 @@ def _mapping(path: str | Path) -> dict[str, Any]:
 def _set(values: dict[str, Any], key: str, value: Any) -> None:
     *groups, last = key.split(".")
     for group in groups:
-        values = values.setdefault(group, {})
+        if values.get(group) is None:  # not there, or there without keys
+            values[group] = {}
+        values = values[group]
         if not isinstance(values, dict):
             raise ValueError(f"{group!r} is not a group of keys")
     values[last] = value
@@ -118,9 +126,12 @@ def _set(values: dict[str, Any], key: str, value: Any) -> None:
 def _expanded(values: Mapping[str, Any], grid: Any, origin: str) -> Iterable[dict[str, Any]]:
     if not isinstance(grid, dict) or not grid or not all(isinstance(v, list) and v for v in grid.values()):
         raise SubloraError(f"{origin}: key 'grid' maps keys to lists of values, such as subspace.dimension: [1000, 5000]")
+    if not isinstance(values.get("name"), str):
+        raise SubloraError(f"{origin}: key 'name' is missing or no text: the names of a grid's experiments begin with it")
     combinations = list(itertools.islice(itertools.product(*grid.values()), MOST_RUNS + 1))
     if len(combinations) > MOST_RUNS:
         raise SubloraError(f"{origin}: key 'grid' describes more than {MOST_RUNS:,} experiments")
+    names = set()
     for combination in combinations:
         one = copy.deepcopy(dict(values))
         try:
@@ -128,5 +139,14 @@ def _expanded(values: Mapping[str, Any], grid: Any, origin: str) -> Iterable[dic
                 _set(one, key, value)
         except ValueError as error:
             raise SubloraError(f"{origin}: key 'grid': {error}") from None
-        one["name"] = "-".join([str(values.get("name")), *(str(value) for value in combination)])
+        one["name"] = "-".join([values["name"], *map(_in_a_name, combination)])
+        if one["name"] in names or len(one["name"]) > LONGEST_NAME:
+            why = "would name two experiments" if one["name"] in names else f"is longer than {LONGEST_NAME} letters"
+            raise SubloraError(f"{origin}: key 'grid': the name {one['name']:.120}, made of the values, {why}; change the values")
+        names.add(one["name"])
         yield one
+
+
+def _in_a_name(value: Any) -> str:
+    """A value of a grid as it stands in a folder's name: letters, digits, '.', '_' and '-'."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", str(value)).strip("-")

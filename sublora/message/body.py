@@ -69,9 +69,7 @@ def read_dimension(reader: Reader, most: int) -> int:
 
 
 def lora_fields(subspace: SubspaceSettings) -> bytes:
-    """LoRA's rank and alpha. Raises SubloraError for an alpha that is no integer."""
-    if subspace.lora_alpha != int(subspace.lora_alpha):
-        raise SubloraError(f"subspace.lora_alpha {subspace.lora_alpha} must be an integer, to be in the message")
+    """LoRA's rank and alpha, which the settings make an integer."""
     return varint(subspace.rank) + varint(int(subspace.lora_alpha))
 
 

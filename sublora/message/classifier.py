@@ -3,8 +3,9 @@
     bytes      field
     1-5        total length of the message in bytes, as a canonical varint (`message.language`)
     1          format, 0x47
-    1          low bit: parametrization, 0 sublora, 1 lora; next 2: modules, 1 attention, 2 head, 3 both; high 5: index of the
-               projector in `models.projectors.PROJECTORS`, 0 where there is none
+    1          low bit: parametrization, 0 sublora, 1 lora; next 2: modules, 1 attention, 2 head, 3 both, or 0: the base's own
+               weights, and the parametrization is 0 subspace, 1 full; high 5: index of the projector in
+               `models.projectors.PROJECTORS`, 0 where there is none
     varint     d, the number of coordinates
     varint     seed of the projector and of LoRA's first matrices
     varint     seed of what is random in the base model
@@ -34,7 +35,7 @@ from sublora.models.classifiers import classifier_base, classifier_in_subspace, 
 from sublora.models.projectors import PROJECTORS
 
 FORMAT = 0x47
-PARAMETRIZATIONS = ("sublora", "lora")
+PARAMETRIZATIONS = ("sublora", "lora", "subspace", "full")
 MODULES = (("attention",), ("head",), ("attention", "head"))
 LARGEST_BUCKETS = 2**20
 
@@ -53,9 +54,10 @@ def encode(message: ClassifierMessage) -> bytes:
     model, subspace = message.model, message.subspace
     coder, format, rest = pack(message.coded)
     projector = 0 if subspace.dimension is None else PROJECTORS.index(subspace.projector)
-    kind = PARAMETRIZATIONS.index(subspace.parametrization) | MODULES.index(subspace.modules) + 1 << 1 | projector << 3
+    own, low = divmod(PARAMETRIZATIONS.index(subspace.parametrization), 2)
+    kind = low | (0 if own else MODULES.index(subspace.modules) + 1) << 1 | projector << 3
     body = bytes([FORMAT, kind]) + varint(len(message.coded.symbols)) + varint(subspace.seed) + varint(model.seed)
-    if "attention" in subspace.modules:
+    if subspace.adapts_attention:
         body += lora_fields(subspace)
     if isinstance(model, Words):
         body += varint(model.buckets) + bytes([model.hashes, model.prefix])
@@ -69,15 +71,19 @@ def decode(data: bytes, public: Words | Encoder, most: int) -> ClassifierMessage
     """
     reader = Reader(data, FORMAT)
     kind = reader.byte()
-    parametrization, modules, projector = PARAMETRIZATIONS[kind & 1], kind >> 1 & 3, kind >> 3
-    if not modules or projector >= len(PROJECTORS) or (projector and parametrization == "lora"):
-        raise MessageError(f"unknown modules {modules} or projector {projector} for {parametrization}")
+    modules, projector = kind >> 1 & 3, kind >> 3
+    parametrization = PARAMETRIZATIONS[(kind & 1) + (0 if modules else 2)]
+    projected = parametrization in ("sublora", "subspace")
+    if projector >= len(PROJECTORS) or (projector and not projected):
+        raise MessageError(f"unknown projector {projector} for {parametrization}")
     dimension = read_dimension(reader, most)
-    values: dict[str, Any] = {"seed": reader.varint(), "parametrization": parametrization, "modules": MODULES[modules - 1]}
+    values: dict[str, Any] = {"seed": reader.varint(), "parametrization": parametrization}
     choices: dict[str, Any] = {"seed": reader.varint()}
-    if parametrization == "sublora":
+    if modules:
+        values["modules"] = MODULES[modules - 1]
+    if projected:
         values |= {"dimension": dimension, "projector": PROJECTORS[projector]}
-    if "attention" in values["modules"]:
+    if "attention" in values.get("modules", ()):
         values |= read_lora(reader)
     if isinstance(public, Words):
         choices |= {"buckets": reader.varint(), "hashes": reader.byte(), "prefix": reader.byte()}
@@ -99,8 +105,6 @@ def rebuild(
     message = decode(data, public, 2 * (LARGEST_BUCKETS + 1) if base is None else 2 * _weights(base))
     if base is None or message.model.seed != public.seed:
         base = classifier_base(message.model, labels, max_length, local_only)
-    if "attention" in message.subspace.modules and message.subspace.rank > _weights(base) ** 0.5:
-        raise MessageError(f"the message has LoRA rank {message.subspace.rank:,}, beyond any use for the base model")
     sha256 = weights_sha256(base)
     return with_coordinates(lambda: classifier_in_subspace(base, message.subspace), message.coded), message, sha256
 

@@ -12,7 +12,7 @@ from sublora.experiment import Classify, Experiment, Finetune, Gpt, OnText, Pret
 from sublora.message import classifier, language, whole
 from sublora.message.body import published_bits
 from sublora.message.frame import MessageError, Reader
-from sublora.models import model_weights
+from sublora.models import layer_names, model_weights
 from sublora.models.pretrained import blank_causal
 
 LARGEST_MODEL = 10**9  # weights
@@ -92,7 +92,8 @@ def _subspace(data: bytes, experiment: Pretrain | Finetune, vocab_size: int, loc
 
 
 def _subspace_with_alpha(data: bytes, alpha: float, experiment: Pretrain | Finetune, vocab_size: int) -> bytes:
-    message = language.decode(data, language.largest_dimension(experiment.model, vocab_size))
+    most, layers = language.largest_dimension(experiment.model, vocab_size), layer_names(experiment.model)
+    message = language.decode(data, most, layers)
     return language.encode(replace(message, alpha=alpha))
 
 

@@ -10,7 +10,8 @@
     [varint    LoRA's rank                                              only for sublora and lora
      varint]   LoRA's alpha, an integer
     [varint]   number of blocks or factors                              only for kronecker and monarch
-    [1]        layers they are on, a bit each: q k v proj up down head  only for these four
+    [varint]   layers they are on, a bit each: q k v proj up down head  only for these four
+               or, of a pretrained model, the names of its linear layers in alphabetical order (`models.layer_names`)
     1          low 3 bits: index of the smoothing weight in `experiment.ALPHA_GRID`; next 2: of the coder in `coder.CODERS`;
                high 3: of the codebook's format in `codebooks.FORMATS`
     1          L, the number of quantization levels, 2 to 255
@@ -29,25 +30,28 @@ from typing import Any
 
 from sublora.compression.codebooks import FORMATS
 from sublora.errors import SubloraError
-from sublora.experiment import ALPHA_GRID, PARAMETRIZATIONS, Gpt, Pretrained
+from sublora.experiment import ALPHA_GRID, LAYERS, PARAMETRIZATIONS, Gpt, Pretrained
 from sublora.experiment import Subspace as SubspaceSettings
 from sublora.message.body import Coded, lora_fields, pack, read_dimension, read_lora, stated, unpack, with_coordinates
 from sublora.message.frame import MessageError, Reader, alpha_index, prefixed, varint
-from sublora.models import Subspace, base_model, model_weights, parametrize
+from sublora.models import Subspace, base_model, layer_names, model_weights, parametrize
 from sublora.models.projectors import PROJECTORS
 
 FORMAT = 0x52
 IN_A_SUBSPACE = {"kronecker": 6, "monarch": 7}
-TARGETS = ("q", "k", "v", "proj", "up", "down", "head")
 
 
 @dataclass(frozen=True)
 class Message:
-    """What the bytes say: a parametrization, a smoothing weight of the grid, and the quantized coordinates."""
+    """What the bytes say: a parametrization, a smoothing weight of the grid, and the quantized coordinates.
+
+    layers: the names that the base model's layers have, which are public.
+    """
 
     subspace: SubspaceSettings
     alpha: float
     coded: Coded
+    layers: tuple[str, ...] = LAYERS
 
 
 def encode(message: Message) -> bytes:
@@ -60,10 +64,10 @@ def encode(message: Message) -> bytes:
     if subspace.parametrization in IN_A_SUBSPACE:
         body += varint(subspace.blocks)
     if subspace.parametrization not in ("subspace", "full"):
-        unknown = set(subspace.targets) - set(TARGETS)
-        if unknown:
-            raise SubloraError(f"subspace.targets: {sorted(unknown)[0]!r} is none of {', '.join(TARGETS)}")
-        body += bytes([sum(1 << TARGETS.index(target) for target in set(subspace.targets))])
+        layers, targets = message.layers, set(message.layers if subspace.targets == ("all",) else subspace.targets)
+        if unknown := targets - set(layers):
+            raise SubloraError(f"subspace.targets: {sorted(unknown)[0]!r} is none of {', '.join(layers)}")
+        body += varint(sum(1 << layers.index(target) for target in targets))
     return prefixed(body + bytes([alpha | coder << 3 | format << 5]) + rest)
 
 
@@ -75,9 +79,10 @@ def _kind(subspace: SubspaceSettings) -> int:
     return IN_A_SUBSPACE.get(subspace.parametrization, kind) | PROJECTORS.index(subspace.projector) << 3
 
 
-def decode(data: bytes, most: int) -> Message:
+def decode(data: bytes, most: int, layers: tuple[str, ...] = LAYERS) -> Message:
     """The message that `data` is; `most` bounds d, and with it time and memory, before anything is decoded.
 
+    layers: the names of the base model's layers.
     Raises MessageError, saying what is wrong, for anything that `encode` cannot have made.
     """
     reader = Reader(data, FORMAT)
@@ -96,11 +101,12 @@ def decode(data: bytes, most: int) -> Message:
     if parametrization in IN_A_SUBSPACE:
         values["blocks"] = reader.varint()
     if parametrization not in ("subspace", "full"):
-        mask = reader.byte(1 << len(TARGETS), "layers")
-        values["targets"] = tuple(target for bit, target in enumerate(TARGETS) if mask >> bit & 1)
+        if (mask := reader.varint()) >> len(layers):
+            raise MessageError(f"the message names layers by {mask.bit_length()} bits; the model has {len(layers)}")
+        values["targets"] = tuple(layer for bit, layer in enumerate(layers) if mask >> bit & 1)
     choices = reader.byte(len(FORMATS) << 5, "codebook format")
     coded = unpack(reader, choices >> 3 & 3, choices >> 5, dimension)
-    return Message(stated(SubspaceSettings, values), ALPHA_GRID[choices & 7], coded)
+    return Message(stated(SubspaceSettings, values), ALPHA_GRID[choices & 7], coded, layers)
 
 
 def largest_dimension(model: Gpt | Pretrained, vocab_size: int) -> int:
@@ -114,9 +120,8 @@ def rebuild(data: bytes, model: Gpt | Pretrained, vocab_size: int, local_only: b
     local_only: a pretrained base is not downloaded.
     Raises MessageError when the bytes are not a message for this base model; SubloraError when the base cannot be had here.
     """
-    message = decode(data, largest_dimension(model, vocab_size))
-    sizes = [value for key, value in message.subspace.model_dump().items() if key in ("rank", "blocks")]  # of those that count
-    if isinstance(model, Gpt) and max(sizes, default=0) > model.width:
-        raise MessageError(f"the message has a LoRA rank or a number of blocks beyond any use at width {model.width}")
+    message = decode(data, largest_dimension(model, vocab_size), layer_names(model))
+    if isinstance(model, Gpt) and message.subspace.model_dump().get("blocks", 0) > model.width:
+        raise MessageError(f"the message has {message.subspace.blocks:,} blocks, beyond any use at width {model.width}")
     base = base_model(model, vocab_size, local_only)
     return with_coordinates(lambda: parametrize(base, model, message.subspace), message.coded), message

@@ -7,11 +7,11 @@ import torch
 from torch import nn
 
 from sublora.errors import SubloraError
-from sublora.experiment import Gpt, Pretrained
+from sublora.experiment import LAYERS, Gpt, Pretrained
 from sublora.experiment import Subspace as SubspaceSettings
 from sublora.models.gpt import GPT
 from sublora.models.lora import add_lora
-from sublora.models.pretrained import Causal, causal_weights, has_architecture, load_causal
+from sublora.models.pretrained import Causal, causal_layers, causal_weights, has_architecture, load_causal
 from sublora.models.projectors import Identity, make_projector
 from sublora.models.structured import replace_linears
 from sublora.models.subspace import Subspace
@@ -41,18 +41,19 @@ def parametrize(base: nn.Module, model: Gpt | Pretrained, subspace: SubspaceSett
 
     sublora: LoRA's weights in a random subspace. lora: all of LoRA's weights. subspace: all weights in a random subspace.
     full: all weights. kronecker, monarch: the weights of structured layers in place of the targets, all of them or, with a
-    dimension, in a random subspace. A pretrained model takes subspace and full.
+    dimension, in a random subspace; not those of a pretrained model, which would lose all it has learnt.
     Raises SubloraError when the dimension exceeds the number of trainable weights, and for a parametrization that does not fit.
     """
     kind = subspace.parametrization
     if kind in ("subspace", "full"):
         return in_subspace(base, [name for name, _ in base.named_parameters()], subspace)
-    if isinstance(model, Pretrained):
-        raise SubloraError(f"subspace.parametrization: a pretrained model takes subspace or full, not {kind}")
     if not subspace.targets:
         raise SubloraError(f"subspace.targets: empty; {kind} needs at least one layer, such as q")
-    lora = kind in ("sublora", "lora")
-    return in_subspace(base, add_lora(base, subspace, subspace.targets) if lora else _structured(base, model, subspace), subspace)
+    if kind in ("sublora", "lora"):
+        return in_subspace(base, add_lora(base, subspace, subspace.targets), subspace)
+    if isinstance(model, Pretrained):
+        raise SubloraError(f"subspace.parametrization: {kind} layers would take the place of what a pretrained model has learnt")
+    return in_subspace(base, _structured(base, model, subspace), subspace)
 
 
 def in_subspace(base: nn.Module, trainable: list[str], subspace: SubspaceSettings) -> Subspace:
@@ -98,3 +99,8 @@ def model_weights(model: Gpt | Pretrained, vocab_size: int) -> int:
         return causal_weights(model.architecture)
     width = model.width
     return (vocab_size + model.block) * width + model.layers * (12 * width * width + 13 * width) + 2 * width
+
+
+def layer_names(model: Gpt | Pretrained) -> tuple[str, ...]:
+    """What a message may name as layers, in the order of its bits, without building the model. Raises SubloraError likewise."""
+    return causal_layers(model.architecture) if isinstance(model, Pretrained) else LAYERS

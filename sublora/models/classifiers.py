@@ -3,7 +3,6 @@
 import contextlib
 import functools
 import hashlib
-import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -188,18 +187,19 @@ def weights_sha256(base: nn.Module) -> str:
 
 
 def classifier_in_subspace(base: BagOfWords | HubClassifier, subspace: TaskSubspace) -> Subspace:
-    """`base` as a function of its coordinates: LoRA on the attention and the head's own weights, as `subspace.modules` says.
+    """`base` as a function of its coordinates: all of its weights, or those that `subspace.modules` names.
 
-    sublora: all of these in a random subspace; lora: each is a coordinate. What is not named stays at its public value.
+    sublora: LoRA on the attention and the head's own weights in a random subspace; lora: each of these is a coordinate. subspace,
+    full: the same for all of the base's own weights. What is not named stays at its public value.
     Raises SubloraError for a model without known attention maps, and a dimension that does not fit.
     """
+    if subspace.parametrization in ("subspace", "full"):
+        return in_subspace(base, [name for name, _ in base.named_parameters()], subspace)
     trainable = []
     if "attention" in subspace.modules:
         if not base.attention:
             raise SubloraError(f"subspace.modules: the model has no attention maps named {', '.join(ATTENTION)}; use [head]")
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="fan_in_fan_out")  # peft sees by itself that GPT-2's maps are transposed
-            trainable += add_lora(base, subspace, base.attention)
+        trainable += add_lora(base, subspace, base.attention)
     if "head" in subspace.modules:
         trainable += base.head_names
     return in_subspace(base, trainable, subspace)

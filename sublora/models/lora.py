@@ -1,31 +1,54 @@
 """Low-rank adapters (LoRA, Hu et al. 2021) on the named linear maps of any module, by `peft`."""
 
 import math
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
-from sublora.errors import SubloraError
+from sublora.errors import SubloraError, one_line
 from sublora.experiment import Subspace
+
+
+def linear_layers(module: nn.Module) -> dict[str, int]:
+    """The linear maps of any module by the last part of their names, sorted; with each, the largest rank of those so named."""
+    from transformers.pytorch_utils import Conv1D  # GPT-2's linear map; here, because importing it takes seconds
+
+    ranks: dict[str, int] = {}
+    for name, layer in module.named_modules():
+        if isinstance(layer, nn.Linear | Conv1D):
+            end = name.rsplit(".", 1)[-1]
+            ranks[end] = max(ranks.get(end, 0), min(layer.weight.shape))
+    return dict(sorted(ranks.items()))
 
 
 def add_lora(module: nn.Module, settings: Subspace, targets: Sequence[str]) -> list[str]:
     """Put W + (alpha/rank)·B·A in place of every W whose name ends with one of `targets`; return the names of all A and B.
 
+    targets: ("all",) for every linear map.
     A (rank × inputs) is uniform in ±1/√inputs, drawn on the CPU in the order of the names; B (outputs × rank) is zero.
-    Raises SubloraError when a target names no layer.
+    Raises SubloraError when a target names no linear layer, or for a rank that no layer can have.
     """
-    from peft import LoraConfig, inject_adapter_in_model  # here, because importing it takes seconds
+    from peft import LoraConfig, inject_adapter_in_model
 
-    ends = {name.rsplit(".", 1)[-1] for name, _ in module.named_modules()}
+    ranks = linear_layers(module)
+    targets = list(ranks) if tuple(targets) == ("all",) else targets
     for target in targets:
-        if target not in ends:
-            raise SubloraError(f"subspace.targets: no layer is named {target!r}; there are {', '.join(sorted(ends - {''}))}")
+        if target not in ranks:
+            raise SubloraError(f"subspace.targets: no linear layer is named {target!r}; there are {', '.join(ranks)}")
+    if settings.rank > (most := max(ranks[target] for target in targets)):
+        raise SubloraError(f"subspace.rank {settings.rank:,} is beyond any use: the layers have rank {most:,} at most")
     scale: Any = settings.lora_alpha  # peft says int, and means any number
     config = LoraConfig(r=settings.rank, lora_alpha=scale, lora_dropout=settings.lora_dropout, target_modules=list(targets))
-    inject_adapter_in_model(config, module)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="fan_in_fan_out")  # peft sees by itself that GPT-2's maps are transposed
+        warnings.filterwarnings("ignore", message="Model has `tie_word_embeddings")  # what is tied keeps its weights
+        try:
+            inject_adapter_in_model(config, getattr(module, "base", module))  # of `transformers`: peft knows what it cannot adapt
+        except ValueError as error:
+            raise SubloraError(f"subspace.targets: LoRA cannot go there ({one_line(error)})") from None
     adapters = sorted((name, p) for name, p in module.named_parameters() if "lora_" in name)
     generator = torch.Generator("cpu").manual_seed(settings.seed)
     with torch.no_grad():

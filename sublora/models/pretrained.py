@@ -10,6 +10,7 @@ from torch import nn
 
 from sublora.errors import SubloraError, one_line
 from sublora.models.llama2c import load_llama2c
+from sublora.models.lora import linear_layers
 from sublora.progress import silence_transformers
 
 FAMILIES = tuple(
@@ -124,11 +125,20 @@ def causal_weights(architecture: Mapping[str, Any] | None) -> int:
 
     Raises SubloraError for a configuration that is none, of a type outside `FAMILIES`, or of more than `MOST` layers or heads.
     """
+    model = _without_memory(architecture)
+    return sum(tensor.numel() for tensors in (model.parameters(), model.buffers()) for tensor in tensors)
+
+
+def causal_layers(architecture: Mapping[str, Any] | None) -> tuple[str, ...]:
+    """The names of a model's linear layers, sorted (`lora.linear_layers`). Raises SubloraError as `causal_weights`."""
+    return tuple(linear_layers(_without_memory(architecture)))
+
+
+def _without_memory(architecture: Mapping[str, Any] | None) -> Any:
     from transformers import AutoModelForCausalLM
 
     with _impossible_named(), torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(_config(architecture))
-        return sum(tensor.numel() for tensors in (model.parameters(), model.buffers()) for tensor in tensors)
+        return AutoModelForCausalLM.from_config(_config(architecture))
 
 
 def _config(architecture: Mapping[str, Any] | None) -> Any:

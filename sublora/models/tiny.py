@@ -39,7 +39,7 @@ def make_pretrained(
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # enough for so small a model, and every machine adds in the same order
     try:
-        model = _trained(store, width, block, steps=steps, batch=batch, learning_rate=learning_rate)
+        model = _trained(store, width=width, block=block, steps=steps, batch=batch, learning_rate=learning_rate)
     finally:
         torch.set_num_threads(threads)
     (folder / SETTINGS).unlink(missing_ok=True)  # what is half written is not accepted
@@ -48,7 +48,7 @@ def make_pretrained(
     return folder
 
 
-def _trained(store: TokenStore, width: int, block: int, *, steps: int, batch: int, learning_rate: float) -> "PreTrainedModel":
+def _trained(store: TokenStore, *, width: int, block: int, steps: int, batch: int, learning_rate: float) -> "PreTrainedModel":
     from transformers import LlamaConfig, LlamaForCausalLM  # here, because importing it takes seconds
 
     silence_transformers()  # saving takes no time

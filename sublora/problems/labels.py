@@ -11,7 +11,7 @@ from sublora.certificate.build import Findings
 from sublora.certificate.schema import AssumptionName, Certificate, HeldOut
 from sublora.certificate.statements import FOR_EXAMPLES, TOLERANCE, example_bounds
 from sublora.compression import quantize_and_adapt
-from sublora.data.labelled import Examples, data_identity, load_task, task_format
+from sublora.data.labelled import TASKS, Examples, data_identity, load_task
 from sublora.data.split import permutation
 from sublora.errors import SubloraError
 from sublora.experiment import Classify, Encoder, Words
@@ -70,7 +70,7 @@ class LabelProblem:
     @property
     def labels(self) -> int:
         """The number of classes."""
-        return len(task_format(self.experiment.task.name).classes)
+        return len(TASKS[self.experiment.task.name].classes)
 
     def build(self) -> tuple[Subspace, str]:
         """(the classifier at coordinates zero, SHA-256 of its base model's weights)."""
@@ -151,7 +151,7 @@ class LabelProblem:
         return {
             "base": "words" if words else "transformers",
             "base_weights_sha256": evaluation.hypothesis.base_sha256,
-            "classes": list(task_format(experiment.task.name).classes),
+            "classes": list(TASKS[experiment.task.name].classes),
             "units": {"example": UNIT},
             "condition": CONDITION if isinstance(model, Encoder) and model.load_pretrained else None,
             "arithmetic": "float64" if words else "float32",

@@ -18,7 +18,7 @@ from sublora.errors import SubloraError
 from sublora.experiment import ALPHA_GRID, TOP_K, Finetune, Gpt, Level, OnText, Pretrain
 from sublora.message import Coded, decode, refuse_large_model, with_alpha
 from sublora.message.language import Message, encode
-from sublora.models import Subspace, base_model, base_sha256, build
+from sublora.models import Subspace, base_model, base_sha256, build, layer_names
 from sublora.models.pretrained import Causal, architecture
 from sublora.progress import progress_bar
 from sublora.scoring.text import Evaluation, evaluate, evaluate_pilot, evaluated_units, unit_count
@@ -225,7 +225,8 @@ class TextProblem(DocumentProblem):
             return self._phase(quantized, folder, "quantize", penalty)
 
         *coded, log = quantize_and_adapt(model, self.experiment.compression, adapt)
-        return encode(Message(self.experiment.subspace, ALPHA_GRID[0], Coded(*coded))), log
+        layers = layer_names(self.experiment.model)
+        return encode(Message(self.experiment.subspace, ALPHA_GRID[0], Coded(*coded), layers)), log
 
     def seconds(self, folder: Path) -> dict[str, float]:
         """Wall time of each phase of training, from the log in `folder`."""

@@ -80,5 +80,6 @@ def train_examples_phase(
     if phase == "quantize":  # often a shorter phase than the one that the warm-up was set for
         steps, rate = adaptation.finetune_steps, adaptation.finetune_learning_rate
         warmup = min(warmup, steps // 10)
-    schedule = LinearDecay.of(settings, steps=steps, learning_rate=rate, min_learning_rate=0.0, warmup=warmup)
+    changes = {"learning_rate": rate, "warmup": warmup, "validate_every": settings.validate_every or max(1, steps // 6)}
+    schedule = LinearDecay.of(settings, steps=steps, min_learning_rate=0.0, **changes)
     return train(module, sampler.batch, watched, schedule, folder, phase=phase, facts=facts, penalty=penalty, unit="example")
