@@ -15,11 +15,17 @@ def progress_bar(*arguments, **options) -> tqdm.std.tqdm:
     return (_TextBar if PLAIN in os.environ else tqdm.auto.tqdm)(*arguments, **options)
 
 
+def notice(text: str) -> None:
+    """One line on standard error, above an open bar: what a person should know although nothing failed."""
+    tqdm.std.tqdm.write(f"note: {text}", file=sys.stderr)
+
+
 def silence_transformers() -> None:
-    """No bars of `transformers`, such as "Loading weights": an error is one line, and loading is quick. Imports it: seconds."""
+    """Neither bars nor reports of `transformers`: an error is one line, and what it reports is checked. Imports it: seconds."""
     from transformers.utils import logging
 
     logging.disable_progress_bar()
+    logging.set_verbosity_error()
 
 
 class _TextBar(tqdm.std.tqdm):
