@@ -154,6 +154,7 @@ UNREADABLE = {
     "no-gz.tsv.gz": b"no gz",
     "cut.tsv.gz": gzip.compress(b"sentence\tlabel\nfine\t1\n" * 99, mtime=0)[:-20],
     "broken.jsonl": b"{broken\n",
+    "number.jsonl": b'{"sentence": "good", "label": 1}\n{"sentence": 3, "label": 1}\n',
     "list.jsonl": b'["sentence", "label"]\n',
     "deep.jsonl": b'{"sentence": ' + b"[" * 100_000,
     "cut.parquet": b"PAR1",

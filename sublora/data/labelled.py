@@ -180,11 +180,13 @@ def _examples(rows: list[Row], form: Format, source: str) -> Examples:
         *parts, label = (row[column] for column in columns)
         if label is None or None in parts:
             continue
+        if wrong := [type(part).__name__ for part in parts if not isinstance(part, str)]:
+            raise SubloraError(f"{where}: a text is {wrong[0]}, not text; write it as text")
         number = numbers.get(stated := str(label).removesuffix(".0"))
         if number is None:
             hint = " (a test file has none: give another)" if stated == "-1" else ""
             raise SubloraError(f"{where}: has the label {stated!r:.40}, which is none of {', '.join(numbers)}{hint}")
-        texts.append(tuple(whole_characters(str(part)) for part in parts))
+        texts.append(tuple(whole_characters(part) for part in parts))
         labels.append(number)
     if not labels:
         raise SubloraError(f"{source}: holds no example with a label; give the task's training or validation data")

@@ -89,7 +89,7 @@ def _json(stream: BinaryIO, path: Path) -> Iterator[Row]:
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found := dict(pairs)) < len(pairs):
-        raise ValueError(f"{_twice(key for key, _ in pairs)!r} is there twice")
+        raise ValueError(f"'{_twice(key for key, _ in pairs)}' is there twice")
     return found
 
 
@@ -105,7 +105,7 @@ def _separated(stream: BinaryIO, path: Path, separator: str, headerless: tuple[s
         yield f"{path}: line 1", dict(zip(headerless, header, strict=True))
         header = list(headerless)
     if twice := _twice(filter(None, header)):
-        raise SubloraError(f"{path}: line 1: two columns have the same name {twice!r}; rename one")
+        raise SubloraError(f"{path}: line 1: two columns have the same name '{twice}'; rename one")
     for number, cells in rows:
         where = f"{path}: line {number}"
         if len(cells) > len(header) or (0 < len(cells) < len(header) and not cut_short):
@@ -145,7 +145,7 @@ def _parquet(raw: BinaryIO, path: Path, only: str | None) -> Iterator[Row]:
     with errors_named(f"{path}: not a readable parquet file", "check the file"), pq.ParquetFile(raw) as file:
         names = file.schema_arrow.names
         if twice := _twice(names):
-            raise SubloraError(f"{path}: two columns have the same name {twice!r}; rename one")
+            raise SubloraError(f"{path}: two columns have the same name '{twice}'; rename one")
         rows = count(1)
         with progress_bar(total=file.metadata.num_rows, desc=path.name, unit="row") as bar:
             for batch in file.iter_batches(batch_size=1024, columns=[only] if only in names else None):

@@ -5,6 +5,7 @@ import hashlib
 import heapq
 import json
 import platform
+import re
 import shutil
 import warnings
 from array import array
@@ -132,7 +133,7 @@ def store_path(corpus: Corpus, root: str | Path) -> Path:
     change, the standard library by its interpreter); how the corpus is split is no part of it.
     """
     identity = json.dumps({"format": FORMAT, **corpus_identity(corpus)}, sort_keys=True)
-    readable = "".join(c if c.isalnum() or c in "-." else "-" for c in f"{corpus_name(corpus)}-{corpus.tokenizer}")[:80]
+    readable = re.sub(r"[^A-Za-z0-9.-]", "-", f"{corpus_name(corpus)}-{corpus.tokenizer}")[:80]
     return Path(root) / f"{readable}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
 
 

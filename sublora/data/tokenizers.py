@@ -10,10 +10,14 @@ import numpy as np
 import tiktoken
 import tokenizers
 
+from sublora.data.files import given_path
 from sublora.data.llama2c import load_llama2c_tokenizer
 from sublora.data.rows import whole_characters
 from sublora.errors import SubloraError, errors_named, listed
 from sublora.progress import silence_transformers
+
+LARGEST_VOCABULARY = 2**22
+"""Four times the largest in use. A model has a row of weights for each id, and an id may be any number in a file."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +101,7 @@ def load_tokenizer(source: str, key: str, cure: str, local_only: bool = False) -
 
 def _transformers(name: str) -> Tokenizer:
     cure = "no such folder, or no network and not in the hub's cache; choose bytes or gpt2, or give a folder or a name on the hub"
-    if Path(name).is_dir():
+    if given_path(name, "corpus.tokenizer").is_dir():
         cure = "save one in the folder with tokenizer.save_pretrained"
     loaded = load_tokenizer(name, "corpus.tokenizer", cure)
     eot = loaded.eos_token_id if loaded.eos_token_id is not None else loaded.bos_token_id
@@ -114,10 +118,10 @@ def _fast(name: str, backend: tokenizers.Tokenizer, eot: int) -> Tokenizer:
     backend.no_padding()
 
     def to_ids(text: str) -> np.ndarray:
-        with errors_named(f"tokenizer {name}: cannot read the text {listed([text])!r}", "take another tokenizer"):
+        with errors_named(f"tokenizer {name}: cannot read the text '{listed([text])}'", "take another tokenizer"):
             ids = np.array(backend.encode(text, add_special_tokens=False).ids, dtype=np.int64)
         if (ids == eot).any():
-            where = f"the end-of-text token {eot} is inside the text {listed([text])!r}"
+            where = f"the end-of-text token {eot} is inside the text '{listed([text])}'"
             raise SubloraError(f"tokenizer {name}: {where}; take another tokenizer")
         return ids
 
@@ -125,4 +129,6 @@ def _fast(name: str, backend: tokenizers.Tokenizer, eot: int) -> Tokenizer:
         return backend.decode(ids, skip_special_tokens=True).encode()
 
     largest = max(backend.get_vocab(with_added_tokens=True).values())
+    if largest >= LARGEST_VOCABULARY:
+        raise SubloraError(f"tokenizer {name}: a token has the id {largest:,}; at most {LARGEST_VOCABULARY:,} tokens are read")
     return Tokenizer(name, largest + 1, eot, to_ids, to_bytes)

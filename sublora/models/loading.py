@@ -59,7 +59,8 @@ def load_weights(auto: Any, source: str, config: Any, local_only: bool = False, 
     if getattr(model, "_hf_peft_config_loaded", False):
         raise _adapter(source)
     missing = [name for name in report["missing_keys"] if not (head and parts and not name.startswith(body))]
-    unexpected = [name for name in report["unexpected_keys"] if not (head and parts and _part(name, body) not in parts)]
+    another = head and parts and not missing  # its weights may be there
+    unexpected = [name for name in report["unexpected_keys"] if not (another and _part(name, body) not in parts)]
     resized = [f"{name} {list(here)} instead of {list(size)}" for name, here, size in report["mismatched_keys"]]
     wrong = {"lack": missing, "have the unexpected": unexpected, "have other sizes:": resized}
     found = [f"{what} {listed(sorted(names), most=4)}" for what, names in wrong.items() if names]
