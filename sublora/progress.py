@@ -6,18 +6,21 @@ import sys
 import tqdm.auto
 import tqdm.std
 
+from sublora.errors import printable
+
 PLAIN = "SUBLORA_PLAIN_PROGRESS"
 """Environment variable that `sublora run` sets for the kernels it starts: their bars must reach a terminal."""
 
 
 def progress_bar(*arguments, **options) -> tqdm.std.tqdm:
     """A `tqdm` bar; below `sublora run` it is text on standard error (how wide and how often: tqdm's own TQDM_* variables)."""
+    options["desc"] = printable(options.get("desc", ""))  # often the name of a file
     return (_TextBar if PLAIN in os.environ else tqdm.auto.tqdm)(*arguments, **options)
 
 
 def notice(text: str) -> None:
     """One line on standard error, above an open bar: what a person should know although nothing failed."""
-    tqdm.std.tqdm.write(f"note: {text}", file=sys.stderr)
+    tqdm.std.tqdm.write(f"note: {printable(text)}", file=sys.stderr)
 
 
 def silence_transformers() -> None:

@@ -332,6 +332,14 @@ def test_a_setting_that_the_source_does_not_read_is_refused(tmp_path, key):
         corpus_identity(Corpus(**{key: "x"}))
 
 
+def test_the_name_of_a_file_does_not_steer_the_terminal(tmp_path, capsys):
+    path = tmp_path / "a\x1b[2J.jsonl"
+    path.write_text('{"text": "x"}\n{"text": null}\n', "utf-8")
+    assert list(documents(file_corpus(path))) == ["x"]
+    said = capsys.readouterr().err
+    assert "a\ufffd[2J.jsonl" in said and "\x1b" not in said
+
+
 # --- folders
 
 

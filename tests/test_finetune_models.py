@@ -115,6 +115,18 @@ def test_a_wrappers_prefix_and_a_weight_that_is_not_finite_are_named(tmp_path, k
         base_of(folder)
 
 
+def test_a_text_that_the_tokenizer_cannot_read_is_one_line(tmp_path):
+    path = Path(save_model(tmp_path / "bert", "bert")) / "tokenizer.json"
+    base = base_of(str(path.parent))
+    assert base.encode([("good unheard",)]).lengths.tolist() == [2]
+    values = json.loads(path.read_text("utf-8"))
+    values["model"]["unk_token"] = "[NONE]"
+    path.write_text(json.dumps(values), "utf-8")
+    with pytest.raises(SubloraError, match="its tokenizer cannot read the examples") as error:
+        base_of(str(path.parent)).encode([("good unheard",)])
+    assert "\n" not in str(error.value)
+
+
 def test_a_head_for_other_labels_is_an_error_of_one_line(folders):
     with pytest.raises(SubloraError, match=r"have other sizes: classifier\.bias \[2\] instead of \[3\]") as error:
         base_of(folders["bert"], labels=3)

@@ -405,6 +405,12 @@ def test_weights_that_are_not_those_of_the_configuration_are_named(elsewhere, tm
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 700
 
 
+def test_numbers_that_are_not_finite_are_not_taken_for_a_look_ahead(elsewhere, tmp_path):
+    folder = shutil.copytree(elsewhere / "llama", tmp_path / "llama")
+    change_weights(folder, lambda weights: {name: weight * (1e38 if "norm" in name else 1) for name, weight in weights.items()})
+    assert "numbers that are not finite in float32" in refusal(load_causal, str(folder), 280, 16)
+
+
 def test_an_output_layer_beside_tied_weights_is_named(elsewhere, tmp_path):
     folder = shutil.copytree(elsewhere / "llama", tmp_path / "llama")
     change_config(folder, tie_word_embeddings=True)

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from sublora.data.tokenizers import load_tokenizer
-from sublora.errors import SubloraError
+from sublora.errors import SubloraError, errors_named
 from sublora.experiment import Encoder, TaskSubspace, Words
 from sublora.models.build import in_subspace, tensors_sha256
 from sublora.models.loading import load_config, load_weights, random_model
@@ -120,7 +120,8 @@ class HubClassifier(nn.Module):
         """(n, 3, time): token ids, attention mask, token types; padded at the right."""
         parts = [list(part) for part in zip(*texts, strict=True)]
         options = {"truncation": True, "max_length": self.max_length, "padding": "longest", "return_token_type_ids": True}
-        tokens = self.tokenizer(*parts, return_tensors="np", **options)
+        with errors_named("model.source: its tokenizer cannot read the examples", "give a model with another tokenizer"):
+            tokens = self.tokenizer(*parts, return_tensors="np", **options)
         ids = np.stack([tokens[key] for key in ("input_ids", "attention_mask", "token_type_ids")], axis=1).astype(np.int32)
         return Encoded(ids, ids[:, 1].sum(1))
 

@@ -60,6 +60,8 @@ class Causal(nn.Module):
         rows = torch.cat([tokens, *(torch.cat([tokens[:, :known], others[:, known:]], dim=1) for known in knowns)])
         with _impossible_named():
             probabilities = self(rows).softmax(-1)
+        if not probabilities.isfinite().all():
+            raise SubloraError("model.source: it computes numbers that are not finite in float32; give another model")
         for known, changed in zip(knowns, probabilities[1:], strict=True):
             if not torch.allclose(changed[:known], probabilities[0, :known], rtol=0, atol=CAUSAL):
                 raise SubloraError(NOT_CAUSAL)
