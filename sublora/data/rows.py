@@ -142,7 +142,8 @@ def _comma_separated(stream: BinaryIO, path: Path) -> Iterator[tuple[int, list[s
 
 
 def _parquet(raw: BinaryIO, path: Path, only: str | None) -> Iterator[Row]:
-    with errors_named(f"{path}: not a readable parquet file", "check the file"), pq.ParquetFile(raw) as file:
+    whole = errors_named(f"{path}: not a readable parquet file", "check the file")
+    with whole, pq.ParquetFile(raw, page_checksum_verification=True) as file:
         names = file.schema_arrow.names
         if twice := _twice(names):
             raise SubloraError(f"{path}: two columns have the same name '{twice}'; rename one")
