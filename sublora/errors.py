@@ -49,5 +49,6 @@ def errors_named(what: str, cure: str) -> Iterator[None]:
     except (SubloraError, KeyboardInterrupt, SystemExit, GeneratorExit):
         raise
     except BaseException as error:
-        why = getattr(error, "strerror", None) or f"{type(error).__name__}: {one_line(error)}"
+        kind = "" if type(error) is ValueError else f"{type(error).__name__}: "  # a plain one says it in words
+        why = getattr(error, "strerror", None) or f"{kind}{one_line(error)}"
         raise SubloraError(f"{what} ({why}); {cure}") from None
