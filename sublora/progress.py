@@ -6,6 +6,8 @@ import sys
 import tqdm.auto
 import tqdm.std
 
+from sublora.errors import printable
+
 PLAIN = "SUBLORA_PLAIN_PROGRESS"
 """Environment variable that `sublora run` sets for the kernels it starts: their bars must reach a terminal."""
 
@@ -17,14 +19,21 @@ def progress_bar(*arguments, **options) -> tqdm.std.tqdm:
     """
     if os.environ.get("TQDM_DISABLE"):
         options["disable"] = True
+    options["desc"] = printable(options.get("desc", ""))  # often the name of a file
     return (_TextBar if PLAIN in os.environ else tqdm.auto.tqdm)(*arguments, **options)
 
 
+def notice(text: str) -> None:
+    """One line on standard error, above an open bar: what a person should know although nothing failed."""
+    tqdm.std.tqdm.write(f"note: {printable(text)}", file=sys.stderr)
+
+
 def silence_transformers() -> None:
-    """No bars of `transformers`, such as "Loading weights": an error is one line, and loading is quick. Imports it: seconds."""
+    """Neither bars nor reports of `transformers`: an error is one line, and what it reports is checked. Imports it: seconds."""
     from transformers.utils import logging
 
     logging.disable_progress_bar()
+    logging.set_verbosity_error()
 
 
 class _TextBar(tqdm.std.tqdm):

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from sublora.data import documents
+from sublora.data import documents, get_tokenizer, prepare
 from sublora.data.corpora import corpus_identity, corpus_name
 from sublora.data.functions import python_functions
 from sublora.errors import SubloraError
@@ -253,8 +253,16 @@ def test_parquet(tmp_path, kind):
         ("a.csv", b"text,text\n1,2\n", "a.csv: line 1: two columns have the same name"),
         ("a.csv", b"id,text\n1,x\n2,y,z\n", "a.csv: line 3: 3 cells, but the header has 2"),
         ("a.csv", b'id,text\n1,"x"y\n', "a.csv: line 2: ',' expected after '\"'"),
-        ("a.csv", b"id,text\n1,\xff\n", "a.csv: not UTF-8 text after line"),
+        ("a.csv", b"id,text\n1,\xff\n", "a.csv: line 2: not UTF-8 text"),
         ("a.csv", b"text\n", "file: no document with text in "),
+        ("a.csv", b"id,text\n1,x\n2,one\rtwo\n", "a.csv: line 3: a carriage return in a cell without quotes"),
+        ("a.csv", b'id,text\n1,x\n2,"open\n3,y\n', "a.csv: line 3: unexpected end of data"),
+        ("a.csv", b"text\rone\rtwo\r", "a.csv: line 1: a carriage return"),
+        ("a.csv", b'"' + b"an article\x1b[2J\n" * 999 + b'"\n"x"\n', "set corpus.field to one of: an article\\x1b[2J\\nan article"),
+        ("a.tsv", b"text\ttext\nx\ty\n", "a.tsv: line 1: two columns have the same name 'text'"),
+        ("a.jsonl", b'{"text": "x"}\n{"text": "x", "text": "y"}\n', "line 2: not a line of JSON in UTF-8 ('text' is there twice"),
+        ("a.jsonl", b'{"text": "x"}\n{"text": ' + b"[" * 100_000, "a.jsonl: line 2: not a line of JSON in UTF-8 (RecursionError"),
+        ("a.jsonl", b'{"text": ' + b"9" * 5000 + b"}\n", "a.jsonl: line 1: not a line of JSON in UTF-8 (Exceeds"),
         ("a.parquet", b"PAR1", "a.parquet: not a readable parquet file"),
         ("a.parquet.xz", b"", "reads .jsonl, .csv, .tsv"),
         ("a.txt", b"x", "reads .jsonl, .csv, .tsv"),
@@ -263,7 +271,7 @@ def test_parquet(tmp_path, kind):
 def test_file_errors(tmp_path, name, content, message):
     (tmp_path / name).write_bytes(content)
     error = error_of(file_corpus(tmp_path / name))
-    assert message in error
+    assert message in error and len(error) < 400 and error.isprintable()
     assert str(tmp_path) in error
 
 
@@ -274,6 +282,101 @@ def test_parquet_errors(tmp_path):
     assert "row 1: field 'number' holds int, not text" in error_of(file_corpus(path, "number"))
     path.write_bytes(path.read_bytes()[:-10])
     assert error_of(file_corpus(path)).startswith(f"{path}: not a readable parquet file")
+
+
+def parquet_with_bad_utf8(path):
+    """Three rows, of which the second is no UTF-8."""
+    pq.write_table(pa.table({"text": pa.array([b"one", b"caf\xe9", b"two"], pa.binary()).view(pa.string())}), path)
+    return path
+
+
+def test_a_parquet_row_that_is_no_utf8_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("TQDM_DISABLE", "1")  # a bar that is off counts nothing
+    path = parquet_with_bad_utf8(tmp_path / "a.parquet")
+    assert error_of(file_corpus(path)).startswith(f"{path}: row 2: cannot read (UnicodeDecodeError")
+
+
+def test_a_parquet_column_twice_is_named_and_one_with_a_dot_is_read(tmp_path):
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.Table.from_arrays([pa.array(["x"]), pa.array(["y"])], names=["a.b", "a"]), path)
+    assert list(documents(file_corpus(path, "a.b"))) == ["x"] and list(documents(file_corpus(path, "a"))) == ["y"]
+    pq.write_table(pa.Table.from_arrays([pa.array(["x"]), pa.array(["y"])], names=["text", "text"]), path)
+    assert error_of(file_corpus(path)) == f"{path}: two columns have the same name 'text'; rename one"
+    pq.write_table(pa.table({"text": [{"a": "x"}]}), path)
+    assert "row 1: field 'text' holds dict, not text" in error_of(file_corpus(path))
+
+
+def test_a_carriage_return_belongs_to_its_cell(tmp_path):
+    (tmp_path / "a.tsv").write_bytes(b"id\ttext\r\n1\tone\rtwo\r\n2\tthree\r\n")
+    (tmp_path / "a.csv").write_bytes(b'id,text\r\n1,"one\rtwo"\r\n2,three\r\n')
+    for name in ("a.tsv", "a.csv"):
+        assert list(documents(file_corpus(tmp_path / name))) == ["one\rtwo", "three"]
+
+
+def test_half_a_surrogate_pair_in_a_file_becomes_the_replacement_character(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"text": "a\\ud800b"}\n', "utf-8")
+    store = prepare(file_corpus(tmp_path / "a.jsonl"), tmp_path / "corpora")
+    assert get_tokenizer("bytes").decode(store.document(0)) == "a\ufffdb"
+
+
+def test_documents_without_text_are_counted_on_the_terminal(tmp_path, capsys):
+    (tmp_path / "a.jsonl").write_text('{"text": "x"}\n{"text": null}\n{"text": ""}\n', "utf-8")
+    assert list(documents(file_corpus(tmp_path / "a.jsonl"))) == ["x"]
+    assert "note: file:a.jsonl: 2 of 3 documents have no text and are left out\n" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("key", ["path", "field", "subset"])
+def test_a_setting_that_the_source_does_not_read_is_refused(tmp_path, key):
+    with pytest.raises(SubloraError, match=f"corpus.{key}: source 'python-stdlib' does not read it"):
+        corpus_identity(Corpus(**{key: "x"}))
+
+
+def test_the_name_of_a_file_does_not_steer_the_terminal(tmp_path, capsys):
+    path = tmp_path / "a\x1b[2J.jsonl"
+    path.write_text('{"text": "x"}\n{"text": null}\n', "utf-8")
+    assert list(documents(file_corpus(path))) == ["x"]
+    said = capsys.readouterr().err
+    assert "a\ufffd[2J.jsonl" in said and "\x1b" not in said
+
+
+# --- folders
+
+
+def write_folder(folder):
+    """A folder with a link to another folder, beside it, and one back to itself."""
+    (folder / "texts" / "b").mkdir(parents=True)
+    (folder / "elsewhere").mkdir()
+    (folder / "texts" / "a.txt").write_text("here")
+    (folder / "texts" / "b" / "b.txt").write_text("below")
+    (folder / "elsewhere" / "c.txt").write_text("there")
+    (folder / "texts" / "linked").symlink_to(folder / "elsewhere")
+    (folder / "texts" / "b" / "back").symlink_to(folder / "texts")
+    (folder / "texts" / "a-first").symlink_to(folder / "texts" / "b")
+    return folder / "texts"
+
+
+def test_linked_folders_are_read_once_and_watched(tmp_path):
+    corpus = Corpus(source="text", path=str(write_folder(tmp_path)))
+    assert list(documents(corpus)) == ["here", "below", "there"]
+    before = corpus_identity(corpus)
+    (tmp_path / "elsewhere" / "c.txt").write_text("changed")
+    assert corpus_identity(corpus) != before and list(documents(corpus)) == ["here", "below", "changed"]
+
+
+@pytest.mark.parametrize("target", ["nowhere", "self"])
+def test_a_link_that_leads_nowhere_is_named(tmp_path, target):
+    (tmp_path / "a.txt").write_text("x")
+    (tmp_path / "self").symlink_to(tmp_path / target)
+    corpus = Corpus(source="text", path=str(tmp_path))
+    assert f"{tmp_path / 'self'}: a link that leads nowhere" in error_of(corpus)
+    with pytest.raises(SubloraError, match="self: a link that leads nowhere"):
+        corpus_identity(corpus)
+
+
+@pytest.mark.parametrize("path", ["~nouser/x", "x" * 5000])
+@pytest.mark.parametrize("source", ["text", "file", "some/set"])
+def test_paths_that_cannot_be_are_one_line(path, source):
+    assert error_of(Corpus(source=source, path=path)).startswith("corpus.path: ")
 
 
 def test_missing_file(tmp_path):
@@ -326,9 +429,31 @@ def test_hugging_face_folder_streams(local_data_set):
     assert list(documents(Corpus(source="openwebtext", path=str(local_data_set)))) == TEXTS
 
 
+@pytest.mark.parametrize("name", ["a[1]", "a?b", "{a}", "50%", "\u00fc"])
+def test_a_local_copy_is_read_by_its_name_and_with_the_readers_of_files(tmp_path, name, capsys):
+    for folder in (tmp_path / name, tmp_path / "a1", tmp_path / "acb"):
+        folder.mkdir()
+        (folder / "train.csv").write_text(f"id,text\n1,NA\n2,{folder.name}\n", "utf-8")
+        (folder / "test.csv").write_text("id,text\n1,other\n", "utf-8")
+    assert list(documents(Corpus(source="openwebtext", path=str(tmp_path / name)))) == ["NA", name]
+    assert "1 files without `train` in their names are left out" in capsys.readouterr().err
+    (tmp_path / name / "train.csv").write_text("text,text\na,b\n")
+    assert "the same name 'text'" in error_of(Corpus(source=str(tmp_path / name)))
+    (tmp_path / name / "train.csv").rename(tmp_path / name / "train.jsonl")
+    (tmp_path / name / "train.jsonl").write_text('{"text": "a"}\n{"other": "b"}\n')
+    assert "train.jsonl: line 2: no field 'text'" in error_of(Corpus(source=str(tmp_path / name)))
+
+
+def test_a_copy_that_is_no_folder_of_tables_is_named(tmp_path):
+    (tmp_path / "README.md").write_text("x")
+    assert "holds no .jsonl, .csv, .tsv or .parquet file" in error_of(Corpus(source=str(tmp_path)))
+    assert "set corpus.source to file" in error_of(Corpus(source=str(tmp_path / "README.md")))
+    assert "cannot read (No such file" in error_of(Corpus(source=str(tmp_path), subset="en"))
+
+
 def test_hugging_face_unknown_field(local_data_set):
     error = error_of(Corpus(source=str(local_data_set), field="body"))
-    assert error == f"{local_data_set}: record 1: no field 'body'; set corpus.field to one of: text"
+    assert error == f"{local_data_set / 'train-00000.parquet'}: row 1: no field 'body'; set corpus.field to one of: text"
 
 
 def test_openwebtext_is_asked_for_by_its_name_on_the_hub(monkeypatch):

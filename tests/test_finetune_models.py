@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny_models import record_requests, save_model
+from tiny_models import change_weights, record_requests, save_model
 
 from sublora.errors import SubloraError
 from sublora.experiment import Encoder, TaskSubspace, Words
@@ -90,8 +90,45 @@ def test_a_head_that_the_folder_lacks_is_drawn_from_the_seed(tmp_path, kind):
     assert weights_sha256(models[0].base.base_model) == weights_sha256(models[2].base.base_model)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("head", [True, False])
+def test_a_body_that_is_not_whole_is_named(tmp_path, kind, head):
+    """A head may be missing, and that of another task may be there; the body's weights are all in the files, and no other."""
+    folder = save_model(tmp_path / kind, kind, head=head)
+    change_weights(folder, lambda weights: weights | {"lm_head.bias": torch.zeros(3)})
+    assert base_of(folder)
+    layer = "h.0" if kind == "gpt2" else "layer.0"
+    change_weights(folder, lambda weights: {name.replace(layer, layer[:-1] + "7"): weight for name, weight in weights.items()})
+    with pytest.raises(SubloraError, match=rf"the files lack \w+\..*{layer}.*; they have the unexpected .*{layer[:-1]}7") as error:
+        base_of(folder)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_wrappers_prefix_and_a_weight_that_is_not_finite_are_named(tmp_path, kind):
+    folder = save_model(tmp_path / kind, kind)
+    change_weights(folder, lambda weights: {name: weight.fill_(float("inf")) for name, weight in weights.items()})
+    with pytest.raises(SubloraError, match="has an element that is not finite"):
+        base_of(folder)
+    change_weights(folder, lambda weights: {f"_orig_mod.{name}": weight for name, weight in weights.items()})
+    with pytest.raises(SubloraError, match=r"the files lack .*; they have the unexpected _orig_mod\."):
+        base_of(folder)
+
+
+def test_a_text_that_the_tokenizer_cannot_read_is_one_line(tmp_path):
+    path = Path(save_model(tmp_path / "bert", "bert")) / "tokenizer.json"
+    base = base_of(str(path.parent))
+    assert base.encode([("good unheard",)]).lengths.tolist() == [2]
+    values = json.loads(path.read_text("utf-8"))
+    values["model"]["unk_token"] = "[NONE]"
+    path.write_text(json.dumps(values), "utf-8")
+    with pytest.raises(SubloraError, match="its tokenizer cannot read the examples") as error:
+        base_of(str(path.parent)).encode([("good unheard",)])
+    assert "\n" not in str(error.value)
+
+
 def test_a_head_for_other_labels_is_an_error_of_one_line(folders):
-    with pytest.raises(SubloraError, match="no weights that can be loaded") as error:
+    with pytest.raises(SubloraError, match=r"have other sizes: classifier\.bias \[2\] instead of \[3\]") as error:
         base_of(folders["bert"], labels=3)
     assert "\n" not in str(error.value)
 

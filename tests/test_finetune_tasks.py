@@ -11,7 +11,8 @@ import pytest
 
 from sublora.data.labelled import TASKS, data_identity, load_task, read_examples
 from sublora.errors import SubloraError
-from sublora.experiment import Task, groups
+from sublora.experiment import Task, Words, groups
+from sublora.models.classifiers import BagOfWords
 
 
 def task(name, path=None):
@@ -92,10 +93,34 @@ def test_words_that_look_like_missing_values_are_text(tmp_path):
     assert examples.texts == [("NA",), ("null",), ("",)]
 
 
-def test_rows_cut_short_are_counted(tmp_path):
+def test_rows_cut_short_are_counted(tmp_path, capsys):
     path = write(tmp_path / "t.tsv", *OFFICIAL["qqp"], ("8", "1", "2", "Cut"), ("9", "3", "4", "Why?", "How?", "1"))
     examples = read_examples(path, "qqp")
     assert (len(examples), examples.dropped) == (2, 1)
+    assert f"note: {path}: 1 of 3 rows are cut short or have no value, and are left out\n" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("other", [{"content": "bad", "label": 0}, {"sentence": "bad", "gold": 0}])
+def test_a_row_with_other_keys_is_named(tmp_path, other):
+    rows = [{"sentence": "good", "label": 1}, other, {"sentence": "bad", "label": 0}]
+    path = tmp_path / "train.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    with pytest.raises(SubloraError, match="line 2: no '(sentence|label)', which other rows have; there are: (content|sentence), "):
+        read_examples(path, "sst2")
+    path.with_suffix(".json").write_text(json.dumps(rows), "utf-8")
+    with pytest.raises(SubloraError, match="record 2: no '(sentence|label)'"):
+        read_examples(path.with_suffix(".json"), "sst2")
+
+
+def test_a_carriage_return_makes_no_example(tmp_path):
+    path = write(tmp_path / "train.tsv", ("sentence", "label"), ("a bad\rgood film", "0"), ("fine", "1"))
+    assert read_examples(path, "sst2").texts == [("a bad\rgood film",), ("fine",)]
+
+
+def test_half_a_surrogate_pair_becomes_the_replacement_character(tmp_path):
+    (tmp_path / "train.jsonl").write_text('{"sentence": "a\\ud800b", "label": 1}\n', "utf-8")
+    examples = read_examples(tmp_path / "train.jsonl", "sst2")
+    assert examples.texts == [("a\ufffdb",)] and BagOfWords(Words(), 2, 8).encode(examples.texts).lengths[0] > 0
 
 
 @pytest.mark.parametrize(
@@ -110,6 +135,8 @@ def test_rows_cut_short_are_counted(tmp_path):
         ("sst2", [("sentence", "label")], "no example"),
         ("sst2", [("sentence", "label"), ("good", "1", "more")], "line 2: 3 cells, but the header has 2"),
         ("sst2", [("sentence", "label"), ("good", "1"), ("bad", "0", "more")], "line 3: 3 cells"),
+        ("sst2", [("sentence", "label", "label"), ("good", "1", "1")], "line 1: two columns have the same name 'label'"),
+        ("sst2", [("x" * 9000 + "\x1b[2J", "label"), ("good", "1")], "there are: x{60}, label$"),
     ],
 )
 def test_what_is_wrong_with_a_file_is_one_line_that_names_it(tmp_path, name, rows, says):
@@ -127,7 +154,12 @@ UNREADABLE = {
     "no-gz.tsv.gz": b"no gz",
     "cut.tsv.gz": gzip.compress(b"sentence\tlabel\nfine\t1\n" * 99, mtime=0)[:-20],
     "broken.jsonl": b"{broken\n",
+    "number.jsonl": b'{"sentence": "good", "label": 1}\n{"sentence": 3, "label": 1}\n',
     "list.jsonl": b'["sentence", "label"]\n',
+    "deep.jsonl": b'{"sentence": ' + b"[" * 100_000,
+    "cut.parquet": b"PAR1",
+    "open.csv": b'sentence,label\n"good,1\nbad,0\n',
+    "nul.csv": b"sentence\x00\x00,label\ngood,1\n",
     "words.pdf": b"x",
 }
 
@@ -145,12 +177,31 @@ def test_missing_files_say_what_to_put_where(tmp_path):
     with pytest.raises(SubloraError, match=r"no such file; set task\.path"):
         load_task(task("sst2", tmp_path / "train.tsv"))
     path = write(tmp_path / "train.tsv", *OFFICIAL["sst2"])
+    (tmp_path / "dev.md").write_text("no table")
+    (tmp_path / "dev.tsv").mkdir()
     with pytest.raises(SubloraError, match="no validation file beside it"):
         load_task(task("sst2", path))
 
 
 def test_settings_know_the_tasks():
     assert set(groups.TASKS) == set(TASKS)
+
+
+def test_validation_files_are_found_by_name_alone(tmp_path):
+    for stem in ("train[1]*", "dev[1]*", "dev1x"):
+        write(tmp_path / f"{stem}.tsv", *OFFICIAL["sst2"], (stem, "1"))
+    assert list(load_task(task("sst2", tmp_path / "train[1]*.tsv"))[1]) == ["dev[1]*"]
+    write(tmp_path / "dev[1]*.csv", *OFFICIAL["sst2"])
+    with pytest.raises(SubloraError, match=r"dev\[1\]\*\.csv and dev\[1\]\*\.tsv: which validates\? Set task\.validation"):
+        load_task(task("sst2", tmp_path / "train[1]*.tsv"))
+
+
+@pytest.mark.parametrize("read", [load_task, data_identity])
+def test_paths_that_cannot_be_and_settings_that_nobody_reads_are_one_line(read):
+    with pytest.raises(SubloraError, match="task.path: '~nouser/x' cannot be looked up"):
+        read(task("sst2", "~nouser/x"))
+    with pytest.raises(SubloraError, match="task.validation: sst2 reads the hub where task.path is null; leave it null"):
+        read(Task(name="sst2", validation="dev.tsv"))
 
 
 def test_no_network_and_nothing_cached_says_what_to_do(tmp_path, monkeypatch):

@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import NOTEBOOKS, write_params, write_texts
-from tiny_models import record_requests
+from tiny_models import change_config, change_weights, record_requests
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from tokenizers.decoders import ByteLevel
 from transformers import (
@@ -400,6 +400,128 @@ def test_what_is_learnt_and_no_parameter_is_named(elsewhere, monkeypatch):
     monkeypatch.setattr("sublora.models.pretrained.load_llama2c", lambda source: base)
     with pytest.raises(SubloraError, match=r"'x\.bin' has learnt base\.learnt, which is no parameter"):
         load_causal("x.bin", 280, 16)
+
+
+def without_layer(weights):
+    return {name: weight for name, weight in weights.items() if ".layers.0.mlp." not in name}
+
+
+def with_nan(weights):
+    weights["model.norm.weight"][3] = float("nan")
+    return weights
+
+
+WRONG_WEIGHTS = {
+    "a wrapper's prefix": (
+        lambda weights: {f"_orig_mod.{name}": weight for name, weight in weights.items()},
+        r"the files lack lm_head.weight, model.embed_tokens.weight, .*; they have the unexpected _orig_mod.lm_head.weight",
+    ),
+    "a layer is missing": (without_layer, r"the files lack model.layers.0.mlp.down_proj.weight, .*gate_proj.*up_proj"),
+    "a layer more": (lambda weights: weights | {"model.layers.1.x": weights["lm_head.weight"]}, "the unexpected model.layers.1.x;"),
+    "no output layer": (lambda weights: weights | {"lm_head.weight": weights["lm_head.weight"][:9]}, r"lm_head.weight \[9, 16\]"),
+    "not finite": (with_nan, "the weight model.norm.weight has an element that is not finite"),
+    "integers": (
+        lambda weights: weights | {"lm_head.weight": weights["lm_head.weight"].to(torch.int8)},
+        "no real numbers in lm_head.weight",
+    ),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG_WEIGHTS)
+def test_weights_that_are_not_those_of_the_configuration_are_named(elsewhere, tmp_path, wrong):
+    """Each of these was loaded with a warning, and random weights were certified in place of those that were not read."""
+    change, says = WRONG_WEIGHTS[wrong]
+    folder = shutil.copytree(elsewhere / "llama", tmp_path / "llama")
+    assert load_causal(str(folder), 280, 16)
+    change_weights(folder, change)
+    with pytest.raises(SubloraError, match=says) as caught:
+        load_causal(str(folder), 280, 16)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 700
+
+
+def test_numbers_that_are_not_finite_are_not_taken_for_a_look_ahead(elsewhere, tmp_path):
+    folder = shutil.copytree(elsewhere / "llama", tmp_path / "llama")
+    change_weights(folder, lambda weights: {name: weight * (1e38 if "norm" in name else 1) for name, weight in weights.items()})
+    assert "numbers that are not finite in float32" in refusal(load_causal, str(folder), 280, 16)
+
+
+def test_an_output_layer_beside_tied_weights_is_named(elsewhere, tmp_path):
+    folder = shutil.copytree(elsewhere / "llama", tmp_path / "llama")
+    change_config(folder, tie_word_embeddings=True)
+    assert "ties lm_head.weight to another weight, the file has its own; set tie_word_embeddings to false" in refusal(
+        load_causal, str(folder), 280, 16
+    )
+    change_weights(folder, lambda weights: {name: weight for name, weight in weights.items() if name != "lm_head.weight"})
+    assert load_causal(str(folder), 280, 16)
+
+
+def test_a_body_saved_alone_and_tied_weights_are_whole(elsewhere, tmp_path):
+    GPT2LMHeadModel.from_pretrained(elsewhere / "gpt2").transformer.save_pretrained(tmp_path)
+    whole, body = (load_causal(str(folder), 280, 16) for folder in (elsewhere / "gpt2", tmp_path))
+    for (name, weight), (other, same) in zip(whole.named_parameters(), body.named_parameters(), strict=True):
+        assert name == other and torch.equal(weight, same)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"num_hidden_layers": 10**9}, "1,000,000,000 layers"),
+        ({"vocab_size": 10**9}, "weights; at most 1,000,000,000 are loaded"),
+        ({"hidden_size": "16"}, "cannot load"),
+        ({"num_attention_heads": 7}, "cannot load"),
+        ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, "cannot load"),
+    ],
+)
+def test_a_folders_configuration_is_checked_before_its_weights_are_read(elsewhere, tmp_path, change, says):
+    folder = shutil.copytree(elsewhere / "llama", tmp_path / "llama")
+    (folder / "model.safetensors").write_bytes(b"not read")
+    change_config(folder, **change)
+    assert says in refusal(load_causal, str(folder), 280, 16)
+
+
+@pytest.mark.parametrize("what", ["adapter", "cut", "pointer", "empty", "folder", "shard", "pickle", "nested"])
+def test_files_of_a_model_that_cannot_be_read_are_one_line(elsewhere, tmp_path, what):
+    folder = shutil.copytree(elsewhere / "llama", tmp_path / "llama")
+    weights = folder / "model.safetensors"
+    data = weights.read_bytes()
+    says = "no weights that can be loaded as safetensors (.*); save the model itself"
+    if what == "adapter":
+        (folder / "config.json").unlink()
+        (folder / "adapter_config.json").write_text('{"base_model_name_or_path": "no/base"}')
+        says = "holds an adapter .*merge it into its base"
+    elif what in ("cut", "pointer", "empty"):
+        weights.write_bytes({"cut": data[:-9], "pointer": b"version https://git-lfs.github.com/spec/v1\n", "empty": b""}[what])
+    elif what == "nested":
+        (folder / "config.json").write_text("[" * 100_000)
+        says = "holds no model's config.json that can be read"
+    else:
+        weights.unlink()
+    if what == "folder":
+        weights.mkdir()
+    if what == "shard":
+        index = {"metadata": {}, "weight_map": {"lm_head.weight": "model-00001-of-00002.safetensors"}}
+        (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    if what == "pickle":
+        torch.save(LlamaForCausalLM.from_pretrained(elsewhere / "llama").state_dict(), folder / "pytorch_model.bin")
+    with pytest.raises(SubloraError, match=says) as caught:
+        load_causal(str(folder), 280, 16, local_only=True)
+    assert "\n" not in str(caught.value) and str(folder) in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["a[1]*?", "{a} 50%", "\u00fc"])
+def test_a_models_folder_may_have_any_name(elsewhere, tmp_path, name):
+    folder = shutil.copytree(elsewhere / "llama", tmp_path / name)
+    assert load_causal(str(folder), 280, 16)
+    change_weights(folder, WRONG_WEIGHTS["integers"][0])
+    assert "no real numbers in lm_head.weight" in refusal(load_causal, str(folder), 280, 16)
+
+
+@pytest.mark.parametrize("source", ["~nouser/x", "./" + "x" * 5000])
+def test_a_source_that_cannot_be_looked_up_is_one_line(elsewhere, tmp_path, source):
+    assert "cannot be looked up" in refusal(load_causal, source, 280, 16)
+    values = values_of(elsewhere)
+    values["model"]["source"] = source
+    assert "cannot be looked up" in refusal(lambda: Run(values, tmp_path).problem.identity(as_experiment(values)))
 
 
 @pytest.mark.parametrize(

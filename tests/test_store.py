@@ -49,6 +49,27 @@ def toy(path, arrays, vocab_size=256, eot=255):
 # --- what a store holds
 
 
+def test_a_corpus_may_have_a_long_name_in_any_script(tmp_path):
+    folder = tmp_path / ("\u6771" * 80)  # 240 bytes: with the hash and ".partial" behind it, more than a file's name may have
+    folder.mkdir()
+    (folder / "a.txt").write_text("text")
+    assert len(prepare(Corpus(source="text", path=str(folder)), tmp_path / "corpora")) == 1
+
+
+def test_documents_without_tokens_are_counted_on_the_terminal(tmp_path, capsys):
+    assert len(toy(tmp_path / "toy", [np.array([1]), np.array([], np.int64), np.array([2])])) == 2
+    assert capsys.readouterr().err == "note: toy: 1 documents have no token and are left out\n"
+
+
+@pytest.mark.parametrize("content", [b"\x93NUMPY", b"PK\x03\x04", b"[" * 100_000], ids=["header", "zip", "nested"])
+@pytest.mark.parametrize("name", ["offsets.npy", "meta.json"])
+def test_a_file_of_another_kind_is_one_line(built, name, content):
+    (built.path / name).write_bytes(content)
+    with pytest.raises(SubloraError, match=f"{name}: not a whole token store") as caught:
+        TokenStore.open(built.path)
+    one_line(caught)
+
+
 def test_round_trip(built):
     assert texts(built) == KEPT
     assert built.lengths.tolist() == [len(text.encode()) + 1 for text in KEPT]

@@ -8,6 +8,8 @@ import pytest
 import tiktoken
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import Tokenizer as Backend
+from tokenizers import decoders, models, pre_tokenizers
 
 from sublora.data import get_tokenizer
 from sublora.errors import SubloraError
@@ -75,8 +77,77 @@ def test_decode_refuses_ids_outside_the_vocabulary(wrong):
 
 
 def test_unknown_name():
-    with pytest.raises(SubloraError, match=r"transformers cannot load '\./gpt3'.*choose bytes or gpt2"):
+    with pytest.raises(SubloraError, match=r"'\./gpt3' has no tokenizer that can be read.*choose bytes or gpt2"):
         get_tokenizer("./gpt3")
+
+
+@pytest.fixture
+def bpe(tmp_path):
+    """A small byte-level tokenizer of `transformers` in a folder; `tokenizer.json` as data and a way to write it."""
+    from transformers import PreTrainedTokenizerFast
+
+    letters = {letter: i for i, letter in enumerate(["<end>", *sorted(pre_tokenizers.ByteLevel.alphabet())])}
+    backend = Backend(models.BPE(vocab=letters, merges=[]))
+    backend.pre_tokenizer, backend.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<end>").save_pretrained(tmp_path / "bpe")
+    return tmp_path / "bpe"
+
+
+def test_half_a_surrogate_pair_in_a_tokenizer_of_transformers(bpe):
+    tokenizer = get_tokenizer(str(bpe))
+    assert tokenizer.decode(tokenizer.encode("a\ud800b")) == "a\ufffdb"
+
+
+WRONG = {
+    "cut": lambda text: text[:200],
+    "empty": lambda text: "",
+    "nested": lambda text: "[" * 100_000,
+    "negative": lambda text: text.replace('"a": ', '"a": -'),
+    "twice": lambda text: text.replace('"merges": []', '"merges": [["q", "none"]]'),
+    "pattern": lambda text: text.replace('"normalizer": null', '"normalizer": {"type": "Replace", "pattern": {"Regex": "(("}}'),
+    "huge": lambda text: text.replace('"a": ', '"a": 99999'),
+    "missing": None,
+}
+
+
+@pytest.mark.parametrize("change", WRONG)
+def test_a_folder_whose_tokenizer_is_wrong_is_one_line(bpe, change):
+    path = bpe / "tokenizer.json"
+    text = path.read_text("utf-8")
+    if change == "missing":
+        path.unlink()
+    else:
+        path.write_text(WRONG[change](text), "utf-8")
+        assert path.read_text("utf-8") != text
+    says = "has no tokenizer that can be read.*save one in the folder|a token has the id"
+    with pytest.raises(SubloraError, match=says) as caught:
+        get_tokenizer(str(bpe))
+    assert "\n" not in str(caught.value)
+
+
+def test_an_empty_tokenizer_in_place_of_a_missing_one_is_not_accepted(tmp_path):
+    from transformers import GPT2Config
+
+    GPT2Config().save_pretrained(tmp_path)
+    with pytest.raises(SubloraError, match="has no tokenizer that can be read"):
+        get_tokenizer(str(tmp_path))
+
+
+def test_a_text_that_a_tokenizer_cannot_read_is_named(tmp_path):
+    from transformers import PreTrainedTokenizerFast
+
+    backend = Backend(models.WordLevel({"<end>": 0, "known": 1}))
+    PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<end>").save_pretrained(tmp_path)
+    assert get_tokenizer(str(tmp_path)).encode("known").tolist() == [1]
+    with pytest.raises(SubloraError, match=r"cannot read the text 'two\\n\\x1blines' .*take another tokenizer"):
+        get_tokenizer(str(tmp_path)).encode("two\n\x1blines")
+
+
+@pytest.mark.parametrize("name", ["~nouser/x", "./" + "x" * 5000, "."])
+def test_a_path_that_cannot_be_is_one_line(name):
+    with pytest.raises(SubloraError, match="^corpus.tokenizer: ") as caught:
+        get_tokenizer(name if "/" in name else "./")
+    assert "\n" not in str(caught.value)
 
 
 def test_gpt2_with_no_network_and_no_cache_says_what_to_put_where(monkeypatch, tmp_path):

@@ -1,6 +1,10 @@
 """Classifiers small enough for tests, saved as Hugging Face saves models: a folder with config, weights and tokenizer."""
 
+import json
+from pathlib import Path
+
 import torch
+from safetensors.torch import load_file, save_file
 
 WORDS = ["<pad>", "<unk>", "<s>", "</s>", *"a film good bad dull fine very not is was the . ? story stale".split()]
 
@@ -56,6 +60,17 @@ def save_model(folder, kind="gpt2", tokenizer=True, head=True):
         special |= {} if kind == "gpt2" else {"pad_token": "<pad>"}
         PreTrainedTokenizerFast(tokenizer_object=words, model_max_length=64, **special).save_pretrained(folder)
     return str(folder)
+
+
+def change_weights(folder, change):
+    """Write the weights of a folder again: `change` takes them by name, and returns what is written in their place."""
+    path = Path(folder) / "model.safetensors"
+    save_file({name: weight.clone() for name, weight in change(load_file(path)).items()}, path, metadata={"format": "pt"})
+
+
+def change_config(folder, **values):
+    path = Path(folder) / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text("utf-8")) | values), "utf-8")
 
 
 def record_requests(monkeypatch, name):

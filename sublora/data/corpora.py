@@ -1,39 +1,46 @@
 """Where documents come from: every source is a stream of texts, in an order that depends on the source alone."""
 
-import hashlib
 import sys
 import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from sublora.data.files import files_below, files_fingerprint, given_path
 from sublora.data.functions import distinct_functions
 from sublora.data.rows import read_bytes, read_rows, table_kind
-from sublora.errors import SubloraError, one_line
+from sublora.errors import SubloraError, errors_named, listed
 from sublora.experiment import Corpus
-from sublora.progress import progress_bar
+from sublora.progress import notice, progress_bar
 
 HUB_NAMES = {"openwebtext": "Skylion007/openwebtext"}
 TABLES = (".jsonl", ".csv", ".tsv", ".parquet")
 KINDS = {"text": "folder of text files", "file": "file (.jsonl, .csv, .tsv or .parquet)"}
-"""What the path of a source leads to."""
+"""What the path of a source leads to; that of a data set on the hub leads to the folder of a copy."""
+READ: dict[str, tuple[str, ...]] = {"python-stdlib": (), "text": ("path",), "file": ("path", "field")}
+"""Which settings a source reads; a data set on the hub reads all of them."""
 
 
 def documents(corpus: Corpus) -> Iterator[str]:
     """The pool's documents, one text after the other, with a progress bar. A document without text is dropped.
 
-    Dropping is a function of the pool alone, done before any split. Memory does not grow with the corpus, except for a
-    hash of each document of `python-stdlib`. Raises SubloraError for a source that is missing, unreadable or empty.
+    Dropping is a function of the pool alone, done before any split; how many are dropped is said on standard error. Memory does not
+    grow with the corpus, except for a hash of each document of `python-stdlib`. Raises SubloraError for a source that is missing,
+    unreadable or empty.
     """
     sources = {"python-stdlib": _python_stdlib, "text": _text_folder, "file": _table_file}
-    empty = True
+    kept = left_out = 0
     for text in sources.get(corpus.source, _hugging_face)(corpus):
         if text:
-            empty = False
+            kept += 1
             yield text
-    if empty:
+        else:
+            left_out += 1
+    if not kept:
         where = _stdlib() if corpus.source == "python-stdlib" else _hub_name(corpus)
         raise SubloraError(f"{corpus.source}: no document with text in {where}; choose another corpus")
+    if left_out:
+        notice(f"{corpus_name(corpus)}: {left_out:,} of {kept + left_out:,} documents have no text and are left out")
 
 
 def corpus_name(corpus: Corpus) -> str:
@@ -47,8 +54,11 @@ def corpus_identity(corpus: Corpus) -> dict[str, Any]:
 
     Files count by path, size and time of last change; the standard library by the interpreter's version and its folder.
     """
+    for key in ("path", "field", "subset"):
+        if key not in READ.get(corpus.source, (key,)) and getattr(corpus, key) != Corpus.model_fields[key].default:
+            raise SubloraError(f"corpus.{key}: source {corpus.source!r} does not read it; take it out, or choose another source")
     identity = {"source": corpus.source, "tokenizer": corpus.tokenizer, "max_documents": corpus.max_documents}
-    if corpus.tokenizer not in ("bytes", "gpt2") and Path(corpus.tokenizer).exists():
+    if corpus.tokenizer not in ("bytes", "gpt2") and given_path(corpus.tokenizer, "corpus.tokenizer").exists():
         identity["tokenizer files"] = files_fingerprint(Path(corpus.tokenizer))
     if corpus.source == "python-stdlib":
         return identity | {"python": sys.version, "folder": str(_stdlib())}
@@ -56,19 +66,9 @@ def corpus_identity(corpus: Corpus) -> dict[str, Any]:
         return identity | {"files": files_fingerprint(_path(corpus))}
     if corpus.source == "file":
         return identity | {"field": corpus.field, "files": files_fingerprint(_path(corpus))}
-    name = _hub_name(corpus)
-    files = files_fingerprint(Path(name)) if Path(name).exists() else None
-    return identity | {"name": name, "subset": corpus.subset, "field": corpus.field, "files": files}
-
-
-def files_fingerprint(path: Path) -> str:
-    """SHA-256 over the resolved path, and every file's relative path, size in bytes and time of last change."""
-    path = path.resolve()
-    digest = hashlib.sha256(str(path).encode("utf-8", "surrogateescape"))
-    for file in _files(path) if path.is_dir() else [path]:
-        status = file.stat()
-        digest.update(f"\n{file.relative_to(path).as_posix()!r} {status.st_size} {status.st_mtime_ns}".encode())
-    return digest.hexdigest()
+    folder = _local_copy(corpus)
+    files = files_fingerprint(folder) if folder else None
+    return identity | {"name": _hub_name(corpus), "subset": corpus.subset, "field": corpus.field, "files": files}
 
 
 def _stdlib() -> Path:
@@ -81,9 +81,9 @@ def _python_stdlib(corpus: Corpus) -> Iterator[str]:
 
 
 def _path(corpus: Corpus) -> Path:
-    kind = KINDS[corpus.source]
+    kind = KINDS.get(corpus.source, "folder with a copy of the data set")
     assert corpus.path is not None  # the settings see to it
-    path = Path(corpus.path).expanduser()
+    path = given_path(corpus.path, "corpus.path")
     if not path.exists():
         raise SubloraError(f"{path}: does not exist; set corpus.path to a {kind}")
     if corpus.source == "text" and not path.is_dir():
@@ -91,14 +91,9 @@ def _path(corpus: Corpus) -> Path:
     return path
 
 
-def _files(folder: Path) -> list[Path]:
-    files = (path for path in folder.rglob("*") if path.is_file())
-    return sorted(files, key=lambda path: path.relative_to(folder).as_posix())
-
-
 def _text_folder(corpus: Corpus) -> Iterator[str]:
     """Every regular file below a folder, in the order of relative paths; UTF-8, unpacked if .xz, .gz or .bz2."""
-    for path in progress_bar(_files(_path(corpus)), desc="text", unit="file"):
+    for path in progress_bar(files_below(_path(corpus)), desc="text", unit="file"):
         try:
             yield read_bytes(path).decode("utf-8")
         except UnicodeDecodeError as error:
@@ -117,7 +112,7 @@ def _table_file(corpus: Corpus) -> Iterator[str]:
 def _text(row: dict[str, Any], field: str, where: str) -> str:
     """A row's text; a missing value (null) is an empty document, anything else an error."""
     if field not in row:
-        raise SubloraError(f"{where}: no field {field!r}; set corpus.field to one of: {', '.join(map(str, row))}")
+        raise SubloraError(f"{where}: no field {field!r}; set corpus.field to one of: {listed(row)}")
     if row[field] is None:
         return ""
     if not isinstance(row[field], str):
@@ -130,22 +125,45 @@ def _hub_name(corpus: Corpus) -> str:
     return corpus.path or HUB_NAMES.get(corpus.source, corpus.source)
 
 
+def _local_copy(corpus: Corpus) -> Path | None:
+    """The folder of a data set that is here, whether it is named by `corpus.path` or as the source itself."""
+    folder = given_path(_hub_name(corpus), "corpus.source") if corpus.path is None else _path(corpus)
+    if folder.exists() and not folder.is_dir():
+        raise SubloraError(f"{folder}: a file; set corpus.source to file and corpus.path to it")
+    return folder / (corpus.subset or "") if folder.exists() else None
+
+
 def _hugging_face(corpus: Corpus) -> Iterator[str]:
-    """The train split of a data set, streamed: on the Hugging Face hub, in a folder, or in its local copy `corpus.path`."""
+    """The train split of a data set: in a local folder, or streamed from the Hugging Face hub."""
+    if folder := _local_copy(corpus):
+        yield from _copied(folder, corpus.field)
+        return
     import datasets  # slow to import, and only this source needs it
 
     name = _hub_name(corpus)
-    try:
+    cure = (
+        "check the network, corpus.source and corpus.subset, or set corpus.path to a local copy; "
+        "the sources that download nothing are python-stdlib, text and file"
+    )
+    with errors_named(f"{name}: cannot load the Hugging Face data set", cure):
         stream = datasets.load_dataset(name, corpus.subset, split="train", streaming=True)
         splits = stream.info.splits or {}
         total = splits["train"].num_examples if "train" in splits else None
         for number, row in enumerate(progress_bar(stream, desc=corpus_name(corpus), unit="document", total=total), 1):
             yield _text(row, corpus.field, f"{name}: record {number}")
-    except SubloraError:
-        raise
-    except Exception as error:  # the loader and its network stack raise dozens of types
-        raise SubloraError(
-            f"{name}: cannot load the Hugging Face data set ({type(error).__name__}: {one_line(error, 300)}); check the network, "
-            "corpus.source and corpus.subset, or set corpus.path to a local copy; "
-            "the sources that download nothing are python-stdlib, text and file"
-        ) from None
+
+
+def _copied(folder: Path, field: str) -> Iterator[str]:
+    """One column of a folder's table files, in the order of relative paths: those with `train` in their names, if there are any.
+
+    The readers are those of single files: `datasets` takes a path for a pattern and "NA" for nothing, and leaves out links.
+    """
+    tables = [path for path in files_below(folder) if table_kind(path) in TABLES]
+    training = [path for path in tables if "train" in path.relative_to(folder).as_posix()] or tables
+    if not training:
+        raise SubloraError(f"{folder}: holds no .jsonl, .csv, .tsv or .parquet file; choose another folder")
+    if others := len(tables) - len(training):
+        notice(f"{folder}: {others} files without `train` in their names are left out")
+    for path in training:
+        for where, row in read_rows(path, only=field):
+            yield _text(row, field, where)

@@ -12,17 +12,19 @@ from typing import Any
 
 import numpy as np
 
-from sublora.data.corpora import files_fingerprint
+from sublora.data.files import files_fingerprint, given_path
 from sublora.data.functions import PACKAGES, labelled_functions, packages_identity
-from sublora.data.rows import Row, read_rows
+from sublora.data.rows import Row, read_rows, table_kind, whole_characters
 from sublora.data.split import permutation
-from sublora.errors import SubloraError, one_line
+from sublora.errors import SubloraError, errors_named, listed
 from sublora.experiment import Task
+from sublora.progress import notice
 
 HUB = "nyu-mll/glue"
 ENTAILED = ("entailment", "not_entailment")
 FUNCTIONS = "functions"
 FUNCTIONS_VALIDATION = 0.2  # share of the functions that validates
+TABLES = (".jsonl", ".json", ".csv", ".tsv", ".txt", ".parquet")
 HELD_OUT_NAMES = ("dev", "validation", "dev_matched", "validation_matched", "dev_mismatched", "validation_mismatched")
 
 
@@ -94,8 +96,9 @@ def load_task(task: Task) -> tuple[Examples, dict[str, Examples]]:
     if task.name == FUNCTIONS:
         return _functions()
     if task.path is None:
+        _refuse_validation(task)
         return _from_hub(task.name, "train", form), {name: _from_hub(task.name, name, form) for name in form.validation}
-    path = Path(task.path).expanduser()
+    path = given_path(task.path, "task.path")
     training = read_examples(path, task.name)
     files = _validation_files(path, task)
     if not files:
@@ -112,11 +115,12 @@ def data_identity(task: Task) -> dict[str, Any]:
     if task.name == FUNCTIONS:
         return {"task": task.name, "packages": packages_identity()}
     if task.path is None:
+        _refuse_validation(task)
         return {"task": task.name, "hub": HUB}
     for key, file in (("path", task.path), ("validation", task.validation)):
-        if file and not Path(file).expanduser().is_file():
+        if file and not given_path(file, f"task.{key}").is_file():
             raise SubloraError(f"{file}: no such file; set task.{key} to {task.name}'s {key.replace('path', 'training')} file")
-    path = Path(task.path).expanduser()
+    path = given_path(task.path, "task.path")
     files = [path, *_validation_files(path, task)]
     return {"task": task.name, "files": [files_fingerprint(file) for file in files]}
 
@@ -124,18 +128,25 @@ def data_identity(task: Task) -> dict[str, Any]:
 def _validation_files(path: Path, task: Task) -> list[Path]:
     """The file that the settings name, or those that lie beside the training file `path`."""
     if task.validation:
-        return [Path(task.validation).expanduser()]
+        return [given_path(task.validation, "task.validation")]
+    with errors_named(f"{path.parent}: cannot read", "check the folder"):
+        tables = sorted(file for file in path.parent.iterdir() if file.is_file() and table_kind(file) in TABLES)
     found = []
     for name in HELD_OUT_NAMES:
         stem = _stem(path).replace("train", name)
-        found += [file for file in sorted(path.parent.glob(f"{stem}.*")) if _stem(file) == stem != _stem(path)][:1]
+        files = [file for file in tables if _stem(file) == stem != _stem(path)]
+        if len(files) > 1:
+            raise SubloraError(f"{files[0]} and {files[1].name}: which validates? Set task.validation to one of them")
+        found += files
     return found
 
 
 def read_examples(path: Path, name: str) -> Examples:
-    """The labelled examples of a table file (`read_rows`). A row that lacks a text or its label is dropped and counted.
+    """The labelled examples of a table file (`read_rows`). A row that is cut short, or holds null for a text or
+    its label, is dropped and counted.
 
-    Raises SubloraError naming the file for one that is missing or unreadable, has no labels, or labels outside the task's set.
+    Raises SubloraError naming the file, and the row: for one that is missing or unreadable, has no labels, labels outside the
+    task's set, or no such key in one row.
     """
     form = TASKS[name]
     if not path.is_file():
@@ -151,25 +162,31 @@ def _examples(rows: list[Row], form: Format, source: str) -> Examples:
     numbers = {**{text: i for i, text in enumerate(form.classes)}, **{str(i): i for i in range(len(form.classes))}}
     texts, labels = [], []
     for where, row in rows:
-        *parts, label = (row.get(column) for column in columns)
+        if absent := [column for column in columns if column not in row]:
+            raise SubloraError(f"{where}: no {absent[0]!r}, which other rows have; there are: {listed(row)}")
+        *parts, label = (row[column] for column in columns)
         if label is None or None in parts:
             continue
+        if wrong := [type(part).__name__ for part in parts if not isinstance(part, str)]:
+            raise SubloraError(f"{where}: a text is {wrong[0]}, not text; write it as text")
         number = numbers.get(stated := str(label).removesuffix(".0"))
         if number is None:
             hint = " (a test file has none: give another)" if stated == "-1" else ""
             raise SubloraError(f"{where}: has the label {stated!r:.40}, which is none of {', '.join(numbers)}{hint}")
-        texts.append(tuple(map(str, parts)))
+        texts.append(tuple(whole_characters(part) for part in parts))
         labels.append(number)
     if not labels:
         raise SubloraError(f"{source}: holds no example with a label; give the task's training or validation data")
-    return Examples(texts, np.array(labels, np.int64), len(rows) - len(labels))
+    if dropped := len(rows) - len(labels):
+        notice(f"{source}: {dropped:,} of {len(rows):,} rows are cut short or have no value, and are left out")
+    return Examples(texts, np.array(labels, np.int64), dropped)
 
 
 def _column(fields: Iterable[str], names: tuple[str, ...], source: str, what: str) -> str:
     if found := next((name for name in names if name in fields), None):
         return found
     wanted = " or ".join(map(repr, names))
-    raise SubloraError(f"{source}: no {what}s: a column {wanted} is missing; there are: {', '.join(map(str, fields))}")
+    raise SubloraError(f"{source}: no {what}s: a column {wanted} is missing; there are: {listed(fields)}")
 
 
 def _stem(path: Path) -> str:
@@ -183,16 +200,18 @@ def _functions() -> tuple[Examples, dict[str, Examples]]:
     return examples.subset(training), {"validation": examples.subset(held_out)}
 
 
+def _refuse_validation(task: Task) -> None:
+    if task.validation is not None:
+        raise SubloraError(f"task.validation: {task.name} reads the hub where task.path is null; leave it null")
+
+
 def _from_hub(name: str, split: str, form: Format) -> Examples:
     import datasets  # slow to import, and only the hub needs it
     from huggingface_hub.utils import logging
 
     logging.set_verbosity_error()  # without a network it would report every attempt
-    try:
-        table = datasets.load_dataset(HUB, name, split=split)
-    except Exception as error:  # the loader and its network stack raise dozens of types
-        raise SubloraError(
-            f"task.path: {HUB} {name} {split} cannot be loaded ({type(error).__name__}: {one_line(error)}); "
-            "there is no network or nothing is cached: set task.path to a local training file, or load it once with a network"
-        ) from None
-    return _examples([(f"{HUB} {name} {split}: row {i}", row) for i, row in enumerate(table, 1)], form, f"{HUB} {name} {split}")
+    source = f"{HUB} {name} {split}"
+    cure = "there is no network or nothing is cached: set task.path to a local training file, or load it once with a network"
+    with errors_named(f"task.path: {source} cannot be loaded", cure):
+        rows = [(f"{source}: row {i}", row) for i, row in enumerate(datasets.load_dataset(HUB, name, split=split), 1)]
+    return _examples(rows, form, source)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, normalizers
 
-from sublora.errors import SubloraError
+from sublora.errors import SubloraError, errors_named
 
 BEGIN, BYTES = 1, 3  # ids of the token that begins a text and of the first single byte
 PIECES = BYTES + 256  # id of the first piece of text
@@ -18,10 +18,8 @@ def load_llama2c_tokenizer(path: str | Path) -> tuple[Tokenizer, int]:
     training, a space goes before a text. Raises SubloraError naming the file when it is not one.
     """
     path, pieces, scores = Path(path), [], []
-    try:
+    with errors_named(f"{path}: cannot read it", "give a llama2.c tokenizer"):
         data = path.read_bytes()
-    except OSError as error:
-        raise SubloraError(f"{path}: cannot read it ({error.strerror}); give a llama2.c tokenizer") from None
     position = 4
     try:
         while position < len(data):

@@ -1,22 +1,19 @@
 """The rows of table files, one after the other: for corpora and for labelled examples alike."""
 
 import bz2
-import contextlib
 import csv
 import gzip
-import io
 import json
 import lzma
-import zlib
-from collections.abc import Callable, Iterator
-from itertools import zip_longest
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from itertools import count, zip_longest
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sublora.errors import SubloraError, one_line
+from sublora.errors import SubloraError, errors_named, listed
 from sublora.progress import progress_bar
 
 OPENERS: dict[str, Callable[..., Any]] = {".xz": lzma.open, ".gz": gzip.open, ".bz2": bz2.open}
@@ -47,11 +44,11 @@ def read_rows(path: Path, only: str | None = None, headerless: tuple[str, ...] =
     if kind not in (".jsonl", ".json", ".parquet", *SEPARATORS):
         formats = ".jsonl, .json, .csv, .tsv, .txt (also .xz, .gz, .bz2) or .parquet"
         raise SubloraError(f"{path}: not a {formats} file; convert it")
-    with io_errors_named(path):
+    with errors_named(f"{path}: cannot read", "check the file"), open(path, "rb") as raw:
         if kind == ".parquet":
-            yield from _parquet(path, only)
+            yield from _parquet(raw, path, only)
             return
-        with open(path, "rb") as raw, progress_bar(total=path.stat().st_size, desc=path.name, unit="B", unit_scale=True) as bar:
+        with progress_bar(total=path.stat().st_size, desc=path.name, unit="B", unit_scale=True) as bar:
             stream = OPENERS[path.suffix](raw) if path.suffix in OPENERS else raw
             separator = SEPARATORS.get(kind)
             rows = _separated(stream, path, separator, headerless, cut_short) if separator else _json(stream, path)
@@ -62,17 +59,17 @@ def read_rows(path: Path, only: str | None = None, headerless: tuple[str, ...] =
 
 def read_bytes(path: Path) -> bytes:
     """A file's content, unpacked if its suffix says that it is packed."""
-    with io_errors_named(path), OPENERS.get(path.suffix, open)(path, "rb") as stream:
+    with errors_named(f"{path}: cannot read", "check the file"), OPENERS.get(path.suffix, open)(path, "rb") as stream:
         return stream.read()
 
 
-@contextlib.contextmanager
-def io_errors_named(path: Path) -> Iterator[None]:
+def whole_characters(text: str) -> str:
+    """The text with U+FFFD for half of a surrogate pair, which JSON can hold and UTF-8 cannot."""
     try:
-        yield
-    except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise SubloraError(f"{path}: cannot read ({reason}); check the file") from error
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
 
 
 def _json(stream: BinaryIO, path: Path) -> Iterator[Row]:
@@ -81,47 +78,81 @@ def _json(stream: BinaryIO, path: Path) -> Iterator[Row]:
         if not line.strip():
             continue
         array = number == 1 and line.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"[")
-        try:
-            found = json.loads((line + stream.read() if array else line).decode("utf-8-sig"))
-        except ValueError as error:  # also UnicodeDecodeError
-            raise SubloraError(f"{where}: not a line of JSON in UTF-8 ({error}); correct or remove it") from None
-        for record in found if array else [found]:
+        with errors_named(f"{where}: not a line of JSON in UTF-8", "correct or remove it"):
+            found = json.loads((line + stream.read() if array else line).decode("utf-8-sig"), object_pairs_hook=_object)
+        for place, record in enumerate(found if array else [found], 1):
+            where = f"{path}: record {place}" if array else where
             if not isinstance(record, dict):
                 raise SubloraError(f"{where}: holds {type(record).__name__}, not a JSON object; correct or remove it")
             yield where, record
 
 
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(found := dict(pairs)) < len(pairs):
+        raise ValueError(f"'{_twice(key for key, _ in pairs)}' is there twice")
+    return found
+
+
+def _twice(names: Iterable[str]) -> str | None:
+    """The first name that occurs again, as a message shows it."""
+    return next((listed([name]) for name, times in Counter(names).items() if times > 1), None)
+
+
 def _separated(stream: BinaryIO, path: Path, separator: str, headerless: tuple[str, ...], cut_short: bool) -> Iterator[Row]:
+    rows = _tabbed(stream, path) if separator == "\t" else _comma_separated(stream, path)
+    _, header = next(rows, (1, []))
+    if headerless and len(header) == len(headerless) and not set(header) & set(headerless):
+        yield f"{path}: line 1", dict(zip(headerless, header, strict=True))
+        header = list(headerless)
+    if twice := _twice(filter(None, header)):
+        raise SubloraError(f"{path}: line 1: two columns have the same name '{twice}'; rename one")
+    for number, cells in rows:
+        where = f"{path}: line {number}"
+        if len(cells) > len(header) or (0 < len(cells) < len(header) and not cut_short):
+            raise SubloraError(f"{where}: {len(cells)} cells, but the header has {len(header)}; correct the row")
+        if cells:
+            yield where, dict(zip_longest(header, cells))
+
+
+def _lines(stream: BinaryIO, path: Path) -> Iterator[str]:
+    """The lines of a UTF-8 file with their ends. A line ends at "\\n" alone: a lone carriage return is inside a cell."""
+    for number, line in enumerate(stream, 1):
+        with errors_named(f"{path}: line {number}: not UTF-8 text", "convert the file"):
+            text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+        yield text
+
+
+def _tabbed(stream: BinaryIO, path: Path) -> Iterator[tuple[int, list[str]]]:
+    for number, line in enumerate(_lines(stream, path), 1):
+        line = line.removesuffix("\n").removesuffix("\r")
+        yield number, line.split("\t") if line else []
+
+
+def _comma_separated(stream: BinaryIO, path: Path) -> Iterator[tuple[int, list[str]]]:
+    """(the line on which a row begins, its cells)."""
     csv.field_size_limit(2**31 - 1)  # the default of 131,072 characters would refuse long texts
-    dialect: dict[str, Any] = {"strict": True} if separator == "," else {"quoting": csv.QUOTE_NONE}
-    rows = csv.reader(io.TextIOWrapper(stream, encoding="utf-8-sig", newline=""), delimiter=separator, **dialect)
+    rows, begin = csv.reader(_lines(stream, path), strict=True), 1
     try:
-        header = next(rows, [])
-        if headerless and len(header) == len(headerless) and not set(header) & set(headerless):
-            yield f"{path}: line 1", dict(zip(headerless, header, strict=True))
-            header = list(headerless)
-        names = list(filter(None, header))
-        if len(set(names)) < len(names):
-            raise SubloraError(f"{path}: line 1: two columns have the same name; rename one")
         for cells in rows:
-            where = f"{path}: line {rows.line_num}"
-            if len(cells) > len(header) or (0 < len(cells) < len(header) and not cut_short):
-                raise SubloraError(f"{where}: {len(cells)} cells, but the header has {len(header)}; correct the row")
-            if cells:
-                yield where, dict(zip_longest(header, cells))
-    except UnicodeDecodeError:
-        raise SubloraError(f"{path}: not UTF-8 text after line {rows.line_num}; convert the file") from None
+            yield begin, cells
+            begin = rows.line_num + 1
     except csv.Error as error:
-        raise SubloraError(f"{path}: line {rows.line_num}: {error}; correct the row") from None
+        why = "a carriage return in a cell without quotes" if "new-line" in str(error) else error
+        raise SubloraError(f"{path}: line {begin}: {why}; correct the row") from None
 
 
-def _parquet(path: Path, only: str | None) -> Iterator[Row]:
-    try:
-        with pq.ParquetFile(path) as file, progress_bar(total=file.metadata.num_rows, desc=path.name, unit="row") as bar:
-            columns = [only] if only in file.schema_arrow.names else None
-            for batch in file.iter_batches(batch_size=1024, columns=columns):
-                for row in batch.to_pylist():
+def _parquet(raw: BinaryIO, path: Path, only: str | None) -> Iterator[Row]:
+    whole = errors_named(f"{path}: not a readable parquet file", "check the file")
+    with whole, pq.ParquetFile(raw, page_checksum_verification=True) as file:
+        names = file.schema_arrow.names
+        if twice := _twice(names):
+            raise SubloraError(f"{path}: two columns have the same name '{twice}'; rename one")
+        rows = count(1)
+        with progress_bar(total=file.metadata.num_rows, desc=path.name, unit="row") as bar:
+            for batch in file.iter_batches(batch_size=1024, columns=[only] if only in names else None):
+                for i in range(len(batch)):
                     bar.update()
-                    yield f"{path}: row {bar.n}", row
-    except pa.ArrowException as error:
-        raise SubloraError(f"{path}: not a readable parquet file ({one_line(error)}); check the file") from None
+                    where = f"{path}: row {next(rows)}"
+                    with errors_named(f"{where}: cannot read", "correct or remove it"):
+                        (row,) = batch.slice(i, 1).to_pylist()
+                    yield where, row

@@ -5,10 +5,11 @@ import hashlib
 import heapq
 import json
 import platform
+import re
 import shutil
 import warnings
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -19,8 +20,9 @@ from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt, model_v
 
 from sublora.data.corpora import corpus_identity, corpus_name, documents
 from sublora.data.tokenizers import get_tokenizer
-from sublora.errors import SubloraError, one_line
+from sublora.errors import SubloraError, errors_named
 from sublora.experiment import Corpus
+from sublora.progress import notice
 
 FORMAT = "sublora-tokens/1"
 FILES = ("tokens.bin", "offsets.npy", "meta.json")
@@ -131,7 +133,7 @@ def store_path(corpus: Corpus, root: str | Path) -> Path:
     change, the standard library by its interpreter); how the corpus is split is no part of it.
     """
     identity = json.dumps({"format": FORMAT, **corpus_identity(corpus)}, sort_keys=True)
-    readable = "".join(c if c.isalnum() or c in "-." else "-" for c in f"{corpus_name(corpus)}-{corpus.tokenizer}")[:80]
+    readable = re.sub(r"[^A-Za-z0-9.-]", "-", f"{corpus_name(corpus)}-{corpus.tokenizer}")[:80]
     return Path(root) / f"{readable}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
 
 
@@ -173,14 +175,15 @@ def write_store(
 ) -> TokenStore:
     """Write documents (arrays of ids without the end-of-text id, which is added) as a store, whole or not at all.
 
-    Documents without ids are left out. All files are written beside `path` in `.<name>.partial`, which is renamed at the end;
-    what an interrupted build left there is removed. `information` goes into meta.json, outside the hash.
+    Documents without ids are left out; how many is said on standard error. All files are written beside `path` in
+    `.<name>.partial`, which is renamed at the end; what an interrupted build left there is removed. `information` goes into
+    meta.json, outside the hash.
     Raises SubloraError for an id >= vocab_size, for no document at all, and when the folder cannot be written.
     """
     path = Path(path)
     partial = path.with_name(f".{path.name}.partial")
     dtype = token_dtype(vocab_size)
-    offsets, digest = array("q", [0]), hashlib.sha256()
+    offsets, digest, empty = array("q", [0]), hashlib.sha256(), 0
     try:
         if path.exists() and not (path.is_dir() and {entry.name for entry in path.iterdir()} <= set(FILES)):
             raise SubloraError(f"{path}: exists and is no token store; choose another folder, or move it away")
@@ -189,6 +192,7 @@ def write_store(
         with open(partial / "tokens.bin", "wb") as stream:
             for ids in documents:
                 if len(ids) == 0:
+                    empty += 1
                     continue
                 if ids.max() >= vocab_size or ids.min() < 0:
                     wrong = ids[(ids < 0) | (ids >= vocab_size)][0]
@@ -201,6 +205,8 @@ def write_store(
                 offsets.append(offsets[-1] + len(ids) + 1)
         if len(offsets) == 1:
             raise SubloraError(f"{name}: the corpus is empty: no document has a token; choose another corpus")
+        if empty:
+            notice(f"{name}: {empty:,} documents have no token and are left out")
         bounds = np.array(offsets, dtype=np.int64)
         np.save(partial / "offsets.npy", bounds, allow_pickle=False)
         meta = {
@@ -263,11 +269,6 @@ class _Meta(BaseModel):
         return self
 
 
-@contextlib.contextmanager
-def _errors_named(file: Path) -> Iterator[None]:
+def _errors_named(file: Path) -> contextlib.AbstractContextManager[None]:
     """Whatever is wrong with a file of a store, as one line."""
-    try:
-        yield
-    except (OSError, ValueError, EOFError) as error:  # pydantic's errors are ValueErrors, too
-        why = one_line(getattr(error, "strerror", None) or error, 300)
-        raise SubloraError(f"{file}: not a whole token store ({why}); remove its folder and prepare the corpus again") from None
+    return errors_named(f"{file}: not a whole token store", "remove its folder and prepare the corpus again")

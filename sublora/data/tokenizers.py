@@ -4,13 +4,20 @@ import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tiktoken
 import tokenizers
 
+from sublora.data.files import given_path
 from sublora.data.llama2c import load_llama2c_tokenizer
-from sublora.errors import SubloraError
+from sublora.data.rows import whole_characters
+from sublora.errors import SubloraError, errors_named, listed
+from sublora.progress import silence_transformers
+
+LARGEST_VOCABULARY = 2**22
+"""Four times the largest in use. A model has a row of weights for each id, and an id may be any number in a file."""
 
 
 @dataclass(frozen=True)
@@ -30,11 +37,9 @@ class Tokenizer:
         """The ids of `text` without the end-of-text id: unsigned integers, shape [tokens].
 
         Half of a surrogate pair, which JSON can hold and UTF-8 cannot, becomes U+FFFD.
+        Raises SubloraError for a text that the tokenizer cannot read.
         """
-        try:
-            return self._to_ids(text)
-        except UnicodeEncodeError:
-            return self._to_ids(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
+        return self._to_ids(whole_characters(text))
 
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:
         """The text of `ids`; end-of-text ids are left out, bytes that are no UTF-8 become U+FFFD.
@@ -68,28 +73,37 @@ def _utf8_ids(text: str) -> np.ndarray:
 
 
 def _gpt2() -> Tokenizer:
-    try:
+    cure = (
+        "connect to the network once, or set TIKTOKEN_CACHE_DIR to a folder with 6d1cbeee0f20b3d9449abfede4726ed8212e3aee "
+        "(GPT-2's vocab.bpe) and 6c7ea1a7e38e3a7f062df639a5b80947f075ffe6 (its encoder.json)"
+    )
+    with errors_named("tokenizer gpt2: tiktoken cannot load its files", cure):
         encoding = tiktoken.get_encoding("gpt2")
-    except Exception as error:  # tiktoken passes on whatever its downloader or its file system raises
-        raise SubloraError(
-            f"tokenizer gpt2: tiktoken cannot load its files ({type(error).__name__}); connect to the network once, or "
-            "set TIKTOKEN_CACHE_DIR to a folder with 6d1cbeee0f20b3d9449abfede4726ed8212e3aee (GPT-2's vocab.bpe) "
-            "and 6c7ea1a7e38e3a7f062df639a5b80947f075ffe6 (its encoder.json)"
-        ) from None
     to_ids = functools.partial(encoding.encode_to_numpy, disallowed_special=())
     return Tokenizer("gpt2", encoding.n_vocab, encoding.eot_token, to_ids, encoding.decode_bytes)
 
 
-def _transformers(name: str) -> Tokenizer:
+def load_tokenizer(source: str, key: str, cure: str, local_only: bool = False) -> Any:
+    """The tokenizer of `transformers` in a folder or on the hub. No code of its own is run; local_only: nothing is downloaded.
+
+    Raises SubloraError, which begins with `key` and ends with `cure`, for one whose files are missing or wrong.
+    """
     from transformers import AutoTokenizer  # here, because importing it takes seconds
 
-    try:
-        loaded = AutoTokenizer.from_pretrained(name, use_fast=True, trust_remote_code=False)
-    except Exception as error:  # transformers passes on whatever its downloader, its parsers or the file system raise
-        raise SubloraError(
-            f"corpus.tokenizer: transformers cannot load {name!r} ({type(error).__name__}): no such folder, or no network and not "
-            "in the hub's cache; choose bytes or gpt2, or give a folder or a name on the hub"
-        ) from None
+    silence_transformers()
+    with errors_named(f"{key}: {source!r} has no tokenizer that can be read", cure):
+        loaded = AutoTokenizer.from_pretrained(source, use_fast=True, local_files_only=local_only, trust_remote_code=False)
+        # Of a folder without a tokenizer, transformers makes an empty one of the model's type.
+        if not set(loaded.get_vocab()) - set(loaded.all_special_tokens):
+            raise OSError("its files are missing, or name no token")
+    return loaded
+
+
+def _transformers(name: str) -> Tokenizer:
+    cure = "no such folder, or no network and not in the hub's cache; choose bytes or gpt2, or give a folder or a name on the hub"
+    if given_path(name, "corpus.tokenizer").is_dir():
+        cure = "save one in the folder with tokenizer.save_pretrained"
+    loaded = load_tokenizer(name, "corpus.tokenizer", cure)
     eot = loaded.eos_token_id if loaded.eos_token_id is not None else loaded.bos_token_id
     if eot is None or not loaded.is_fast:
         raise SubloraError(f"corpus.tokenizer: {name!r} has no end-of-text token, or no fast form; give another tokenizer")
@@ -104,13 +118,17 @@ def _fast(name: str, backend: tokenizers.Tokenizer, eot: int) -> Tokenizer:
     backend.no_padding()
 
     def to_ids(text: str) -> np.ndarray:
-        ids = np.array(backend.encode(text, add_special_tokens=False).ids, dtype=np.int64)
+        with errors_named(f"tokenizer {name}: cannot read the text '{listed([text])}'", "take another tokenizer"):
+            ids = np.array(backend.encode(text, add_special_tokens=False).ids, dtype=np.int64)
         if (ids == eot).any():
-            raise SubloraError(f"tokenizer {name}: a text has the end-of-text token {eot} inside; take another tokenizer")
+            where = f"the end-of-text token {eot} is inside the text '{listed([text])}'"
+            raise SubloraError(f"tokenizer {name}: {where}; take another tokenizer")
         return ids
 
     def to_bytes(ids: list[int]) -> bytes:
         return backend.decode(ids, skip_special_tokens=True).encode()
 
     largest = max(backend.get_vocab(with_added_tokens=True).values())
+    if largest >= LARGEST_VOCABULARY:
+        raise SubloraError(f"tokenizer {name}: a token has the id {largest:,}; at most {LARGEST_VOCABULARY:,} tokens are read")
     return Tokenizer(name, largest + 1, eot, to_ids, to_bytes)

@@ -1,10 +1,8 @@
 """Classifiers: a base model with what is trained in it, as a function of its coordinates."""
 
-import contextlib
 import functools
 import hashlib
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,12 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from sublora.errors import SubloraError, one_line
+from sublora.data.tokenizers import load_tokenizer
+from sublora.errors import SubloraError, errors_named
 from sublora.experiment import Encoder, TaskSubspace, Words
 from sublora.models.build import in_subspace, tensors_sha256
+from sublora.models.loading import load_config, load_weights, random_model
 from sublora.models.lora import add_lora
 from sublora.models.subspace import Subspace
-from sublora.progress import silence_transformers
 
 ATTENTION = ("c_attn", "query", "value", "q_lin", "v_lin", "q_proj", "v_proj", "query_proj", "value_proj", "Wqkv")
 """Names of the attention maps that LoRA goes on: queries and values, or what holds them in one."""
@@ -91,29 +90,19 @@ class HubClassifier(nn.Module):
     def __init__(self, settings: Encoder, labels: int, max_length: int, local_only: bool = False):
         super().__init__()
         from huggingface_hub.utils import logging as hub_logging
-        from transformers import AutoConfig, AutoModelForSequenceClassification
-        from transformers.utils import logging
+        from transformers import AutoModelForSequenceClassification
 
-        logging.set_verbosity_error()  # that the new head is not pretrained is what it is for
-        silence_transformers()
         hub_logging.set_verbosity_error()  # without a network it would report every attempt
         source = settings.source
-        where = {"local_files_only": local_only, "trust_remote_code": False}
-        what = "holds no model's config.json" if Path(source).is_dir() else "is no local folder, and the hub does not give it"
-        with _errors_named(source, what, "give a model's local folder, or load it once with a network", local_only):
-            configuration = AutoConfig.from_pretrained(source, num_labels=labels, **where)
+        configuration = load_config(source, local_only, num_labels=labels)
         self.tokenizer = _tokenizer(source, local_only)
         configuration.pad_token_id = self.tokenizer.pad_token_id
-        what = "has no weights that can be loaded as safetensors"
-        with torch.random.fork_rng(devices=[]), _errors_named(source, what, "give another model", local_only):
+        with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.seed)
             if settings.load_pretrained:
-                options = {"config": configuration, "dtype": torch.float32, "use_safetensors": True, **where}
-                options["adapter_kwargs"] = {"local_files_only": local_only}  # transformers looks for adapters, too
-                self.base = AutoModelForSequenceClassification.from_pretrained(source, **options)
+                self.base = load_weights(AutoModelForSequenceClassification, source, configuration, local_only, head=True)
             else:
-                options = {"dtype": torch.float32, "trust_remote_code": False}
-                self.base = AutoModelForSequenceClassification.from_config(configuration, **options)
+                self.base = random_model(AutoModelForSequenceClassification, source, configuration)
         if len(self.tokenizer) > self.base.get_input_embeddings().num_embeddings:
             raise SubloraError(f"model.source: {source}: its tokenizer has more tokens than the model; use its own")
         longest = getattr(configuration, "max_position_embeddings", None) or max_length
@@ -130,7 +119,8 @@ class HubClassifier(nn.Module):
         """(n, 3, time): token ids, attention mask, token types; padded at the right."""
         parts = [list(part) for part in zip(*texts, strict=True)]
         options = {"truncation": True, "max_length": self.max_length, "padding": "longest", "return_token_type_ids": True}
-        tokens = self.tokenizer(*parts, return_tensors="np", **options)
+        with errors_named("model.source: its tokenizer cannot read the examples", "give a model with another tokenizer"):
+            tokens = self.tokenizer(*parts, return_tensors="np", **options)
         ids = np.stack([tokens[key] for key in ("input_ids", "attention_mask", "token_type_ids")], axis=1).astype(np.int32)
         return Encoded(ids, ids[:, 1].sum(1))
 
@@ -143,30 +133,13 @@ class HubClassifier(nn.Module):
 
 def _tokenizer(source: str, local_only: bool) -> Any:
     """A model's tokenizer, which pads at the right."""
-    from transformers import AutoTokenizer
-
-    cure = "save one beside the model with tokenizer.save_pretrained"
-    with _errors_named(source, "has no tokenizer that can be read", cure, local_only):
-        tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=local_only, trust_remote_code=False)
-        # Of a folder without a tokenizer, transformers makes an empty one of the model's type.
-        if len(tokenizer) < 10 or not set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens):
-            raise OSError("its files are missing")
+    tokenizer = load_tokenizer(source, "model.source", "save one beside the model with tokenizer.save_pretrained", local_only)
     if tokenizer.pad_token is None:
         if tokenizer.eos_token is None:
             raise SubloraError(f"model.source: {source}: its tokenizer has no padding and no end token; add one to it")
         tokenizer.pad_token = tokenizer.eos_token
     tokenizer.padding_side = "right"
     return tokenizer
-
-
-@contextlib.contextmanager
-def _errors_named(source: str, what: str, cure: str, local_only: bool) -> Iterator[None]:
-    """Whatever goes wrong while files of a model are read, as one line."""
-    try:
-        yield
-    except Exception as error:  # they may fail in many ways
-        only = " (nothing is downloaded to verify)" if local_only else ""
-        raise SubloraError(f"model.source: {source} {what} ({one_line(error)}){only}; {cure}") from None
 
 
 def classifier_base(

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from sublora.errors import SubloraError
+from sublora.errors import SubloraError, errors_named
 
 HEADER = 7  # int32: dim, hidden dim, layers, heads, kv heads, vocabulary, context
 LARGEST = 10**9  # weights; a header that asks for more is refused
@@ -24,10 +24,8 @@ def load_llama2c(path: str | Path) -> nn.Module:
     from transformers import LlamaConfig, LlamaForCausalLM  # here, because importing it takes seconds
 
     path = Path(path)
-    try:
+    with errors_named(f"{path}: cannot read it", "give a llama2.c file"):
         data = path.read_bytes()
-    except OSError as error:
-        raise SubloraError(f"{path}: cannot read it ({error.strerror}); give a llama2.c file") from None
     if len(data) < 4 * HEADER:
         raise SubloraError(f"{path}: {len(data)} bytes are no llama2.c checkpoint; give a .bin file of weights")
     sizes = struct.unpack("<7i", data[: 4 * HEADER])

@@ -10,8 +10,8 @@ from torch import nn
 
 from sublora.errors import SubloraError, one_line
 from sublora.models.llama2c import load_llama2c
+from sublora.models.loading import MOST, load_config, load_weights, refuse_infinite
 from sublora.models.lora import linear_layers
-from sublora.progress import silence_transformers
 
 FAMILIES = tuple(
     """
@@ -22,8 +22,6 @@ FAMILIES = tuple(
 )
 """Types of configuration that are built: decoders that take time and memory as their sizes say, without experts, whose choice by
 rounded numbers would make one message two models. A stranger's certificate names its type, so the list is closed."""
-MOST = 1000
-"""Layers and heads; a configuration that asks for more is refused before anything is built."""
 UNSAID = ("architectures", "auto_map", "dtype", "torch_dtype", "transformers_version", "use_cache", "quantization_config")
 """Keys of a configuration that change nothing about the function that the weights compute in float32."""
 CAUSAL = 1e-3
@@ -63,6 +61,8 @@ class Causal(nn.Module):
         rows = torch.cat([tokens, *(torch.cat([tokens[:, :known], others[:, known:]], dim=1) for known in knowns)])
         with _impossible_named():
             probabilities = self(rows).softmax(-1)
+        if not probabilities.isfinite().all():
+            raise SubloraError("model.source: it computes numbers that are not finite in float32; give another model")
         for known, changed in zip(knowns, probabilities[1:], strict=True):
             if not torch.allclose(changed[:known], probabilities[0, :known], rtol=0, atol=CAUSAL):
                 raise SubloraError(NOT_CAUSAL)
@@ -72,21 +72,18 @@ def load_causal(source: str, vocab_size: int, block_size: int, local_only: bool 
     """The model in a folder, on the hub, or in a llama2.c file (.bin), in float32. No code of the model's own is run.
 
     local_only: nothing is downloaded.
-    Raises SubloraError for one that cannot be loaded, is not causal or of other sizes (`Causal`), or learnt more than parameters.
+    Raises SubloraError for one that cannot be loaded, is not causal or of other sizes (`Causal`), or learnt more than parameters;
+    for weights that are not all and only those of the configuration (`load_weights`), or not finite.
     """
     if source.endswith(".bin"):
         base = load_llama2c(source)
+        refuse_infinite(base.named_parameters(), f"model.source: {source!r}")
     else:
         from transformers import AutoModelForCausalLM  # here, because importing it takes seconds
 
-        silence_transformers()
-        try:
-            options = {"dtype": torch.float32, "trust_remote_code": False, "use_safetensors": True, "local_files_only": local_only}
-            options["adapter_kwargs"] = {"local_files_only": local_only}  # transformers looks for adapters, too
-            base = AutoModelForCausalLM.from_pretrained(source, **options)
-        except Exception as error:  # transformers passes on whatever its downloader, its parsers or the file system raise
-            why = f"{type(error).__name__}: {one_line(error)}"
-            raise SubloraError(f"model.source: cannot load {source!r} ({why})") from None
+        config = load_config(source, local_only)
+        _config(_stated(config))  # refuses other types and sizes before anything is loaded
+        base = load_weights(AutoModelForCausalLM, source, config, local_only)
     model = Causal(base, vocab_size, block_size)
     parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
     fresh = blank_causal(architecture(model), vocab_size, block_size).state_dict()
@@ -99,7 +96,12 @@ def load_causal(source: str, vocab_size: int, block_size: int, local_only: bool 
 
 def architecture(model: Causal) -> dict[str, Any]:
     """The configuration as plain data: with the parameters, all that the model is."""
-    return _declared(model.base.config.model_type, json.loads(json.dumps(model.base.config.to_diff_dict())))
+    return _stated(model.base.config)
+
+
+def _stated(config: Any) -> dict[str, Any]:
+    with _impossible_named():
+        return _declared(config.model_type, json.loads(json.dumps(config.to_diff_dict())))
 
 
 def has_architecture(model: Causal, stated: Mapping[str, Any]) -> bool:

@@ -13,7 +13,8 @@ from sublora.certificate.build import Findings
 from sublora.certificate.schema import AssumptionName, Certificate, Statement
 from sublora.compression import quantize_and_adapt
 from sublora.data import Split, TokenStore, draw_split, prepare, store_path
-from sublora.data.corpora import corpus_identity, files_fingerprint
+from sublora.data.corpora import corpus_identity
+from sublora.data.files import files_fingerprint, given_path
 from sublora.errors import SubloraError
 from sublora.experiment import ALPHA_GRID, TOP_K, Finetune, Gpt, Level, OnText, Pretrain
 from sublora.message import Coded, decode, refuse_large_model, with_alpha
@@ -103,7 +104,7 @@ class DocumentProblem:
     def identity(experiment: OnText) -> dict[str, Any]:
         """What the data and the base model depend on, as plain data: two experiments with the same identity have the same."""
         identity, model = corpus_identity(experiment.corpus), experiment.model
-        if not isinstance(model, Gpt) and Path(model.source).exists():
+        if not isinstance(model, Gpt) and given_path(model.source, "model.source").exists():
             identity = {**identity, "base": files_fingerprint(Path(model.source))}
         return identity
 
