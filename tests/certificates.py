@@ -19,6 +19,7 @@ TEXT_PUBLIC = {
     "base": "gpt",
     "base_weights_sha256": "0" * 64,
     "tokenizer": "bytes",
+    "tokenizer_sha256": None,
     "end_of_text": 256,
     "units": {"document": "one document"},
     "windows": {"block": 128, "stride": 64},
@@ -33,6 +34,8 @@ TEXT_PUBLIC = {
 LABEL_PUBLIC = {
     "base": "words",
     "base_weights_sha256": "0" * 64,
+    "tokenizer_sha256": None,
+    "configuration_sha256": None,
     "classes": ["negative", "positive"],
     "units": {"example": "one labelled example"},
     "condition": None,

@@ -111,6 +111,9 @@ class TextPublic(Part):
         str | None, Field(description="of the base model's weights; null where all weights are in the message")
     ]
     tokenizer: Annotated[str, Field(description="the tokenizer's name or place")]
+    tokenizer_sha256: Annotated[
+        str | None, Field(description="of the tokenizer's vocabulary and rules; null for bytes and gpt2, whose name says it")
+    ]
     end_of_text: Annotated[int, Field(description="the token that ends a document")]
     units: Annotated[dict[str, str], Field(description="what one unit of each level is")]
     windows: Annotated[Windows, Field(description="how long documents are read")]
@@ -130,6 +133,8 @@ class LabelPublic(Part):
 
     base: Annotated[str, Field(description="the kind of base model: words, or transformers; `params.model` has its settings")]
     base_weights_sha256: Annotated[str, Field(description="of the base model's weights")]
+    tokenizer_sha256: Annotated[str | None, Field(description="of the base model's tokenizer; null for a bag of words")]
+    configuration_sha256: Annotated[str | None, Field(description="of the base model's configuration; null for a bag of words")]
     classes: Annotated[list[str], Field(description="the labels' names, by number")]
     units: Annotated[dict[str, str], Field(description="what one unit is")]
     condition: Annotated[str | None, Field(description="what a pretrained base must not have seen; null without one")]

@@ -1,9 +1,12 @@
 """Text to token ids and back: bytes, GPT-2's byte-pair encoding, or the tokenizer of a pretrained model."""
 
 import functools
+import hashlib
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tiktoken
@@ -18,6 +21,7 @@ class Tokenizer:
     """`vocab_size` token ids, of which `eot` ends a document and never stands inside one.
 
     Everything in a text is ordinary text: a document's characters "<|endoftext|>" become the ids of these characters.
+    sha256: of its vocabulary and rules; None where the name says all of that (bytes, gpt2).
     """
 
     name: str
@@ -25,6 +29,7 @@ class Tokenizer:
     eot: int
     _to_ids: Callable[[str], np.ndarray] = field(repr=False, compare=False)
     _to_bytes: Callable[[list[int]], bytes] = field(repr=False, compare=False)
+    sha256: str | None = None
 
     def encode(self, text: str) -> np.ndarray:
         """The ids of `text` without the end-of-text id: unsigned integers, shape [tokens].
@@ -48,9 +53,9 @@ class Tokenizer:
         return self._to_bytes(ids[ids != self.eot].tolist()).decode("utf-8", "replace")
 
 
-def get_tokenizer(name: str) -> Tokenizer:
+def get_tokenizer(name: str, local_only: bool = False) -> Tokenizer:
     """The tokenizer `bytes` (V = 257: 256 bytes and end-of-text), `gpt2` (V = 50257, through tiktoken), a llama2.c one (a path that
-    ends in .bin), or any other that `transformers` loads, by folder or hub name.
+    ends in .bin), or any other that `transformers` loads, by folder or hub name. local_only: nothing is downloaded.
 
     Raises SubloraError when there is none of that name, or its files can neither be found nor downloaded.
     """
@@ -60,7 +65,14 @@ def get_tokenizer(name: str) -> Tokenizer:
         return _gpt2()
     if name.endswith(".bin"):
         return _fast(Path(name).name, *load_llama2c_tokenizer(name))
-    return _transformers(name)
+    return _transformers(name, local_only)
+
+
+def rules_sha256(backend: tokenizers.Tokenizer, *settings: Any) -> str:
+    """Fingerprint of a tokenizer: its vocabulary, normalizer and all other rules, and settings that its JSON does not hold."""
+    backend.no_truncation()
+    backend.no_padding()
+    return hashlib.sha256(json.dumps([backend.to_str(), *settings]).encode()).hexdigest()
 
 
 def _utf8_ids(text: str) -> np.ndarray:
@@ -80,11 +92,12 @@ def _gpt2() -> Tokenizer:
     return Tokenizer("gpt2", encoding.n_vocab, encoding.eot_token, to_ids, encoding.decode_bytes)
 
 
-def _transformers(name: str) -> Tokenizer:
+def _transformers(name: str, local_only: bool) -> Tokenizer:
     from transformers import AutoTokenizer  # here, because importing it takes seconds
 
     try:
-        loaded = AutoTokenizer.from_pretrained(name, use_fast=True, trust_remote_code=False)
+        options = {"use_fast": True, "trust_remote_code": False, "local_files_only": local_only}
+        loaded = AutoTokenizer.from_pretrained(name, **options)
     except Exception as error:  # transformers passes on whatever its downloader, its parsers or the file system raise
         raise SubloraError(
             f"corpus.tokenizer: transformers cannot load {name!r} ({type(error).__name__}): no such folder, or no network and not "
@@ -100,8 +113,7 @@ def _transformers(name: str) -> Tokenizer:
 def _fast(name: str, backend: tokenizers.Tokenizer, eot: int) -> Tokenizer:
     """All text is ordinary text to it: what looks like a special token is read letter by letter."""
     backend.encode_special_tokens = True
-    backend.no_truncation()
-    backend.no_padding()
+    sha256 = rules_sha256(backend)
 
     def to_ids(text: str) -> np.ndarray:
         ids = np.array(backend.encode(text, add_special_tokens=False).ids, dtype=np.int64)
@@ -113,4 +125,4 @@ def _fast(name: str, backend: tokenizers.Tokenizer, eot: int) -> Tokenizer:
         return backend.decode(ids, skip_special_tokens=True).encode()
 
     largest = max(backend.get_vocab(with_added_tokens=True).values())
-    return Tokenizer(name, largest + 1, eot, to_ids, to_bytes)
+    return Tokenizer(name, largest + 1, eot, to_ids, to_bytes, sha256)

@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import hashlib
+import json
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,10 +14,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from sublora.data.tokenizers import rules_sha256
 from sublora.errors import SubloraError, one_line
 from sublora.experiment import Encoder, TaskSubspace, Words
 from sublora.models.build import in_subspace, tensors_sha256
 from sublora.models.lora import add_lora
+from sublora.models.pretrained import UNSAID
 from sublora.models.subspace import Subspace
 from sublora.progress import silence_transformers
 
@@ -115,6 +118,8 @@ class HubClassifier(nn.Module):
             else:
                 options = {"dtype": torch.float32, "trust_remote_code": False}
                 self.base = AutoModelForSequenceClassification.from_config(configuration, **options)
+        if getattr(self.base, "peft_config", None):  # its scale is neither a weight nor in the model's configuration
+            raise SubloraError(f"model.source: {source}: it has an adapter beside it; merge the adapter into the weights")
         if len(self.tokenizer) > self.base.get_input_embeddings().num_embeddings:
             raise SubloraError(f"model.source: {source}: its tokenizer has more tokens than the model; use its own")
         longest = getattr(configuration, "max_position_embeddings", None) or max_length
@@ -152,6 +157,8 @@ def _tokenizer(source: str, local_only: bool) -> Any:
         # Of a folder without a tokenizer, transformers makes an empty one of the model's type.
         if len(tokenizer) < 10 or not set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens):
             raise OSError("its files are missing")
+    if not tokenizer.is_fast:
+        raise SubloraError(f"model.source: {source}: its tokenizer has no fast form, so it has no fingerprint; {cure}")
     if tokenizer.pad_token is None:
         if tokenizer.eos_token is None:
             raise SubloraError(f"model.source: {source}: its tokenizer has no padding and no end token; add one to it")
@@ -182,9 +189,22 @@ def classifier_base(
     return HubClassifier(model, labels, max_length, local_only)
 
 
-def weights_sha256(base: nn.Module) -> str:
-    """Fingerprint of all weights and buffers of a base model."""
-    return tensors_sha256(sorted(base.state_dict().items()))
+def base_sha256s(base: BagOfWords | HubClassifier) -> dict[str, str | None]:
+    """Fingerprints of all that a base model is: its weights and buffers, its tokenizer, its configuration.
+
+    The settings state the last two of a bag of words: None. Of a configuration, what differs from the type's defaults counts.
+    """
+    sha256s = {"base_weights_sha256": tensors_sha256(sorted(base.state_dict().items()))}
+    if isinstance(base, BagOfWords):
+        return {**sha256s, "tokenizer_sha256": None, "configuration_sha256": None}
+    tokenizer, configuration = base.tokenizer, base.base.config.to_diff_dict()
+    kept = {key: value for key, value in configuration.items() if key not in UNSAID and not key.startswith("_")}
+    sides = tokenizer.model_max_length, tokenizer.truncation_side, tokenizer.split_special_tokens, tokenizer.pad_token_id
+    return {
+        **sha256s,
+        "tokenizer_sha256": rules_sha256(tokenizer.backend_tokenizer, type(tokenizer).__name__, *sides),
+        "configuration_sha256": hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest(),
+    }
 
 
 def classifier_in_subspace(base: BagOfWords | HubClassifier, subspace: TaskSubspace) -> Subspace:

@@ -14,6 +14,7 @@ from sublora.certificate.schema import AssumptionName, Certificate, Statement
 from sublora.compression import quantize_and_adapt
 from sublora.data import Split, TokenStore, draw_split, prepare, store_path
 from sublora.data.corpora import corpus_identity, files_fingerprint
+from sublora.data.tokenizers import get_tokenizer
 from sublora.errors import SubloraError
 from sublora.experiment import ALPHA_GRID, TOP_K, Finetune, Gpt, Level, OnText, Pretrain
 from sublora.message import Coded, decode, refuse_large_model, with_alpha
@@ -186,6 +187,7 @@ class DocumentProblem:
             "base": "gpt" if isinstance(experiment.model, Gpt) else "transformers",
             "base_weights_sha256": self._base_sha256(),
             "tokenizer": experiment.corpus.tokenizer,
+            "tokenizer_sha256": get_tokenizer(experiment.corpus.tokenizer, self.local_only).sha256,
             "end_of_text": self.store.eot,
             "units": {level: UNITS[level] + (CONDITION if isinstance(experiment, Finetune) else "") for level in levels},
             "windows": {"block": experiment.model.block, "stride": experiment.stride},
