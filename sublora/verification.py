@@ -17,7 +17,7 @@ UNVERIFIED = ("environment", "certificate_sha256")
 MEASURED = {"empirical", "bound", "value", "complexity", "subsampling", "accuracy", "f1", "matthews"}
 """Keys of values that float32 arithmetic moves a little on another machine. Everything else must be equal."""
 
-VALUES = {"units", "evaluated", "inequalities", "assumptions", "reference"}
+VALUES = {"evaluated", "inequalities", "assumptions", "reference"}
 """Keys of dictionaries that are values, not settings: none of their keys may be missing, nor of the dictionaries in them."""
 
 

@@ -148,6 +148,18 @@ def test_a_classifier_writes_no_text(tmp_path):
         sublora.load(write_run(tmp_path, classifier_certificate()))
 
 
+def strings(data):
+    """Every text in plain data."""
+    parts = data.values() if isinstance(data, dict) else data if isinstance(data, list) else []
+    return [data] if isinstance(data, str) else [text for part in parts for text in strings(part)]
+
+
+def test_a_certificate_holds_no_sentences(made):
+    """`verify` compares texts letter by letter. What explains is in the schema and in `reporting`, where a release may reword it."""
+    data = {key: value for key, value in made.certificate.data().items() if key != "environment"}
+    assert [text for text in strings(data) if " " in text] == []
+
+
 # --- tables of runs
 
 

@@ -25,6 +25,14 @@ Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 LevelName = Literal["document", "sequence", "token", "example"]
 AssumptionName = Literal["iid", "pool", "unseen", "martingale"]
+SplitRule = Literal["permutation", "paper", "all"]
+ConditionName = Annotated[
+    Literal["base_independent"] | None,
+    Field(
+        description="base_independent: iid and martingale hold if the units were drawn independently of the public base (weights, "
+        "tokenizer); null where no public base was made from data"
+    ),
+]
 
 
 class Part(BaseModel):
@@ -90,7 +98,10 @@ class CorpusFacts(Part):
     pool: Annotated[Count | None, Field(description="documents or examples of the pool")]
     tokens: Annotated[Count, Field(description="training tokens")]
     vocab_size: Annotated[int, Field(ge=2, description="V, or the number of classes")]
-    split: Annotated[str, Field(description="how the training split was drawn, in words")]
+    split: Annotated[
+        SplitRule,
+        Field(description="permutation: the first of a random order by split_seed; paper: openwebtext's; all: everything trains"),
+    ]
     unit: Annotated[str, Field(description="what a token is: byte, token; example for a classifier")]
 
 
@@ -115,7 +126,7 @@ class TextPublic(Part):
         str | None, Field(description="of the tokenizer's vocabulary and rules; null for bytes and gpt2, whose name says it")
     ]
     end_of_text: Annotated[int, Field(description="the token that ends a document")]
-    units: Annotated[dict[str, str], Field(description="what one unit of each level is")]
+    condition: ConditionName
     windows: Annotated[Windows, Field(description="how long documents are read")]
     evaluated: Annotated[dict[str, Count | None], Field(description="n asked for at each level; null: all units")]
     pilot: Annotated[Share, Field(description="size of the subsample that chooses alpha and the bets, as a share of n")]
@@ -136,8 +147,7 @@ class LabelPublic(Part):
     tokenizer_sha256: Annotated[str | None, Field(description="of the base model's tokenizer; null for a bag of words")]
     configuration_sha256: Annotated[str | None, Field(description="of the base model's configuration; null for a bag of words")]
     classes: Annotated[list[str], Field(description="the labels' names, by number")]
-    units: Annotated[dict[str, str], Field(description="what one unit is")]
-    condition: Annotated[str | None, Field(description="what a pretrained base must not have seen; null without one")]
+    condition: ConditionName
     arithmetic: Annotated[str, Field(description="the precision of the predictions")]
     metrics: Annotated[list[str], Field(description="what is measured")]
     inequalities: Annotated[dict[str, list[str]], Field(description="the inequalities under each assumption")]
@@ -147,7 +157,7 @@ class LabelPublic(Part):
 class PaperAccounting(Part):
     """The same model, its size counted as the paper counts it. Not certified."""
 
-    note: Annotated[str, Field(description="what these numbers are, in words")]
+    certified: Annotated[Literal[False], Field(description="false: the size is an estimate, and the losses have no tolerance")]
     bits: Annotated[FiniteFloat, Field(description="the size of the message as the paper counts it")]
     bounds: Annotated[list[Statement], Field(description="the paper's bounds for that size, with the keys of bounds")]
 

@@ -66,7 +66,6 @@ class Examples:
 
     texts: list[tuple[str, ...]]
     labels: np.ndarray
-    dropped: int = 0  # rows cut short, which the hub's reader leaves out, too
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -146,7 +145,7 @@ def _validation_files(path: Path, task: Task) -> list[Path]:
 
 
 def read_examples(path: Path, name: str) -> Examples:
-    """The labelled examples of a table file (`read_rows`). A row that lacks a text or its label is dropped and counted.
+    """The labelled examples of a table file (`read_rows`). A row that lacks a text or its label is dropped, as the hub's reader does.
 
     Raises SubloraError naming the file for one that is missing or unreadable, has no labels, or labels outside the task's set.
     """
@@ -175,7 +174,7 @@ def _examples(rows: list[Row], form: Format, source: str) -> Examples:
         labels.append(number)
     if not labels:
         raise SubloraError(f"{source}: holds no example with a label; give the task's training or validation data")
-    return Examples(texts, np.array(labels, np.int64), len(rows) - len(labels))
+    return Examples(texts, np.array(labels, np.int64))
 
 
 def _column(fields: Iterable[str], names: tuple[str, ...], source: str, what: str) -> str:

@@ -14,7 +14,7 @@ from sublora.compression import quantize_and_adapt
 from sublora.data.labelled import Examples, data_identity, load_task, task_format
 from sublora.data.split import permutation
 from sublora.errors import SubloraError
-from sublora.experiment import Classify, Encoder, Words
+from sublora.experiment import Classify, Words
 from sublora.message import Coded
 from sublora.message.classifier import ClassifierMessage, encode
 from sublora.models import Subspace
@@ -22,12 +22,6 @@ from sublora.models.classifiers import base_sha256s, classifier_base, classifier
 from sublora.scoring.labels import LabelEvaluation, evaluate, usual_scores
 from sublora.training import training_seconds
 from sublora.training.examples import train_examples_phase
-
-UNIT = (
-    "one labelled example: its 0-1 error. Examples of a task share sources (those of sst2 are phrases of the same sentences), so "
-    "that their independence (iid) is an approximation; pool and unseen need none"
-)
-CONDITION = "the pretrained weights are taken to be made without the task's labels; where they saw them, no bound holds"
 
 
 @dataclass
@@ -152,8 +146,7 @@ class LabelProblem:
             "base": "words" if words else "transformers",
             **(evaluation.hypothesis.sha256s or {}),
             "classes": list(task_format(experiment.task.name).classes),
-            "units": {"example": UNIT},
-            "condition": CONDITION if isinstance(model, Encoder) and model.load_pretrained else None,
+            "condition": None if words else "base_independent",
             "arithmetic": "float64" if words else "float32",
             "metrics": ["error"],
             "inequalities": {name: list(FOR_EXAMPLES[name]) for name in assumptions},
@@ -162,7 +155,6 @@ class LabelProblem:
 
     def _corpus(self, evaluation: LabelEvaluation) -> dict[str, Any]:
         task, pool = self.experiment.task, self.pool
-        how = f"{task.train:g} of them by a uniformly random permutation from split seed {task.split_seed}"
         return {
             "name": task.name,
             "sha256": pool.sha256,
@@ -170,8 +162,7 @@ class LabelProblem:
             "pool": len(pool),
             "tokens": max(1, evaluation.tokens),
             "vocab_size": self.labels,
-            "split": f"{len(pool)} examples ({pool.dropped} incomplete rows left out), "
-            + ("all of them to train on" if len(self.training) == len(pool) else how),
+            "split": "all" if len(self.training) == len(pool) else "permutation",
             "unit": "example",
         }
 

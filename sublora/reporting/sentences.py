@@ -1,7 +1,17 @@
 """The guarantee in words, for pages, notebooks and the terminal."""
 
-from sublora.certificate.schema import Certificate, Statement
+from sublora.certificate.schema import Certificate, LevelName, Statement
 from sublora.reporting.reading import VACUOUS, guess_name, headline, shown, statement, units_name, with_unit
+
+UNITS: dict[LevelName, str] = {
+    "document": "the mean loss of a document's tokens, its end of text included",
+    "sequence": "the mean loss of a piece of a document, read on its own; pieces of one document are alike, so their independence is "
+    "an approximation",
+    "token": "the loss of a token in its window; training documents follow each other in the order in which the split drew them",
+    "example": "the 0-1 error of a labelled example; examples of a task share sources (SST-2 has phrases of the same sentences), "
+    "so their independence is an approximation",
+}
+"""What one unit is."""
 
 
 def guarantee(certificate: Certificate) -> str:
@@ -70,7 +80,28 @@ def small_print(certificate: Certificate) -> str:
             f" The loss was measured on {bound.evaluated:,} of the {bound.units:,} training {many};"
             " the bounds include the price of that."
         )
-    return text
+    return f"{text} {condition(certificate)}".rstrip()
+
+
+def condition(certificate: Certificate) -> str:
+    """What the statements need of a public base that was made from data (THEORY 9); empty where there is none."""
+    if certificate.public.condition is None:
+        return ""
+    return (
+        "The public base, weights or tokenizer, was made from data and costs no bits. Iid and martingale bounds hold if the training"
+        " documents or examples, their texts and their labels, were drawn independently of it. Pool and unseen bounds hold even if it"
+        " has read the whole pool, as long as it does not depend on this split."
+    )
+
+
+def split(certificate: Certificate) -> str:
+    """How the training split was drawn."""
+    corpus, params = certificate.corpus, certificate.params
+    if corpus.split == "all":
+        return f"all {corpus.documents:,} to train on"
+    seed = {**params.get("corpus", {}), **params.get("task", {})}.get("split_seed", 0)
+    rule = "the paper's split of openwebtext" if corpus.split == "paper" else f"a random permutation from split seed {seed}"
+    return f"{corpus.documents:,} of {corpus.pool or 0:,} to train on, by {rule}"
 
 
 def meanings(certificate: Certificate) -> list[tuple[str, str]]:
