@@ -10,7 +10,18 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-from certificates import VOCABULARY, altered, certificate, changed, classifier_certificate, metrics, only, restated, with_bound, write_run
+from certificates import (
+    VOCABULARY,
+    altered,
+    certificate,
+    changed,
+    classifier_certificate,
+    metrics,
+    only,
+    restated,
+    with_bound,
+    write_run,
+)
 
 from sublora.errors import SubloraError
 from sublora.reporting import display, figures, markdown, reading, runs, sentences, tables, terminal

@@ -1,19 +1,22 @@
 """A run from Python: lazy, resumable, and its results as a table, a language model, and a certificate that lasts."""
 
 import math
+import os
+import shutil
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 from certificates import certificate, classifier_certificate, write_run
+from filelock import FileLock
 from tiny import settings, write_params, write_texts
 
 import sublora
 from sublora import problems
 from sublora.errors import SubloraError
 from sublora.experiment import Gpt, Pretrain, kinds
-from sublora.run import Run, load_runs
+from sublora.run import HELD, Run, alone, load_runs
 from sublora.training import Sampler
 from sublora.verification import verify
 
@@ -80,6 +83,58 @@ def test_an_interrupted_run_ends_with_the_same_certificate(made, texts, tmp_path
         patched.setattr(Sampler, "batch", interrupted)
         run.certify()
     assert claims(run.certify()) == claims(made.certificate)
+
+
+@pytest.fixture
+def copied(made, texts, tmp_path):
+    """A function: the finished run in a folder of this test, with changed settings."""
+    shutil.copytree(made.folder, tmp_path / "tiny")
+    return lambda **changes: Run(settings(texts, **changes), tmp_path)
+
+
+def test_changed_settings_are_named_and_replace_the_run(copied, capsys):
+    assert copied().certify() and "settings changed" not in capsys.readouterr().out
+    run = copied(training__steps=15, model__seed=2)
+    assert run.train()["step"].tolist() == [10, 15]
+    said = "tiny: settings changed: model.seed 0 -> 2, training.steps 20 -> 15; replacing what depends on them\n"
+    assert capsys.readouterr().out == said
+    assert not (run.folder / "certificate.json").exists() and not (run.folder / "scores").exists()
+    run.certify()
+    assert capsys.readouterr().out == "", "it is said once"
+
+
+def test_with_other_bounds_the_training_remains(copied, monkeypatch, capsys):
+    monkeypatch.setattr(Sampler, "batch", lambda *_: pytest.fail("trained again"))
+    run = copied(bounds__documents=90)
+    run.train()
+    assert "bounds.documents 100 -> 90; replacing" in capsys.readouterr().out
+    assert {path.name for path in run.folder.iterdir()} == {
+        "params.yaml",
+        "pretrain.safetensors",
+        "quantize.safetensors",
+        "metrics.csv",
+        "tensorboard",
+    }
+    assert run.certify().public.evaluated == {"document": 90} and verify(run.folder / "certificate.json", run.corpora) == []
+
+
+def test_the_notebooks_that_show_a_run_are_no_setting_of_it(copied, capsys):
+    run = copied(notebooks=["pretrain"])
+    run.train()
+    assert capsys.readouterr().out == "" and (run.folder / "certificate.json").exists()
+
+
+def test_two_processes_are_not_at_work_in_one_folder(copied):
+    run = copied(model__seed=2)
+    with FileLock(run.folder.parent / ".tiny.lock"):
+        for step in (run.train, run.compress, run.certify):
+            with pytest.raises(SubloraError, match="another run is at work here"):
+                step()
+        assert (run.folder / "certificate.json").exists(), "nothing is deleted"
+    run.train()
+    with alone(run.folder):  # as `sublora run` is while it executes the notebooks that hold a `Run`
+        assert run.compress() is not None
+    assert HELD not in os.environ
 
 
 def test_a_run_is_made_from_a_file_from_data_or_from_an_experiment(texts, tmp_path):
@@ -155,7 +210,7 @@ def strings(data):
 
 
 def test_a_certificate_holds_no_sentences(made):
-    """`verify` compares texts letter by letter. What explains is in the schema and in `reporting`, where a release may reword it."""
+    """`verify` compares texts letter by letter. What explains is in the schema and in `reporting`, free to be reworded."""
     data = {key: value for key, value in made.certificate.data().items() if key != "environment"}
     assert [text for text in strings(data) if " " in text] == []
 

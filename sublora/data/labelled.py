@@ -145,7 +145,7 @@ def _validation_files(path: Path, task: Task) -> list[Path]:
 
 
 def read_examples(path: Path, name: str) -> Examples:
-    """The labelled examples of a table file (`read_rows`). A row that lacks a text or its label is dropped, as the hub's reader does.
+    """The labelled examples of a table file (`read_rows`). A row that lacks a text or its label is left out.
 
     Raises SubloraError naming the file for one that is missing or unreadable, has no labels, or labels outside the task's set.
     """

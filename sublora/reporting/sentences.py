@@ -5,8 +5,8 @@ from sublora.reporting.reading import VACUOUS, guess_name, headline, shown, stat
 
 UNITS: dict[LevelName, str] = {
     "document": "the mean loss of a document's tokens, its end of text included",
-    "sequence": "the mean loss of a piece of a document, read on its own; pieces of one document are alike, so their independence is "
-    "an approximation",
+    "sequence": "the mean loss of a piece of a document, read on its own; pieces of one document are alike, so their independence "
+    "is an approximation",
     "token": "the loss of a token in its window; training documents follow each other in the order in which the split drew them",
     "example": "the 0-1 error of a labelled example; examples of a task share sources (SST-2 has phrases of the same sentences), "
     "so their independence is an approximation",
@@ -88,9 +88,9 @@ def condition(certificate: Certificate) -> str:
     if certificate.public.condition is None:
         return ""
     return (
-        "The public base, weights or tokenizer, was made from data and costs no bits. Iid and martingale bounds hold if the training"
-        " documents or examples, their texts and their labels, were drawn independently of it. Pool and unseen bounds hold even if it"
-        " has read the whole pool, as long as it does not depend on this split."
+        "The public base, weights or tokenizer, was made from data and costs no bits. Iid and martingale bounds hold if the"
+        " training documents or examples, their texts and their labels, were drawn independently of it. Pool and unseen bounds"
+        " hold even if it has read the whole pool, as long as it does not depend on this split."
     )
 
 
