@@ -21,7 +21,14 @@ VALUES = {"evaluated", "inequalities", "assumptions", "reference"}
 """Keys of dictionaries that are values, not settings: none of their keys may be missing, nor of the dictionaries in them."""
 
 
-def verify(path: str | Path, corpora: str | Path = "runs/corpora") -> list[str]:
+class Verdict(list[str]):
+    """What is wrong with a certificate, one line each. It shows itself as a sentence, since an empty list says little."""
+
+    def __repr__(self) -> str:
+        return "\n".join(["NOT verified", *self]) if self else "verified: the model and every bound agree"
+
+
+def verify(path: str | Path, corpora: str | Path = "runs/corpora") -> Verdict:
     """What is wrong with a certificate, one line each; empty if everything agrees.
 
     Everything that the certificate states is computed again from message, params and data, and compared. Measured values and bounds
@@ -43,8 +50,8 @@ def verify(path: str | Path, corpora: str | Path = "runs/corpora") -> list[str]:
     try:
         again = facts(problem, certificate.message_bytes, problem.evaluate(certificate.message_bytes))
     except MessageError as error:
-        return [*wrong, f"message: {error}"]
-    return wrong + list(_differences({key: value for key, value in data.items() if key not in UNVERIFIED}, again, ""))
+        return Verdict([*wrong, f"message: {error}"])
+    return Verdict(wrong + list(_differences({key: value for key, value in data.items() if key not in UNVERIFIED}, again, "")))
 
 
 def _differences(stated: Any, found: Any, where: str, key: str = "", whole: bool = False) -> Iterator[str]:

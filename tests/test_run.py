@@ -18,7 +18,7 @@ from sublora.errors import SubloraError
 from sublora.experiment import Gpt, Pretrain, kinds
 from sublora.run import HELD, Run, alone, load_runs
 from sublora.training import Sampler
-from sublora.verification import verify
+from sublora.verification import Verdict, verify
 
 
 @pytest.fixture(scope="module")
@@ -201,6 +201,14 @@ def test_it_generates_what_the_command_samples(made, request):
 def test_a_classifier_writes_no_text(tmp_path):
     with pytest.raises(SubloraError, match="certifies a classifier, which writes no text"):
         sublora.load(write_run(tmp_path, classifier_certificate()))
+
+
+def test_results_show_themselves_in_a_line(made):
+    assert str(made.certificate) == repr(made.certificate) == f"<certificate of tiny: {len(made.certificate.statements)} bounds>"
+    weights = sum(p.numel() for p in made.model.materialized().parameters())
+    assert repr(sublora.load(made.path)) == f"<language model of {weights:,} weights, reads windows of 32 tokens of bytes>"
+    assert repr(sublora.verify(made.path, made.corpora)) == "verified: the model and every bound agree"
+    assert repr(Verdict(["alpha: another", "delta: another"])) == "NOT verified\nalpha: another\ndelta: another"
 
 
 def strings(data):

@@ -248,6 +248,8 @@ class Certificate(Part):
     def __repr__(self) -> str:
         return f"<certificate of {self.experiment}: {len(self.statements)} bounds>"
 
+    __str__ = __repr__
+
     def _repr_markdown_(self) -> str:
         from sublora.reporting.display import certificate
 
