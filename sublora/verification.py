@@ -34,6 +34,7 @@ def verify(path: str | Path, corpora: str | Path = "runs/corpora") -> Verdict:
     Everything that the certificate states is computed again from message, params and data, and compared. Measured values and bounds
     may differ by `TOLERANCE`; counts, settings and texts must be equal. What the certificate does not state, such as a
     setting of a later version, is not compared; but every required key must be there, and every bound that the settings imply.
+    A setting that is not stated has its default. How the model was searched for (`SEARCH`) nobody can compute again.
     corpora: folder of prepared corpora (a problem's `open_for_verification` says which data are read).
     Raises SubloraError when the certificate cannot be read, or its data cannot be had here.
     """
@@ -51,7 +52,8 @@ def verify(path: str | Path, corpora: str | Path = "runs/corpora") -> Verdict:
         again = facts(problem, certificate.message_bytes, problem.evaluate(certificate.message_bytes))
     except MessageError as error:
         return Verdict([*wrong, f"message: {error}"])
-    return Verdict(wrong + list(_differences({key: value for key, value in data.items() if key not in UNVERIFIED}, again, "")))
+    claimed = {key: value for key, value in data.items() if key not in UNVERIFIED} | {"params": stated.parameters()}
+    return Verdict(wrong + list(_differences(claimed, again, "")))
 
 
 def _differences(stated: Any, found: Any, where: str, key: str = "", whole: bool = False) -> Iterator[str]:

@@ -21,6 +21,9 @@ from sublora.errors import SubloraError
 FORMAT = "sublora-certificate/2"
 LARGEST_CERTIFICATE = 96 * 2**20  # bytes; enough for GPT-2 small at 5 bits a weight; a trained subspace's has a few thousandths
 
+SEARCH = ("training", "compression", "rounding", "notebooks", "subspace.lora_dropout", "bounds.batch_tokens")
+"""Keys of `params` that say how the model was searched for and scored. No bound depends on them, and nobody can verify them."""
+
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 LevelName = Literal["document", "sequence", "token", "example"]
@@ -180,7 +183,10 @@ class Certificate(Part):
 
     format: Annotated[Literal["sublora-certificate/2"], Field(description="which keys the file has, and what they mean")]
     experiment: Annotated[str, Field(description="the experiment's name")]
-    params: Annotated[dict[str, Any], Field(description="the whole experiment, as a params file has it")]
+    params: Annotated[
+        dict[str, Any],
+        Field(description=f"the experiment, as a params file has it; nobody can verify {', '.join(SEARCH)}, which no bound needs"),
+    ]
     message: Annotated[str, Field(description="the model file, in base64")]
     message_bits: Annotated[Count, Field(description="K: 8 times the bytes of the model file")]
     message_sha256: Annotated[str, Field(description="SHA-256 of the model file")]
