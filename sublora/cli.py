@@ -14,7 +14,7 @@ import typer
 
 from sublora import study
 from sublora.atomic import replaced_atomically
-from sublora.certificate.schema import load_certificate
+from sublora.certificate.schema import SEARCH, load_certificate
 from sublora.errors import SubloraError
 from sublora.experiment import Pretrain, as_experiment, load_experiment
 from sublora.reporting import reading, terminal
@@ -77,6 +77,7 @@ def verify(
         print(f"{path}: " + ("NOT verified" if wrong else "verified: the model and every bound agree"))
         if not wrong:
             print(terminal.summary(load_certificate(path), path))
+            print(f"  unchecked    environment; of params: {', '.join(SEARCH)}")
     if failed:
         raise typer.Exit(1)
 

@@ -1,20 +1,17 @@
 """An experiment from its params file to its certificate: papermill over its notebooks, finished steps kept."""
 
-import contextlib
 import hashlib
 import json
 import logging
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
 import nbformat
 import papermill
-import yaml
-from filelock import FileLock, Timeout
 from jupyter_client.kernelspec import KernelSpecManager
 from jupyter_client.manager import AsyncKernelManager
 from nbclient.exceptions import DeadKernelError
@@ -27,7 +24,7 @@ from sublora.errors import SubloraError
 from sublora.experiment import Experiment, load_experiments
 from sublora.problems import problem_class
 from sublora.progress import PLAIN
-from sublora.run import flat_settings
+from sublora.run import alone, changed_settings, delete_all_but, in_words, read_kept, write_params
 from sublora.study import study_folder
 
 STEPS = "steps.json"
@@ -57,18 +54,18 @@ def run(
 
 def _run(experiment: Experiment, sources: list[Path], runs: Path, force: bool) -> Path:
     folder, corpus = runs / experiment.name, problem_class(experiment).identity(experiment)
-    with _alone(folder):
-        if changed := _changed_settings(folder / "params.yaml", experiment):
-            print(f"{experiment.name}: settings changed: {changed}; replacing the run", flush=True)
-        write_text(folder / "params.yaml", yaml.safe_dump(experiment.parameters(), sort_keys=False))
-        steps = {} if force else _read(folder / STEPS, json.loads)
+    with alone(folder):
+        if changed := changed_settings(folder, experiment):
+            print(f"{experiment.name}: {in_words(changed)}; replacing the run", flush=True)
+        write_params(folder, experiment)
+        steps = {} if force else read_kept(folder / STEPS, json.loads)
         kept, before = ["params.yaml", STEPS], ""
         for index, source in enumerate(sources):
             parameters = _declared(source, {**experiment.parameters(), "runs": _seen_from_the_study(runs)})
             before = _fingerprint(source, parameters, corpus, before)
             step = steps.get(source.stem, {})
             if step.get("fingerprint") != before:
-                _delete_all_but(folder, kept)
+                delete_all_but(folder, kept.__contains__)
                 steps = {earlier.stem: steps[earlier.stem] for earlier in sources[:index]}
             elif step.get("finished") and (folder / source.name).exists():
                 print(f"{source.stem}: finished before, kept (--force runs it again)", flush=True)
@@ -89,33 +86,10 @@ def _seen_from_the_study(folder: Path) -> str:
     return str(folder.relative_to(study) if folder.is_relative_to(study) else folder)
 
 
-def _changed_settings(path: Path, experiment: Experiment) -> str:
-    """The settings in which an earlier run in the folder differs, in words; empty if there was none or nothing differs."""
-    old, new = flat_settings(_read(path, yaml.safe_load)), flat_settings(experiment.parameters())
-    changed = [key for key in {**old, **new} if old.get(key) != new.get(key)] if old else []
-    return ", ".join(f"{key} {old.get(key)} -> {new.get(key)}" for key in changed[:5]) + (", ..." if len(changed) > 5 else "")
-
-
-@contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Two processes at work in one folder would spoil each other's files."""
-    try:
-        with FileLock(folder.with_name(f".{folder.name}.lock"), timeout=0):
-            yield
-    except Timeout:
-        raise SubloraError(f"{folder}: another `sublora run` is at work here; wait for it, or choose another name") from None
-
-
 def _declared(source: Path, parameters: dict[str, Any]) -> dict[str, Any]:
     """Those of `parameters` that the notebook's cell tagged `parameters` assigns: the others are not its business."""
     names = papermill.inspect_notebook(str(source))
     return {name: value for name, value in parameters.items() if name in names}
-
-
-def _delete_all_but(folder: Path, names: list[str]) -> None:
-    for path in folder.iterdir():
-        if path.name not in names:
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 class _OwnKernel(AsyncKernelManager):
@@ -193,12 +167,3 @@ def _fingerprint(source: Path, parameters: dict[str, Any], corpus: dict[str, Any
     cells = [cell.source for cell in nbformat.read(source, as_version=4).cells if cell.cell_type == "code"]
     facts = [cells, parameters, corpus, sublora.__version__, before]
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
-
-
-def _read(path: Path, parse: Callable[[str], Any]) -> dict[str, Any]:
-    """What a run wrote down; nothing if it never did, or if that cannot be relied on."""
-    try:
-        values = parse(path.read_text("utf-8"))
-    except (OSError, ValueError, yaml.YAMLError):
-        return {}
-    return values if isinstance(values, dict) else {}

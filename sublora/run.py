@@ -1,19 +1,29 @@
 """A run: an experiment and its folder. Each step is lazy and kept, so a run continues where it was interrupted."""
 
+import contextlib
 import functools
-from collections.abc import Iterable, Mapping
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import yaml
+from filelock import FileLock, Timeout
 
+from sublora.atomic import write_text
 from sublora.certificate.build import certify
 from sublora.certificate.schema import Certificate
+from sublora.errors import SubloraError
 from sublora.experiment import Experiment, as_experiment, load_experiment
 from sublora.models import Subspace
 from sublora.problems import Problem, problem_class
 from sublora.reporting.reading import headline, held_out_value
 from sublora.reporting.runs import load_runs as kept_runs
+
+HELD = "SUBLORA_HELD"
+"""In the environment: the folder of a run that this process, or the one that started it, is at work in (`alone`)."""
 
 
 class Run:
@@ -24,7 +34,8 @@ class Run:
         certificate = run.certify()
 
     Every step does the steps before it that are not done, and reads what is in the folder. Training continues from its checkpoint,
-    and scores are kept. The same run ends with the same certificate.
+    and scores are kept. The same run ends with the same certificate. A run with other settings in the same folder replaces what
+    depends on them, and says so.
     """
 
     def __init__(
@@ -50,9 +61,30 @@ class Run:
         """Data and split; the corpus is prepared below `<runs>/corpora/` if it is not there."""
         return problem_class(self.settings).open(self.settings, self.corpora)
 
+    @contextlib.contextmanager
+    def _at_work(self) -> Iterator[None]:
+        """Alone in the folder, without what other settings have made there. With other bounds the training remains.
+
+        Raises SubloraError when another process is at work in it.
+        """
+        if os.environ.get("RANK", "0") != "0":  # `accelerate launch`: its first process does that for all
+            yield
+            return
+        with alone(self.folder) as first:
+            changed = changed_settings(self.folder, self.settings) if first else {}
+            changed.pop("notebooks", None)
+            if changed:
+                print(f"{self.settings.name}: {in_words(changed)}; replacing what depends on them", flush=True)
+                trained = all(key.startswith("bounds.") for key in changed)
+                delete_all_but(self.folder, _of_training if trained else lambda name: False)
+            if changed or not (self.folder / "params.yaml").exists():
+                write_params(self.folder, self.settings)
+            yield
+
     @functools.cached_property
     def _trained(self) -> tuple[Any, pd.DataFrame]:
-        return self.problem.train(self.folder)
+        with self._at_work():
+            return self.problem.train(self.folder)
 
     @property
     def model(self) -> Subspace | None:
@@ -65,7 +97,8 @@ class Run:
 
     @functools.cached_property
     def _compressed(self) -> tuple[bytes, pd.DataFrame | None]:
-        return self.problem.compress(self.folder, self._trained[0])
+        with self._at_work():
+            return self.problem.compress(self.folder, self._trained[0])
 
     def compress(self) -> pd.DataFrame | None:
         """Quantize the coordinates and let them adapt. Returns the log of the adaptation, or None without one.
@@ -82,23 +115,88 @@ class Run:
     @functools.cached_property
     def message(self) -> bytes:
         """The model file, with the smoothing weight that pilot units chose."""
-        return self.problem.seal(self.draft, self.folder)
+        with self._at_work():
+            return self.problem.seal(self.draft, self.folder)
 
     @functools.cached_property
     def evaluation(self) -> Any:
         """What the decoded model predicts of the evaluated, pilot and held-out units."""
-        return self.problem.evaluate(self.message, self.folder)
+        with self._at_work():
+            return self.problem.evaluate(self.message, self.folder)
 
     def certify(self) -> Certificate:
         """The certificate, also written to `<folder>/certificate.json`."""
-        evaluation = self.evaluation
-        seconds = {**self.problem.seconds(self.folder), "score": evaluation.seconds}
-        certificate = certify(self.problem, self.message, evaluation, seconds)
-        certificate.save(self.folder / "certificate.json")
-        return certificate
+        with self._at_work():
+            evaluation = self.evaluation
+            seconds = {**self.problem.seconds(self.folder), "score": evaluation.seconds}
+            certificate = certify(self.problem, self.message, evaluation, seconds)
+            certificate.save(self.folder / "certificate.json")
+            return certificate
 
     def __repr__(self) -> str:
         return f"<run {self.settings.name} in {self.folder}>"
+
+
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[bool]:
+    """Two processes at work in one folder would spoil each other's files. True if this process was not at work in it before.
+
+    What runs inside, and the processes that it starts, are at work there, too. Raises SubloraError when another process is.
+    """
+    place, before = str(folder.resolve()), os.environ.get(HELD)
+    if before == place:
+        yield False
+        return
+    lock = FileLock(folder.with_name(f".{folder.name}.lock"), timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise SubloraError(f"{folder}: another run is at work here; wait for it, or choose another name") from None
+    os.environ[HELD] = place
+    try:
+        yield True
+    finally:
+        os.environ.pop(HELD)
+        os.environ.update({HELD: before} if before else {})
+        lock.release()
+
+
+def changed_settings(folder: Path, experiment: Experiment) -> dict[str, str]:
+    """The keys in which an earlier run in the folder differs, with both values; empty if there was none or nothing differs."""
+    old, new = flat_settings(read_kept(folder / "params.yaml", yaml.safe_load)), flat_settings(experiment.parameters())
+    changed = [key for key in {**old, **new} if old.get(key) != new.get(key)] if old else []
+    return {key: f"{old.get(key)} -> {new.get(key)}" for key in changed}
+
+
+def in_words(changed: Mapping[str, str]) -> str:
+    """Changed settings as the beginning of a line."""
+    some = [f"{key} {values}" for key, values in changed.items()][:5]
+    return "settings changed: " + ", ".join([*some, "..."] if len(changed) > 5 else some)
+
+
+def write_params(folder: Path, experiment: Experiment) -> None:
+    """Note in a run's folder of which experiment it is."""
+    write_text(folder / "params.yaml", yaml.safe_dump(experiment.parameters(), sort_keys=False))
+
+
+def read_kept(path: Path, parse: Callable[[str], Any]) -> dict[str, Any]:
+    """What a run wrote down; nothing if it never did, or if that cannot be relied on."""
+    try:
+        values = parse(path.read_text("utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return {}
+    return values if isinstance(values, dict) else {}
+
+
+def delete_all_but(folder: Path, kept: Callable[[str], bool]) -> None:
+    """Delete what is in a run's folder, but for names that are `kept`."""
+    for path in folder.iterdir():
+        if not kept(path.name):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _of_training(name: str) -> bool:
+    return name.endswith(".safetensors") or name in ("metrics.csv", "tensorboard")
 
 
 def load_runs(folder: str | Path = "runs") -> pd.DataFrame:

@@ -27,6 +27,11 @@ class LanguageModel:
     module: Any
     tokenizer: Tokenizer
 
+    def __repr__(self) -> str:
+        weights = sum(parameter.numel() for parameter in self.module.parameters())
+        reads = f"windows of {self.module.block_size:,} tokens of {self.tokenizer.name}"
+        return f"<language model of {weights:,} weights, reads {reads}>"
+
     @torch.inference_mode()
     def bits(self, text: str) -> float:
         """The model's code length of the text and its end, in bits, without smoothing; windows as in training."""

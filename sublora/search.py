@@ -18,6 +18,7 @@ from sublora.experiment import Experiment, Finetune, Pretrain, as_experiment
 from sublora.models import Subspace
 from sublora.problems import TextProblem
 from sublora.problems.text import smallest_promise
+from sublora.run import alone
 
 
 def search(
@@ -63,7 +64,8 @@ def search_run(
         raise SubloraError(f"{experiment.name}: optimize tries language models in a subspace, not kind {experiment.kind!r}")
     problem = TextProblem.open(experiment, runs / "corpora")
     trained, folder = runs / experiment.name, runs / f"{experiment.name}-optimized"
-    model, _ = problem.train(trained)
+    with alone(trained):
+        model, _ = problem.train(trained)
     draft, way, table = search(problem, model, folder / "ways", quantizers, levels)
     searched = time.monotonic() - began
     way = replace(way, experiment=way.experiment.model_copy(update={"name": folder.name}))

@@ -1,8 +1,11 @@
 """A study: one folder with notebooks, params files and report pages. Relative paths lead there."""
 
+import ast
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from sublora.errors import SubloraError
 
@@ -26,6 +29,18 @@ def enter_study() -> None:
     relative paths mean the same to all of them.
     """
     os.chdir(study_folder())
+
+
+def given(variables: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that papermill put into a notebook, `runs` left out; empty in Jupyter, where the notebook's own settings count.
+
+    variables: the notebook's `globals()`. What papermill was not given has then the default of the experiment's kind, and a name
+    that is no setting is an error, as with `sublora run`.
+    """
+    injected = [source for source in variables["In"] if source.startswith("# Parameters\n")]
+    lines = ast.parse(injected[-1]).body if injected else []
+    names = [target.id for line in lines if isinstance(line, ast.Assign) for target in line.targets if isinstance(target, ast.Name)]
+    return {name: variables[name] for name in names if name != "runs"}
 
 
 def packaged(part: str) -> Path:

@@ -17,16 +17,24 @@ UNVERIFIED = ("environment", "certificate_sha256")
 MEASURED = {"empirical", "bound", "value", "complexity", "subsampling", "accuracy", "f1", "matthews"}
 """Keys of values that float32 arithmetic moves a little on another machine. Everything else must be equal."""
 
-VALUES = {"units", "evaluated", "inequalities", "assumptions", "reference"}
+VALUES = {"evaluated", "inequalities", "assumptions", "reference"}
 """Keys of dictionaries that are values, not settings: none of their keys may be missing, nor of the dictionaries in them."""
 
 
-def verify(path: str | Path, corpora: str | Path = "runs/corpora") -> list[str]:
+class Verdict(list[str]):
+    """What is wrong with a certificate, one line each. It shows itself as a sentence, since an empty list says little."""
+
+    def __repr__(self) -> str:
+        return "\n".join(["NOT verified", *self]) if self else "verified: the model and every bound agree"
+
+
+def verify(path: str | Path, corpora: str | Path = "runs/corpora") -> Verdict:
     """What is wrong with a certificate, one line each; empty if everything agrees.
 
     Everything that the certificate states is computed again from message, params and data, and compared. Measured values and bounds
     may differ by `TOLERANCE`; counts, settings and texts must be equal. What the certificate does not state, such as a
     setting of a later version, is not compared; but every required key must be there, and every bound that the settings imply.
+    A setting that is not stated has its default. How the model was searched for (`SEARCH`) nobody can compute again.
     corpora: folder of prepared corpora (a problem's `open_for_verification` says which data are read).
     Raises SubloraError when the certificate cannot be read, or its data cannot be had here.
     """
@@ -43,8 +51,9 @@ def verify(path: str | Path, corpora: str | Path = "runs/corpora") -> list[str]:
     try:
         again = facts(problem, certificate.message_bytes, problem.evaluate(certificate.message_bytes))
     except MessageError as error:
-        return [*wrong, f"message: {error}"]
-    return wrong + list(_differences({key: value for key, value in data.items() if key not in UNVERIFIED}, again, ""))
+        return Verdict([*wrong, f"message: {error}"])
+    claimed = {key: value for key, value in data.items() if key not in UNVERIFIED} | {"params": stated.parameters()}
+    return Verdict(wrong + list(_differences(claimed, again, "")))
 
 
 def _differences(stated: Any, found: Any, where: str, key: str = "", whole: bool = False) -> Iterator[str]:

@@ -258,7 +258,7 @@ def classifier(folder: Path, kind: str, scale: float = 1.0, examples: int = 400,
         "predictions": {name: hashed(labels) for name, labels in predictions.items()},
         **stated(contents),
         "reference": [[name, *list(values.values())[1:]] for name, values in contents["reference"].items()],
-        "base": base if pretrained else None,  # else torch has drawn it, on each machine a little otherwise
+        "base": base["base_weights_sha256"] if pretrained else None,  # else torch has drawn it, on each machine a little otherwise
         "decoded": sums(rebuilt.materialized().named_parameters()),
     }
 

@@ -8,17 +8,16 @@ from tiny import settings, write_texts
 
 from sublora import verification
 from sublora.certificate.build import facts
-from sublora.certificate.schema import digest
+from sublora.certificate.schema import SEARCH, Certificate, digest
 from sublora.errors import SubloraError
+from sublora.experiment import as_experiment
 from sublora.problems import TextProblem
 from sublora.run import Run
 
 UNVERIFIED = {("environment",), ("certificate_sha256",)}
-SEARCH = {("params", key) for key in ("training", "compression", "notebooks")}
+FREE = {("params", *key.split(".")) for key in SEARCH}
 """How the model was found: free, and nothing that a certificate promises depends on it."""
 WITHOUT_EFFECT = {
-    ("params", "subspace", "lora_dropout"),
-    ("params", "bounds", "batch_tokens"),
 }
 """Settings on which the decoded model does not depend, nor what is computed of it."""
 
@@ -69,11 +68,11 @@ def refused(made, tmp_path, monkeypatch):
 
 
 def places(data, here=()):
-    """The path of every key and of the first and last entry of every list, `UNVERIFIED`, `SEARCH` and `WITHOUT_EFFECT` left out."""
+    """The path of every key and of the first and last entry of every list, `UNVERIFIED`, `FREE` and `WITHOUT_EFFECT` left out."""
     items = data.items() if isinstance(data, dict) else [(i, data[i]) for i in {0, len(data) - 1}] if data else []
     for key, value in items:
         path = (*here, key)
-        if path in UNVERIFIED | SEARCH | WITHOUT_EFFECT:
+        if path in UNVERIFIED | FREE | WITHOUT_EFFECT:
             continue
         yield path
         if isinstance(value, dict | list):
@@ -129,9 +128,33 @@ def test_every_key_altered_removed_or_doubled_is_refused(made, refused):
     assert accepted == [] and tried > 400
 
 
+def leaves(data, here=()):
+    """The path and the value of every setting."""
+    for key, value in data.items():
+        yield from leaves(value, (*here, key)) if isinstance(value, dict) else [((*here, key), value)]
+
+
+def test_a_setting_may_be_left_out_only_if_it_has_its_default(made, refused):
+    data, params = made[0], made[0]["params"]
+    default = dict(leaves(as_experiment({"name": "tiny", "subspace": {"dimension": 961}}).parameters()))
+    skipped = FREE | WITHOUT_EFFECT | {("params", "name"), ("params", "corpus")}
+    for path, value in leaves(params):
+        if not {("params", *path[:1]), ("params", *path)} & skipped:
+            assert refused(put(data, ("params", *path), KeyError)) == (value != default[path]), path
+    for group in ("model", "subspace", "bounds"):
+        assert refused(put(data, ("params", group), KeyError)), group
+    assert refused({**data, "params": {"name": "tiny", "corpus": params["corpus"]}})
+
+
+@pytest.mark.parametrize("key", ["training.steps", "subspace.lora_dropout"])
+def test_how_the_model_was_searched_for_is_free_and_marked(made, refused, key):
+    group, name = key.split(".")
+    value = made[0]["params"][group][name]
+    assert not refused(put(made[0], ("params", group, name), 0.5 if name == "lora_dropout" else 2 * value))
+    assert {key, group} & set(SEARCH) and all(free in Certificate.model_fields["params"].description for free in SEARCH)
+
+
 def test_what_nobody_can_verify_is_said_to_be_so(made, refused):
     altered = put(made[0], ("environment", "python"), "2.7")
     assert not refused(altered)
-    from sublora.certificate.schema import Certificate
-
     assert "nobody can verify" in Certificate.model_fields["environment"].description

@@ -10,7 +10,8 @@ from tiny_models import change_weights, record_requests, save_model
 
 from sublora.errors import SubloraError
 from sublora.experiment import Encoder, TaskSubspace, Words
-from sublora.models.classifiers import classifier_base, classifier_in_subspace, weights_sha256
+from sublora.models.build import tensors_sha256
+from sublora.models.classifiers import base_sha256s, classifier_base, classifier_in_subspace
 
 KINDS = ("gpt2", "bert", "roberta", "distilbert")
 TEXTS = [("a good film .",), ("the film is not very fine .",), ("dull",), ("",)]
@@ -75,6 +76,10 @@ def test_at_coordinates_zero_the_classifier_is_its_base_model(folders, kind):
     assert not torch.allclose(logits(classifier, encoded), before)
 
 
+def weights_sha256(base):
+    return tensors_sha256(sorted(base.state_dict().items()))
+
+
 def test_weights_are_those_of_the_folder_or_drawn_from_the_seed(folders):
     pretrained, again = (weights_sha256(base_of(folders["gpt2"])) for _ in range(2))
     assert pretrained == again
@@ -125,6 +130,52 @@ def test_a_text_that_the_tokenizer_cannot_read_is_one_line(tmp_path):
     with pytest.raises(SubloraError, match="its tokenizer cannot read the examples") as error:
         base_of(str(path.parent)).encode([("good unheard",)])
     assert "\n" not in str(error.value)
+
+
+def rewrite(path, change):
+    """Change what a JSON file says."""
+    data = json.loads(Path(path).read_text("utf-8"))
+    change(data)
+    Path(path).write_text(json.dumps(data), "utf-8")
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "differs"),
+    [
+        ("tokenizer.json", lambda d: d.update(normalizer={"type": "Lowercase"}), "tokenizer_sha256"),
+        ("tokenizer.json", lambda d: d["model"]["vocab"].update(good=7, bad=6), "tokenizer_sha256"),
+        ("tokenizer_config.json", lambda d: d.update(truncation_side="left"), "tokenizer_sha256"),
+        ("tokenizer_config.json", lambda d: d.update(model_max_length=5), "tokenizer_sha256"),
+        ("config.json", lambda d: d.update(hidden_act="relu"), "configuration_sha256"),
+        ("config.json", lambda d: d.update(layer_norm_eps=0.1), "configuration_sha256"),
+        ("config.json", lambda d: d.update(transformers_version="0", dtype="float64"), None),
+    ],
+    ids=["normalizer", "vocabulary", "side", "length", "activation", "epsilon", "said by nobody"],
+)
+def test_all_that_makes_the_base_model_has_a_fingerprint(tmp_path, file, change, differs):
+    folder = save_model(tmp_path / "bert", "bert")
+    before = base_sha256s(base_of(folder))
+    rewrite(f"{folder}/{file}", change)
+    base = base_of(folder)
+    base.encode(TEXTS)  # as every user does
+    after = base_sha256s(base)
+    assert {key for key in before if before[key] != after[key]} == ({differs} if differs else set())
+
+
+def test_an_adapter_beside_the_model_is_refused(tmp_path):
+    """Its scale changes the model, and no weight says it."""
+    from peft import LoraConfig
+    from transformers import AutoModelForSequenceClassification
+
+    folder = save_model(tmp_path / "bert", "bert")
+    model = AutoModelForSequenceClassification.from_pretrained(folder)
+    model.add_adapter(LoraConfig(target_modules=["query"], lora_alpha=7))
+    model.save_pretrained(tmp_path / "adapter")
+    for path in (tmp_path / "adapter").iterdir():
+        path.replace(f"{folder}/{path.name}")
+    rewrite(f"{folder}/adapter_config.json", lambda d: d.update(base_model_name_or_path=folder))
+    with pytest.raises(SubloraError, match="adapter beside it"):
+        base_of(folder)
 
 
 def test_a_head_for_other_labels_is_an_error_of_one_line(folders):

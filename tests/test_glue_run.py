@@ -2,6 +2,7 @@
 
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -185,7 +186,7 @@ def test_any_classifier_from_a_folder(tmp_path, kind, modules):
     assert run.message[1 + (run.message[0] > 127)] == FORMAT
     message = decode(run.message, run.experiment.model, 1000)
     assert (len(message.coded.symbols), message.subspace.dimension, message.subspace.modules) == (30, 30, tuple(modules))
-    assert (certificate.public.condition is not None) == pretrained
+    assert certificate.public.condition == "base_independent", "of random weights, the tokenizer is from the folder"
     assert verify(run.folder / "certificate.json", run.corpora) == []
 
 
@@ -200,18 +201,46 @@ def test_a_classifiers_own_weights_are_moved_and_quantized(tmp_path, subspace):
     assert verify(run.folder / "certificate.json", run.corpora) == []
 
 
-def test_pretrained_weights_that_changed_are_noticed(tmp_path):
-    folder = save_model(tmp_path / "model")
-    values = settings(write_sst2(tmp_path / "data", 60), **encoder(folder, ["head"]), compression={"levels": 3})
-    run, _ = certified(values, tmp_path)
+def other_weights(folder):
     from transformers import AutoModelForSequenceClassification
 
     model = AutoModelForSequenceClassification.from_pretrained(folder)
     with torch.no_grad():
         model.get_input_embeddings().weight[3, 3] += 1e-3
     model.save_pretrained(folder)
+
+
+def labels_in_the_tokenizer(folder):
+    """Each text becomes a word that is its label: what a tokenizer could tell a model, at no cost in the message."""
+    path = Path(folder) / "tokenizer.json"
+    data = json.loads(path.read_text("utf-8"))
+    said = [("good", GOOD), ("bad", BAD)]
+    rules = [{"type": "Replace", "pattern": {"Regex": f".*({'|'.join(words)}).*"}, "content": word} for word, words in said]
+    path.write_text(json.dumps({**data, "normalizer": {"type": "Sequence", "normalizers": rules}}), "utf-8")
+
+
+def other_activation(folder):
+    path = Path(folder) / "config.json"
+    path.write_text(path.read_text("utf-8").replace("gelu_new", "relu"), "utf-8")
+
+
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [
+        (other_weights, "base_weights_sha256"),
+        (labels_in_the_tokenizer, "tokenizer_sha256"),
+        (other_activation, "configuration_sha256"),
+    ],
+)
+def test_a_pretrained_base_that_changed_is_noticed(tmp_path, change, key):
+    folder = save_model(tmp_path / "model")
+    values = settings(write_sst2(tmp_path / "data", 60), **encoder(folder, ["head"]), compression={"levels": 3})
+    run, certificate = certified(values, tmp_path)
+    change(folder)
     wrong = verify(run.folder / "certificate.json", run.corpora)
-    assert [line for line in wrong if line.startswith("public.base_weights_sha256")]
+    assert [line for line in wrong if line.startswith(f"public.{key}")]
+    with pytest.raises(SubloraError, match=f"the checkpoint has base.{key}"):
+        Run(values, tmp_path).train()
 
 
 def test_interrupted_training_goes_on_to_the_same_message(tmp_path, monkeypatch):

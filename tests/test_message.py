@@ -245,7 +245,7 @@ def test_decoding_gives_all_that_losses_depend_on():
     known, subspace = experiment("pretrain"), Subspace(dimension=30, rank=2, seed=9)
     data = encode(Message(subspace, 0.05, BITS))
     decoded = decode_any(data, known, 20)
-    assert (decoded.alpha, decoded.base_sha256) == (0.05, None) and not decoded.model.training
+    assert (decoded.alpha, decoded.sha256s) == (0.05, None) and not decoded.model.training
     assert decoded.published_bits == published_bits(BITS)
     tokens = torch.arange(16)[None] % 20
     torch.testing.assert_close(decoded.model(tokens), rebuild(data, TINY, 20)[0](tokens), rtol=0, atol=1e-6)

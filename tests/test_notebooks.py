@@ -8,9 +8,12 @@ import sys
 import nbformat
 import pytest
 from nbval.plugin import get_sanitize_patterns
-from tiny import HOME, NOTEBOOKS
+from papermill.iorw import load_notebook_node as papermill_read
+from papermill.parameterize import parameterize_notebook
+from tiny import HOME, NOTEBOOKS, write_params
 
-from sublora.experiment import as_experiment, load_experiments
+from sublora.errors import SubloraError
+from sublora.experiment import as_experiment, load_experiment
 from sublora.experiment.params import read_yaml
 
 every_notebook = pytest.mark.parametrize("path", sorted(NOTEBOOKS.glob("*.ipynb")), ids=lambda path: path.stem)
@@ -98,19 +101,42 @@ def test_defaults_are_a_valid_experiment_that_needs_no_network(path):
         assert (experiment.corpus.source, experiment.corpus.path) == ("python-stdlib", None)
 
 
-@every_notebook
-def test_papermill_with_a_params_file_means_what_the_command_means(path):
-    """A group that the file leaves out has the notebook's default with papermill, and the package's with `sublora run`."""
-    values = defaults(path)
-    del values["runs"]
-    for file in sorted((HOME / "params").rglob("*.yaml")):
-        stated = read_yaml(file.read_text("utf-8"))
-        for experiment in load_experiments(file):
-            if path.stem in experiment.notebooks:
-                assert stated.get("kind") == experiment.kind, f"{file}: state the kind"
-                for group in values.keys() - stated.keys():
-                    given = as_experiment({**experiment.parameters(), group: values[group]})
-                    assert getattr(given, group) == getattr(experiment, group), f"{file}: state the group {group}"
+def run_of(path, parameters, folder):
+    """The `Run` that the notebook makes of what papermill puts into it: the cells up to there, as IPython executes them."""
+    notebook = parameterize_notebook(papermill_read(str(path)), parameters)
+    variables = {"In": [""]}
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            variables["In"].append(cell.source)
+            made, found, rest = cell.source.partition("run = Run(")
+            source = made + found + rest.partition("\n")[0] if found else cell.source
+            with pytest.MonkeyPatch.context() as patched:
+                patched.chdir(folder)
+                exec(source, variables)
+            if found:
+                return variables["run"]
+    raise AssertionError("it makes no Run")
+
+
+def test_papermill_with_a_params_file_is_the_experiment_of_the_command(path, tmp_path):
+    kind = as_experiment({key: value for key, value in defaults(path).items() if key != "runs"}).kind
+    model = {"round": {"model": {"source": "some/model"}}, "classify": {"model": {"buckets": 50}}}.get(kind, {})
+    file = write_params(tmp_path / "few.yaml", {"kind": kind, "name": "few", **model})
+    made = run_of(path, read_yaml(file.read_text("utf-8")) | {"runs": "elsewhere"}, tmp_path)
+    assert made.settings == load_experiment(file) and str(made.folder) == "elsewhere/few"
+
+
+def test_without_a_params_file_it_is_the_demonstration(path, tmp_path):
+    values = {key: value for key, value in defaults(path).items() if key != "runs"}
+    for parameters in ({}, {"runs": "elsewhere"}):
+        made = run_of(path, parameters, tmp_path)
+        assert made.settings == as_experiment(values) and made.folder.parent.name == parameters.get("runs", "runs")
+
+
+def test_a_name_that_is_no_setting_is_an_error(path, tmp_path):
+    values = {key: value for key, value in defaults(path).items() if key != "runs"}
+    with pytest.raises(SubloraError, match="unknown key 'nmae'; did you mean 'name'"):
+        run_of(path, {**values, "nmae": "d500"}, tmp_path)
 
 
 @every_notebook

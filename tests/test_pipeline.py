@@ -282,7 +282,7 @@ def test_spoilt_steps_are_not_relied_on(copy, executed):
 
 def test_two_runs_do_not_share_a_folder(copy, executed):
     with FileLock(copy.runs / ".tiny.lock"):
-        with pytest.raises(SubloraError, match="another `sublora run` is at work"):
+        with pytest.raises(SubloraError, match="another run is at work here"):
             run(settings("texts"), copy.runs)
     assert executed == []
 

@@ -524,6 +524,18 @@ def test_a_source_that_cannot_be_looked_up_is_one_line(elsewhere, tmp_path, sour
     assert "cannot be looked up" in refusal(lambda: Run(values, tmp_path).problem.identity(as_experiment(values)))
 
 
+def test_an_adapter_beside_the_model_is_refused(elsewhere, tmp_path):
+    """Its scale changes the model, and neither the architecture nor a weight says it."""
+    from peft import LoraConfig
+
+    shutil.copytree(elsewhere / "llama", tmp_path / "llama")
+    model = LlamaForCausalLM.from_pretrained(tmp_path / "llama")
+    model.add_adapter(LoraConfig(target_modules=["q_proj"]))
+    model.save_pretrained(tmp_path / "llama")
+    with pytest.raises(SubloraError, match="is no parameter of the model that its configuration states"):
+        load_causal(str(tmp_path / "llama"), 280, 16)
+
+
 @pytest.mark.parametrize(
     ("name", "vocabulary", "block", "says"),
     [
@@ -556,5 +568,11 @@ def test_a_tokenizer_of_transformers_reads_everything_as_text(elsewhere, tmp_pat
     for text in ("one two\n", "<end>", "naïve 日本 \x00"):
         ids = tokenizer.encode(text)
         assert 0 not in ids and tokenizer.decode([*ids, 0]) == text
+    shutil.copytree(elsewhere / "tokenizer", tmp_path / "tokenizer")
+    assert get_tokenizer(str(tmp_path / "tokenizer")).sha256 == tokenizer.sha256 is not None
+    file = tmp_path / "tokenizer" / "tokenizer.json"
+    file.write_text(json.dumps({**json.loads(file.read_text("utf-8")), "normalizer": {"type": "Lowercase"}}), "utf-8")
+    assert get_tokenizer(str(tmp_path / "tokenizer")).sha256 != tokenizer.sha256
+    assert get_tokenizer("bytes").sha256 is None
     store = prepare(Corpus(**values_of(elsewhere)["corpus"]), tmp_path)
     assert (store.vocab_size, store.eot, len(store)) == (280, 0, 300)

@@ -236,6 +236,27 @@ def test_a_bound_that_no_loss_can_exceed_is_called_vacuous_everywhere(quick):
     assert figures.bounds_overview(values).axes[0].get_xlim()[1] < 2 * largest
 
 
+def test_what_a_public_base_must_not_depend_on_is_said_everywhere(quick):
+    classifier = classifier_certificate()
+    for of in (quick, classifier):
+        said = "hold even if it has read the whole pool"
+        assert said not in terminal.details(of, Path("c.json"))
+        on_a_base = of.model_copy(update={"public": of.public.model_copy(update={"condition": "base_independent"})})
+        for text in (terminal.details(on_a_base, Path("c.json")), display.small_print(on_a_base), display.certificate(on_a_base)):
+            assert said in text and "drawn independently of it" in text
+
+
+def test_the_terminal_says_how_the_split_was_drawn_and_what_a_unit_is(quick):
+    classifier = classifier_certificate()
+    assert "41,536 of 55,381 to train on, by a random permutation from split seed 0" in terminal.details(quick, Path("c.json"))
+    text = terminal.details(classifier, Path("c.json"))
+    assert "33,674 of 67,349 to train on" in text and "example: the 0-1 error" in text
+    everything = classifier.corpus.model_copy(update={"split": "all", "documents": 67_349})
+    assert "all 67,349 to train on" in terminal.details(classifier.model_copy(update={"corpus": everything}), Path("c.json"))
+    paper = quick.model_copy(update={"corpus": quick.corpus.model_copy(update={"split": "paper"})})
+    assert "by the paper's split of openwebtext" in terminal.details(paper, Path("c.json"))
+
+
 def test_the_terminal_shows_the_headline_and_no_control_characters(quick):
     text = terminal.summary(quick, Path("runs/quick/certificate.json"))
     names = [line.split()[0] for line in text.splitlines()]

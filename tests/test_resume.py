@@ -35,7 +35,7 @@ def corpus(tmp_path):
     documents = [np.append(np.arange(random.integers(4, 40)) % 7, 20).astype(np.uint16) for _ in range(60)]
     store = write_store(tmp_path / "store", documents, name="toy", tokenizer="toy", vocab_size=21, eot=20)
     order = random.permutation(60)
-    return store, Split(order[:40], order[40:50], order[50:], "by hand")
+    return store, Split(order[:40], order[40:50], order[50:], "permutation", "by hand")
 
 
 def fit(corpus, folder, **training):

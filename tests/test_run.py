@@ -1,12 +1,15 @@
 """A run from Python: lazy, resumable, and its results as a table, a language model, and a certificate that lasts."""
 
 import math
+import os
+import shutil
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 from certificates import certificate, classifier_certificate, write_run
+from filelock import FileLock
 from tiny import settings, write_params, write_texts
 
 import sublora
@@ -14,9 +17,9 @@ from sublora import problems
 from sublora.errors import SubloraError
 from sublora.experiment import Gpt, Pretrain, kinds
 from sublora.reporting.reading import number
-from sublora.run import Run, load_runs
+from sublora.run import HELD, Run, alone, load_runs
 from sublora.training import Sampler
-from sublora.verification import verify
+from sublora.verification import Verdict, verify
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +86,58 @@ def test_an_interrupted_run_ends_with_the_same_certificate(made, texts, tmp_path
     assert claims(run.certify()) == claims(made.certificate)
 
 
+@pytest.fixture
+def copied(made, texts, tmp_path):
+    """A function: the finished run in a folder of this test, with changed settings."""
+    shutil.copytree(made.folder, tmp_path / "tiny")
+    return lambda **changes: Run(settings(texts, **changes), tmp_path)
+
+
+def test_changed_settings_are_named_and_replace_the_run(copied, capsys):
+    assert copied().certify() and "settings changed" not in capsys.readouterr().out
+    run = copied(training__steps=15, model__seed=2)
+    assert run.train()["step"].tolist() == [10, 15]
+    said = "tiny: settings changed: model.seed 0 -> 2, training.steps 20 -> 15; replacing what depends on them\n"
+    assert capsys.readouterr().out == said
+    assert not (run.folder / "certificate.json").exists() and not (run.folder / "scores").exists()
+    run.certify()
+    assert capsys.readouterr().out == "", "it is said once"
+
+
+def test_with_other_bounds_the_training_remains(copied, monkeypatch, capsys):
+    monkeypatch.setattr(Sampler, "batch", lambda *_: pytest.fail("trained again"))
+    run = copied(bounds__documents=90)
+    run.train()
+    assert "bounds.documents 100 -> 90; replacing" in capsys.readouterr().out
+    assert {path.name for path in run.folder.iterdir()} == {
+        "params.yaml",
+        "pretrain.safetensors",
+        "quantize.safetensors",
+        "metrics.csv",
+        "tensorboard",
+    }
+    assert run.certify().public.evaluated == {"document": 90} and verify(run.folder / "certificate.json", run.corpora) == []
+
+
+def test_the_notebooks_that_show_a_run_are_no_setting_of_it(copied, capsys):
+    run = copied(notebooks=["pretrain"])
+    run.train()
+    assert capsys.readouterr().out == "" and (run.folder / "certificate.json").exists()
+
+
+def test_two_processes_are_not_at_work_in_one_folder(copied):
+    run = copied(model__seed=2)
+    with FileLock(run.folder.parent / ".tiny.lock"):
+        for step in (run.train, run.compress, run.certify):
+            with pytest.raises(SubloraError, match="another run is at work here"):
+                step()
+        assert (run.folder / "certificate.json").exists(), "nothing is deleted"
+    run.train()
+    with alone(run.folder):  # as `sublora run` is while it executes the notebooks that hold a `Run`
+        assert run.compress() is not None
+    assert HELD not in os.environ
+
+
 def test_a_run_is_made_from_a_file_from_data_or_from_an_experiment(texts, tmp_path):
     path = write_params(tmp_path / "tiny.yaml", settings(texts))
     assert Run(path).settings == Run(str(path)).settings == Run(settings(texts)).settings == Run(Run(path).settings).settings
@@ -147,6 +202,26 @@ def test_it_generates_what_the_command_samples(made, request):
 def test_a_classifier_writes_no_text(tmp_path):
     with pytest.raises(SubloraError, match="certifies a classifier, which writes no text"):
         sublora.load(write_run(tmp_path, classifier_certificate()))
+
+
+def test_results_show_themselves_in_a_line(made):
+    assert str(made.certificate) == repr(made.certificate) == f"<certificate of tiny: {len(made.certificate.statements)} bounds>"
+    weights = sum(p.numel() for p in made.model.materialized().parameters())
+    assert repr(sublora.load(made.path)) == f"<language model of {weights:,} weights, reads windows of 32 tokens of bytes>"
+    assert repr(sublora.verify(made.path, made.corpora)) == "verified: the model and every bound agree"
+    assert repr(Verdict(["alpha: another", "delta: another"])) == "NOT verified\nalpha: another\ndelta: another"
+
+
+def strings(data):
+    """Every text in plain data."""
+    parts = data.values() if isinstance(data, dict) else data if isinstance(data, list) else []
+    return [data] if isinstance(data, str) else [text for part in parts for text in strings(part)]
+
+
+def test_a_certificate_holds_no_sentences(made):
+    """`verify` compares texts letter by letter. What explains is in the schema and in `reporting`, free to be reworded."""
+    data = {key: value for key, value in made.certificate.data().items() if key != "environment"}
+    assert [text for text in strings(data) if " " in text] == []
 
 
 # --- tables of runs

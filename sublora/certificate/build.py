@@ -17,8 +17,6 @@ import sublora
 from sublora.certificate.schema import FORMAT, Certificate, HeldOut, Statement, certificate_of, digest
 from sublora.experiment import Experiment
 
-NOT_CERTIFIED = "as the paper counts, not certified: the size is an estimate, and the loss is without tolerance for rounding"
-
 
 class Findings(NamedTuple):
     """What a problem finds out about a decoded message: everything in a certificate that depends on the kind of problem.
@@ -69,7 +67,7 @@ def facts(problem: Problem, message: bytes, evaluation: Any) -> dict[str, Any]:
         "held_out": [value.model_dump(mode="json") for value in found.held_out],
         "reference": found.reference,
         "paper_accounting": {
-            "note": NOT_CERTIFIED,
+            "certified": False,
             "bits": found.published_bits,
             "bounds": [bound.model_dump(mode="json") for bound in found.published_bounds],
         },

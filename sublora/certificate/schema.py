@@ -21,10 +21,21 @@ from sublora.errors import SubloraError
 FORMAT = "sublora-certificate/2"
 LARGEST_CERTIFICATE = 96 * 2**20  # bytes; enough for GPT-2 small at 5 bits a weight; a trained subspace's has a few thousandths
 
+SEARCH = ("training", "compression", "rounding", "notebooks", "subspace.lora_dropout", "bounds.batch_tokens")
+"""Keys of `params` that say how the model was searched for and scored. No bound depends on them, and nobody can verify them."""
+
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 LevelName = Literal["document", "sequence", "token", "example"]
 AssumptionName = Literal["iid", "pool", "unseen", "martingale"]
+SplitRule = Literal["permutation", "paper", "all"]
+ConditionName = Annotated[
+    Literal["base_independent"] | None,
+    Field(
+        description="base_independent: iid and martingale hold if the units were drawn independently of the public base (weights, "
+        "tokenizer); null where no public base was made from data"
+    ),
+]
 
 
 class Part(BaseModel):
@@ -90,7 +101,10 @@ class CorpusFacts(Part):
     pool: Annotated[Count | None, Field(description="documents or examples of the pool")]
     tokens: Annotated[Count, Field(description="training tokens")]
     vocab_size: Annotated[int, Field(ge=2, description="V, or the number of classes")]
-    split: Annotated[str, Field(description="how the training split was drawn, in words")]
+    split: Annotated[
+        SplitRule,
+        Field(description="permutation: the first of a random order by split_seed; paper: openwebtext's; all: everything trains"),
+    ]
     unit: Annotated[str, Field(description="what a token is: byte, token; example for a classifier")]
 
 
@@ -111,8 +125,11 @@ class TextPublic(Part):
         str | None, Field(description="of the base model's weights; null where all weights are in the message")
     ]
     tokenizer: Annotated[str, Field(description="the tokenizer's name or place")]
+    tokenizer_sha256: Annotated[
+        str | None, Field(description="of the tokenizer's vocabulary and rules; null for bytes and gpt2, whose name says it")
+    ]
     end_of_text: Annotated[int, Field(description="the token that ends a document")]
-    units: Annotated[dict[str, str], Field(description="what one unit of each level is")]
+    condition: ConditionName
     windows: Annotated[Windows, Field(description="how long documents are read")]
     evaluated: Annotated[dict[str, Count | None], Field(description="n asked for at each level; null: all units")]
     pilot: Annotated[Share, Field(description="size of the subsample that chooses alpha and the bets, as a share of n")]
@@ -130,9 +147,10 @@ class LabelPublic(Part):
 
     base: Annotated[str, Field(description="the kind of base model: words, or transformers; `params.model` has its settings")]
     base_weights_sha256: Annotated[str, Field(description="of the base model's weights")]
+    tokenizer_sha256: Annotated[str | None, Field(description="of the base model's tokenizer; null for a bag of words")]
+    configuration_sha256: Annotated[str | None, Field(description="of the base model's configuration; null for a bag of words")]
     classes: Annotated[list[str], Field(description="the labels' names, by number")]
-    units: Annotated[dict[str, str], Field(description="what one unit is")]
-    condition: Annotated[str | None, Field(description="what a pretrained base must not have seen; null without one")]
+    condition: ConditionName
     arithmetic: Annotated[str, Field(description="the precision of the predictions")]
     metrics: Annotated[list[str], Field(description="what is measured")]
     inequalities: Annotated[dict[str, list[str]], Field(description="the inequalities under each assumption")]
@@ -142,7 +160,7 @@ class LabelPublic(Part):
 class PaperAccounting(Part):
     """The same model, its size counted as the paper counts it. Not certified."""
 
-    note: Annotated[str, Field(description="what these numbers are, in words")]
+    certified: Annotated[Literal[False], Field(description="false: the size is an estimate, and the losses have no tolerance")]
     bits: Annotated[FiniteFloat, Field(description="the size of the message as the paper counts it")]
     bounds: Annotated[list[Statement], Field(description="the paper's bounds for that size, with the keys of bounds")]
 
@@ -165,7 +183,10 @@ class Certificate(Part):
 
     format: Annotated[Literal["sublora-certificate/2"], Field(description="which keys the file has, and what they mean")]
     experiment: Annotated[str, Field(description="the experiment's name")]
-    params: Annotated[dict[str, Any], Field(description="the whole experiment, as a params file has it")]
+    params: Annotated[
+        dict[str, Any],
+        Field(description=f"the experiment, as a params file has it; nobody can verify {', '.join(SEARCH)}, which no bound needs"),
+    ]
     message: Annotated[str, Field(description="the model file, in base64")]
     message_bits: Annotated[Count, Field(description="K: 8 times the bytes of the model file")]
     message_sha256: Annotated[str, Field(description="SHA-256 of the model file")]
@@ -232,6 +253,8 @@ class Certificate(Part):
 
     def __repr__(self) -> str:
         return f"<certificate of {self.experiment}: {len(self.statements)} bounds>"
+
+    __str__ = __repr__
 
     def _repr_markdown_(self) -> str:
         from sublora.reporting.display import certificate

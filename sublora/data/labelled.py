@@ -67,7 +67,6 @@ class Examples:
 
     texts: list[tuple[str, ...]]
     labels: np.ndarray
-    dropped: int = 0  # rows cut short, which the hub's reader leaves out, too
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -143,7 +142,7 @@ def _validation_files(path: Path, task: Task) -> list[Path]:
 
 def read_examples(path: Path, name: str) -> Examples:
     """The labelled examples of a table file (`read_rows`). A row that is cut short, or holds null for a text or
-    its label, is dropped and counted.
+    its label, is left out and counted on the terminal.
 
     Raises SubloraError naming the file, and the row: for one that is missing or unreadable, has no labels, labels outside the
     task's set, or no such key in one row.
@@ -179,7 +178,7 @@ def _examples(rows: list[Row], form: Format, source: str) -> Examples:
         raise SubloraError(f"{source}: holds no example with a label; give the task's training or validation data")
     if dropped := len(rows) - len(labels):
         notice(f"{source}: {dropped:,} of {len(rows):,} rows are cut short or have no value, and are left out")
-    return Examples(texts, np.array(labels, np.int64), dropped)
+    return Examples(texts, np.array(labels, np.int64))
 
 
 def _column(fields: Iterable[str], names: tuple[str, ...], source: str, what: str) -> str:

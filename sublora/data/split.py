@@ -3,6 +3,7 @@
 import hashlib
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -16,12 +17,13 @@ OPENWEBTEXT_SHARE, OPENWEBTEXT_SEED = 0.0005, 2357
 class Split:
     """Document indices, int64, each array in the order drawn. Together they are every index once.
 
-    `description` says in one sentence, for the certificate, how they were drawn.
+    `rule` says how they were drawn, and `description` in words.
     """
 
     train: np.ndarray
     validation: np.ndarray
     test: np.ndarray
+    rule: Literal["permutation", "paper"]
     description: str
 
 
@@ -51,7 +53,8 @@ def draw_split(documents: int, corpus: Corpus) -> Split:
             "test, and none may be 0; add documents, or change corpus.train and corpus.validation"
         )
     description = f"{documents} documents by {how}: {len(train)} train, {len(validation)} validation, {len(test)} test"
-    return Split(train.astype(np.int64), validation.astype(np.int64), test.astype(np.int64), description)
+    rule: Literal["permutation", "paper"] = "paper" if corpus.source == "openwebtext" else "permutation"
+    return Split(train.astype(np.int64), validation.astype(np.int64), test.astype(np.int64), rule, description)
 
 
 def permutation(n: int, seed: int) -> np.ndarray:

@@ -1,6 +1,8 @@
 """Text to token ids and back: bytes, GPT-2's byte-pair encoding, or the tokenizer of a pretrained model."""
 
 import functools
+import hashlib
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +27,7 @@ class Tokenizer:
     """`vocab_size` token ids, of which `eot` ends a document and never stands inside one.
 
     Everything in a text is ordinary text: a document's characters "<|endoftext|>" become the ids of these characters.
+    sha256: of its vocabulary and rules; None where the name says all of that (bytes, gpt2).
     """
 
     name: str
@@ -32,6 +35,7 @@ class Tokenizer:
     eot: int
     _to_ids: Callable[[str], np.ndarray] = field(repr=False, compare=False)
     _to_bytes: Callable[[list[int]], bytes] = field(repr=False, compare=False)
+    sha256: str | None = None
 
     def encode(self, text: str) -> np.ndarray:
         """The ids of `text` without the end-of-text id: unsigned integers, shape [tokens].
@@ -53,9 +57,9 @@ class Tokenizer:
         return self._to_bytes(ids[ids != self.eot].tolist()).decode("utf-8", "replace")
 
 
-def get_tokenizer(name: str) -> Tokenizer:
+def get_tokenizer(name: str, local_only: bool = False) -> Tokenizer:
     """The tokenizer `bytes` (V = 257: 256 bytes and end-of-text), `gpt2` (V = 50257, through tiktoken), a llama2.c one (a path that
-    ends in .bin), or any other that `transformers` loads, by folder or hub name.
+    ends in .bin), or any other that `transformers` loads, by folder or hub name. local_only: nothing is downloaded.
 
     Raises SubloraError when there is none of that name, or its files can neither be found nor downloaded.
     """
@@ -65,7 +69,14 @@ def get_tokenizer(name: str) -> Tokenizer:
         return _gpt2()
     if name.endswith(".bin"):
         return _fast(Path(name).name, *load_llama2c_tokenizer(name))
-    return _transformers(name)
+    return _transformers(name, local_only)
+
+
+def rules_sha256(backend: tokenizers.Tokenizer, *settings: Any) -> str:
+    """Fingerprint of a tokenizer: its vocabulary, normalizer and all other rules, and settings that its JSON does not hold."""
+    backend.no_truncation()
+    backend.no_padding()
+    return hashlib.sha256(json.dumps([backend.to_str(), *settings]).encode()).hexdigest()
 
 
 def _utf8_ids(text: str) -> np.ndarray:
@@ -99,11 +110,11 @@ def load_tokenizer(source: str, key: str, cure: str, local_only: bool = False) -
     return loaded
 
 
-def _transformers(name: str) -> Tokenizer:
+def _transformers(name: str, local_only: bool) -> Tokenizer:
     cure = "no such folder, or no network and not in the hub's cache; choose bytes or gpt2, or give a folder or a name on the hub"
     if given_path(name, "corpus.tokenizer").is_dir():
         cure = "save one in the folder with tokenizer.save_pretrained"
-    loaded = load_tokenizer(name, "corpus.tokenizer", cure)
+    loaded = load_tokenizer(name, "corpus.tokenizer", cure, local_only)
     eot = loaded.eos_token_id if loaded.eos_token_id is not None else loaded.bos_token_id
     if eot is None or not loaded.is_fast:
         raise SubloraError(f"corpus.tokenizer: {name!r} has no end-of-text token, or no fast form; give another tokenizer")
@@ -114,8 +125,7 @@ def _transformers(name: str) -> Tokenizer:
 def _fast(name: str, backend: tokenizers.Tokenizer, eot: int) -> Tokenizer:
     """All text is ordinary text to it: what looks like a special token is read letter by letter."""
     backend.encode_special_tokens = True
-    backend.no_truncation()
-    backend.no_padding()
+    sha256 = rules_sha256(backend)
 
     def to_ids(text: str) -> np.ndarray:
         with errors_named(f"tokenizer {name}: cannot read the text '{listed([text])}'", "take another tokenizer"):
@@ -131,4 +141,4 @@ def _fast(name: str, backend: tokenizers.Tokenizer, eot: int) -> Tokenizer:
     largest = max(backend.get_vocab(with_added_tokens=True).values())
     if largest >= LARGEST_VOCABULARY:
         raise SubloraError(f"tokenizer {name}: a token has the id {largest:,}; at most {LARGEST_VOCABULARY:,} tokens are read")
-    return Tokenizer(name, largest + 1, eot, to_ids, to_bytes)
+    return Tokenizer(name, largest + 1, eot, to_ids, to_bytes, sha256)

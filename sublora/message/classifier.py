@@ -31,7 +31,7 @@ from sublora.experiment import Encoder, TaskSubspace, Words
 from sublora.message.body import Coded, lora_fields, pack, read_dimension, read_lora, stated, unpack, with_coordinates
 from sublora.message.frame import MessageError, Reader, prefixed, varint
 from sublora.models import Subspace
-from sublora.models.classifiers import classifier_base, classifier_in_subspace, weights_sha256
+from sublora.models.classifiers import base_sha256s, classifier_base, classifier_in_subspace
 from sublora.models.projectors import PROJECTORS
 
 FORMAT = 0x47
@@ -95,8 +95,8 @@ def decode(data: bytes, public: Words | Encoder, most: int) -> ClassifierMessage
 
 def rebuild(
     data: bytes, public: Words | Encoder, labels: int, max_length: int, local_only: bool = False
-) -> tuple[Subspace, ClassifierMessage, str]:
-    """(classifier, message, SHA-256 of the base model's weights), from these bytes and public facts alone; in evaluation mode.
+) -> tuple[Subspace, ClassifierMessage, dict[str, str | None]]:
+    """(classifier, message, `base_sha256s` of the base model), from these bytes and public facts alone; in evaluation mode.
 
     local_only: nothing is downloaded. Raises MessageError when the bytes are not a message for this base model.
     """
@@ -105,8 +105,8 @@ def rebuild(
     message = decode(data, public, 2 * (LARGEST_BUCKETS + 1) if base is None else 2 * _weights(base))
     if base is None or message.model.seed != public.seed:
         base = classifier_base(message.model, labels, max_length, local_only)
-    sha256 = weights_sha256(base)
-    return with_coordinates(lambda: classifier_in_subspace(base, message.subspace), message.coded), message, sha256
+    sha256s = base_sha256s(base)
+    return with_coordinates(lambda: classifier_in_subspace(base, message.subspace), message.coded), message, sha256s
 
 
 def _weights(base: Any) -> int:

@@ -29,14 +29,14 @@ class Hypothesis:
 
     model: token ids (batch, time) to logits (batch, time, V); for a classifier encoded texts (n, channels, time) to (n, 1, labels).
     alpha: the smoothing weight; None for a classifier. published_bits: its size as the papers count it, an estimate for comparison.
-    said: the settings that the message states, by group. base_sha256: of a classifier's base model; else None.
+    said: the settings that the message states, by group. sha256s: `base_sha256s` of a classifier's base model; else None.
     """
 
     model: nn.Module
     alpha: float | None
     published_bits: float
     said: dict[str, dict[str, Any]]
-    base_sha256: str | None = None
+    sha256s: dict[str, str | None] | None = None
 
 
 class Codec(NamedTuple):
@@ -111,9 +111,9 @@ def _whole(data: bytes, experiment: Round, vocab_size: int, local_only: bool) ->
 
 
 def _classifier(data: bytes, experiment: Classify, labels: int, local_only: bool) -> Hypothesis:
-    subspace, message, sha256 = classifier.rebuild(data, experiment.model, labels, experiment.task.max_length, local_only)
+    subspace, message, sha256s = classifier.rebuild(data, experiment.model, labels, experiment.task.max_length, local_only)
     said = {"subspace": _said(message.subspace), "model": message.model.model_dump(mode="json")}
-    return Hypothesis(subspace.materialized(), None, published_bits(message.coded), said, sha256)
+    return Hypothesis(subspace.materialized(), None, published_bits(message.coded), said, sha256s)
 
 
 def _said(subspace: Subspace) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import json
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -10,12 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from sublora.data.tokenizers import load_tokenizer
+from sublora.data.tokenizers import load_tokenizer, rules_sha256
 from sublora.errors import SubloraError, errors_named
 from sublora.experiment import Encoder, TaskSubspace, Words
 from sublora.models.build import in_subspace, tensors_sha256
 from sublora.models.loading import load_config, load_weights, random_model
 from sublora.models.lora import add_lora
+from sublora.models.pretrained import UNSAID
 from sublora.models.subspace import Subspace
 
 ATTENTION = ("c_attn", "query", "value", "q_lin", "v_lin", "q_proj", "v_proj", "query_proj", "value_proj", "Wqkv")
@@ -103,6 +105,8 @@ class HubClassifier(nn.Module):
                 self.base = load_weights(AutoModelForSequenceClassification, source, configuration, local_only, head=True)
             else:
                 self.base = random_model(AutoModelForSequenceClassification, source, configuration)
+        if getattr(self.base, "peft_config", None):  # its scale is neither a weight nor in the model's configuration
+            raise SubloraError(f"model.source: {source}: it has an adapter beside it; merge the adapter into the weights")
         if len(self.tokenizer) > self.base.get_input_embeddings().num_embeddings:
             raise SubloraError(f"model.source: {source}: its tokenizer has more tokens than the model; use its own")
         longest = getattr(configuration, "max_position_embeddings", None) or max_length
@@ -134,6 +138,8 @@ class HubClassifier(nn.Module):
 def _tokenizer(source: str, local_only: bool) -> Any:
     """A model's tokenizer, which pads at the right."""
     tokenizer = load_tokenizer(source, "model.source", "save one beside the model with tokenizer.save_pretrained", local_only)
+    if not tokenizer.is_fast:
+        raise SubloraError(f"model.source: {source}: its tokenizer has no fast form, so it has no fingerprint; give another")
     if tokenizer.pad_token is None:
         if tokenizer.eos_token is None:
             raise SubloraError(f"model.source: {source}: its tokenizer has no padding and no end token; add one to it")
@@ -154,9 +160,22 @@ def classifier_base(
     return HubClassifier(model, labels, max_length, local_only)
 
 
-def weights_sha256(base: nn.Module) -> str:
-    """Fingerprint of all weights and buffers of a base model."""
-    return tensors_sha256(sorted(base.state_dict().items()))
+def base_sha256s(base: BagOfWords | HubClassifier) -> dict[str, str | None]:
+    """Fingerprints of all that a base model is: its weights and buffers, its tokenizer, its configuration.
+
+    The settings state the last two of a bag of words: None. Of a configuration, what differs from the type's defaults counts.
+    """
+    sha256s = {"base_weights_sha256": tensors_sha256(sorted(base.state_dict().items()))}
+    if isinstance(base, BagOfWords):
+        return {**sha256s, "tokenizer_sha256": None, "configuration_sha256": None}
+    tokenizer, configuration = base.tokenizer, base.base.config.to_diff_dict()
+    kept = {key: value for key, value in configuration.items() if key not in UNSAID and not key.startswith("_")}
+    sides = tokenizer.model_max_length, tokenizer.truncation_side, tokenizer.split_special_tokens, tokenizer.pad_token_id
+    return {
+        **sha256s,
+        "tokenizer_sha256": rules_sha256(tokenizer.backend_tokenizer, type(tokenizer).__name__, *sides),
+        "configuration_sha256": hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest(),
+    }
 
 
 def classifier_in_subspace(base: BagOfWords | HubClassifier, subspace: TaskSubspace) -> Subspace:

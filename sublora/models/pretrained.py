@@ -86,12 +86,16 @@ def load_causal(source: str, vocab_size: int, block_size: int, local_only: bool 
         base = load_weights(AutoModelForCausalLM, source, config, local_only)
     model = Causal(base, vocab_size, block_size)
     parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
-    fresh = blank_causal(architecture(model), vocab_size, block_size).state_dict()
-    for name, tensor in model.state_dict().items():
-        if name not in parameters and not torch.equal(tensor, fresh.get(name, torch.empty(0))):
-            raise SubloraError(f"model.source: {source!r} has learnt {name}, which is no parameter; it cannot be coded")
-    model.check_causal()
-    return model
+    # Files may say more than a certificate states. The model is what its architecture and its parameters make.
+    stated, weights, nothing = blank_causal(architecture(model), vocab_size, block_size), model.state_dict(), torch.empty(0)
+    stated.load_state_dict({name: weights[name] for name in parameters}, strict=False)
+    made = stated.state_dict()
+    for name in {**weights, **made}:
+        if not torch.equal(weights.get(name, nothing), made.get(name, nothing)):
+            why = f"has learnt {name}, which is no parameter of the model that its configuration states"
+            raise SubloraError(f"model.source: {source!r} {why}; it cannot be coded")
+    stated.check_causal()
+    return stated
 
 
 def architecture(model: Causal) -> dict[str, Any]:

@@ -14,20 +14,14 @@ from sublora.compression import quantize_and_adapt
 from sublora.data.labelled import TASKS, Examples, data_identity, load_task
 from sublora.data.split import permutation
 from sublora.errors import SubloraError
-from sublora.experiment import Classify, Encoder, Words
+from sublora.experiment import Classify, Words
 from sublora.message import Coded
 from sublora.message.classifier import ClassifierMessage, encode
 from sublora.models import Subspace
-from sublora.models.classifiers import classifier_base, classifier_in_subspace, weights_sha256
+from sublora.models.classifiers import base_sha256s, classifier_base, classifier_in_subspace
 from sublora.scoring.labels import LabelEvaluation, evaluate, usual_scores
 from sublora.training import training_seconds
 from sublora.training.examples import train_examples_phase
-
-UNIT = (
-    "one labelled example: its 0-1 error. Examples of a task share sources (those of sst2 are phrases of the same sentences), so "
-    "that their independence (iid) is an approximation; pool and unseen need none"
-)
-CONDITION = "the pretrained weights are taken to be made without the task's labels; where they saw them, no bound holds"
 
 
 @dataclass
@@ -72,23 +66,23 @@ class LabelProblem:
         """The number of classes."""
         return len(TASKS[self.experiment.task.name].classes)
 
-    def build(self) -> tuple[Subspace, str]:
-        """(the classifier at coordinates zero, SHA-256 of its base model's weights)."""
+    def build(self) -> tuple[Subspace, dict[str, str | None]]:
+        """(the classifier at coordinates zero, `base_sha256s` of its base model)."""
         base = classifier_base(self.experiment.model, self.labels, self.experiment.task.max_length, self.local_only)
-        sha256 = weights_sha256(base)
-        return classifier_in_subspace(base, self.experiment.subspace), sha256
+        sha256s = base_sha256s(base)
+        return classifier_in_subspace(base, self.experiment.subspace), sha256s
 
     def train(self, folder: Path) -> tuple[Subspace, pd.DataFrame]:
         """(the trained classifier, its training log). Finished or interrupted training is read from `folder` and continued."""
-        model, sha256 = self.build()
-        return model, self._phase(model, model.module.encode, folder, "finetune", sha256)
+        model, sha256s = self.build()
+        return model, self._phase(model, model.module.encode, folder, "finetune", sha256s)
 
     def compress(self, folder: Path, model: Subspace) -> tuple[bytes, pd.DataFrame | None]:
         """(the message of the trained `model`, the log of the adaptation)."""
-        _, sha256 = self.build()
+        _, sha256s = self.build()
 
         def adapt(quantized, penalty):
-            return self._phase(quantized, model.module.encode, folder, "quantize", sha256, penalty=penalty)
+            return self._phase(quantized, model.module.encode, folder, "quantize", sha256s, penalty=penalty)
 
         *coded, log = quantize_and_adapt(model, self.experiment.compression, adapt)
         return encode(ClassifierMessage(self.experiment.model, self.experiment.subspace, Coded(*coded))), log
@@ -136,10 +130,10 @@ class LabelProblem:
         """Wall time of each phase of training, in seconds, from the log in `folder`."""
         return training_seconds(folder)
 
-    def _phase(self, module, encode_texts, folder: Path, phase: str, sha256: str, *, penalty=None) -> pd.DataFrame:
+    def _phase(self, module, encode_texts, folder: Path, phase: str, sha256s: dict, *, penalty=None) -> pd.DataFrame:
         groups = self.experiment.parameters()
         facts = {key: groups[key] for key in ("task", "model", "subspace")}
-        facts |= {"data": self.training.sha256, "base": sha256}
+        facts |= {"data": self.training.sha256, "base": sha256s}
         encoded = encode_texts(self.training.texts)
         return train_examples_phase(
             module, encoded, self.training, self.experiment, folder, phase=phase, facts=facts, penalty=penalty
@@ -150,10 +144,9 @@ class LabelProblem:
         words = isinstance(model, Words)
         return {
             "base": "words" if words else "transformers",
-            "base_weights_sha256": evaluation.hypothesis.base_sha256,
+            **(evaluation.hypothesis.sha256s or {}),
             "classes": list(TASKS[experiment.task.name].classes),
-            "units": {"example": UNIT},
-            "condition": CONDITION if isinstance(model, Encoder) and model.load_pretrained else None,
+            "condition": None if words else "base_independent",
             "arithmetic": "float64" if words else "float32",
             "metrics": ["error"],
             "inequalities": {name: list(FOR_EXAMPLES[name]) for name in assumptions},
@@ -162,7 +155,6 @@ class LabelProblem:
 
     def _corpus(self, evaluation: LabelEvaluation) -> dict[str, Any]:
         task, pool = self.experiment.task, self.pool
-        how = f"{task.train:g} of them by a uniformly random permutation from split seed {task.split_seed}"
         return {
             "name": task.name,
             "sha256": pool.sha256,
@@ -170,8 +162,7 @@ class LabelProblem:
             "pool": len(pool),
             "tokens": max(1, evaluation.tokens),
             "vocab_size": self.labels,
-            "split": f"{len(pool)} examples ({pool.dropped} incomplete rows left out), "
-            + ("all of them to train on" if len(self.training) == len(pool) else how),
+            "split": "all" if len(self.training) == len(pool) else "permutation",
             "unit": "example",
         }
 

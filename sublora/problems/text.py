@@ -15,6 +15,7 @@ from sublora.compression import quantize_and_adapt
 from sublora.data import Split, TokenStore, draw_split, prepare, store_path
 from sublora.data.corpora import corpus_identity
 from sublora.data.files import files_fingerprint, given_path
+from sublora.data.tokenizers import get_tokenizer
 from sublora.errors import SubloraError
 from sublora.experiment import ALPHA_GRID, TOP_K, Finetune, Gpt, Level, OnText, Pretrain
 from sublora.message import Coded, decode, refuse_large_model, with_alpha
@@ -33,14 +34,6 @@ HEADLINES: dict[Level, By] = {
     "token": ("martingale", "freedman"),
 }
 """What the smoothing weight is chosen for, by the level that comes first in an experiment."""
-UNITS: dict[Level, str] = {
-    "document": "one document: the mean loss of its tokens, its own end of text included",
-    "sequence": "one of the pieces of at most block tokens that documents are cut into, read on its own: their independence is an "
-    "approximation, since pieces of one document are alike",
-    "token": "one token of the training documents in the order in which the split drew them, given its window",
-}
-CONDITION = "; iid and martingale hold if the pretrained base was made without these documents"
-"""For a base that costs no bits (THEORY 9). Pool and unseen need only that the base does not depend on this split."""
 PUBLISHED: dict[Level, By] = {
     "document": ("iid", "hoeffding"),
     "sequence": ("iid", "hoeffding"),
@@ -176,19 +169,21 @@ class DocumentProblem:
             "pool": len(store),
             "tokens": int(store.lengths[split.train].sum()),
             "vocab_size": store.vocab_size,
-            "split": split.description,
+            "split": split.rule,
             "unit": "byte" if self.experiment.corpus.tokenizer == "bytes" else "token",
         }
 
     def _public(self) -> dict[str, Any]:
         """What the decoder and the reader may assume: fixed before the training split was drawn."""
         experiment, levels = self.experiment, self.experiment.bounds.levels
+        tokenizer = get_tokenizer(experiment.corpus.tokenizer, self.local_only)
         return {
             "base": "gpt" if isinstance(experiment.model, Gpt) else "transformers",
             "base_weights_sha256": self._base_sha256(),
             "tokenizer": experiment.corpus.tokenizer,
+            "tokenizer_sha256": tokenizer.sha256,
             "end_of_text": self.store.eot,
-            "units": {level: UNITS[level] + (CONDITION if isinstance(experiment, Finetune) else "") for level in levels},
+            "condition": "base_independent" if isinstance(experiment, Finetune) or tokenizer.name != "bytes" else None,
             "windows": {"block": experiment.model.block, "stride": experiment.stride},
             "evaluated": {level: getattr(experiment.bounds, level + "s") for level in levels},
             "pilot": experiment.bounds.pilot,

@@ -1,7 +1,17 @@
 """The guarantee in words, for pages, notebooks and the terminal."""
 
-from sublora.certificate.schema import Certificate, LabelPublic, Statement
+from sublora.certificate.schema import Certificate, LevelName, Statement
 from sublora.reporting.reading import VACUOUS, guess_name, headline, number, shown, statement, units_name, with_unit
+
+UNITS: dict[LevelName, str] = {
+    "document": "the mean loss of a document's tokens, its end of text included",
+    "sequence": "the mean loss of a piece of a document, read on its own; pieces of one document are alike, so their independence "
+    "is an approximation",
+    "token": "the loss of a token in its window; training documents follow each other in the order in which the split drew them",
+    "example": "the 0-1 error of a labelled example; examples of a task share sources (SST-2 has phrases of the same sentences), "
+    "so their independence is an approximation",
+}
+"""What one unit is."""
 
 
 def guarantee(certificate: Certificate) -> str:
@@ -20,7 +30,7 @@ def sentence(certificate: Certificate, bound: Statement) -> str:
     one, many = units_name(certificate, bound.level)
     bits, sure = certificate.message_bits, f"{confidence(certificate)} confidence over the"
     model = f"the model, stored in {bits // 8:,} bytes ({bits:,} bits),"
-    conditional = has_pretrained_base(certificate)
+    conditional = certificate.public.condition is not None
     opening, subject = {
         "unseen": (
             f"With {sure} random split",
@@ -53,14 +63,6 @@ def sentence(certificate: Certificate, bound: Statement) -> str:
     return f"{opening}, {model} has a {this.metric} of at most {value} on {subject}. {_capital(guessing)} has {guess}."
 
 
-def has_pretrained_base(certificate: Certificate) -> bool:
-    """Whether the message builds on pretrained weights that cost no bits. iid and martingale are then conditional on these."""
-    public = certificate.public
-    if isinstance(public, LabelPublic):
-        return public.condition is not None
-    return public.base == "transformers" and public.base_weights_sha256 is not None
-
-
 def confidence(certificate: Certificate) -> str:
     """1 - delta in percent."""
     return f"{round(100 * (1 - certificate.delta), 6):g}%"
@@ -82,13 +84,28 @@ def small_print(certificate: Certificate) -> str:
             f" The loss was measured on {bound.evaluated:,} of the {bound.units:,} training {many};"
             " the bounds include the price of that."
         )
-    if has_pretrained_base(certificate):
-        many = units_name(certificate, bound.level)[1] if bound.level != "token" else "documents"
-        text += (
-            f" The pretrained base costs no bits. Iid and martingale hold conditional on it, if the {many} were drawn independently"
-            " of it. Unseen and pool need only a base that was fixed before the random split."
-        )
-    return text
+    return f"{text} {condition(certificate)}".rstrip()
+
+
+def condition(certificate: Certificate) -> str:
+    """What the statements need of a public base that was made from data (THEORY 9); empty where there is none."""
+    if certificate.public.condition is None:
+        return ""
+    return (
+        "The public base, weights or tokenizer, was made from data and costs no bits. Iid and martingale bounds hold if the"
+        " training documents or examples, their texts and their labels, were drawn independently of it. Pool and unseen bounds"
+        " hold even if it has read the whole pool, as long as it does not depend on this split."
+    )
+
+
+def split(certificate: Certificate) -> str:
+    """How the training split was drawn."""
+    corpus, params = certificate.corpus, certificate.params
+    if corpus.split == "all":
+        return f"all {corpus.documents:,} to train on"
+    seed = {**params.get("corpus", {}), **params.get("task", {})}.get("split_seed", 0)
+    rule = "the paper's split of openwebtext" if corpus.split == "paper" else f"a random permutation from split seed {seed}"
+    return f"{corpus.documents:,} of {corpus.pool or 0:,} to train on, by {rule}"
 
 
 def meanings(certificate: Certificate) -> list[tuple[str, str]]:
@@ -96,7 +113,7 @@ def meanings(certificate: Certificate) -> list[tuple[str, str]]:
     bound, bits = headline(certificate), certificate.message_bits
     this, (one, many) = shown(certificate, bound), units_name(certificate, bound.level)
     guess = f"The loss of a model that gives all {certificate.corpus.vocab_size:,} tokens the same probability."
-    base = ", on top of its public base model" if bound.level == "example" or has_pretrained_base(certificate) else ""
+    base = ", on top of its public base model" if bound.level == "example" or certificate.public.condition is not None else ""
     if bound.level == "example":
         guess = "The error of always answering the commonest label of the training examples."
     meaning = {

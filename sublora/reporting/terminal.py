@@ -70,7 +70,8 @@ def details(certificate: Certificate, path: Path) -> str:
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     about = [
         ("corpus", f"{corpus.name}: {corpus.documents:,} training documents, {corpus.tokens:,} tokens"),
-        ("split", corpus.split),
+        ("split", sentences.split(certificate)),
+        *(("unit", f"{level}: {sentences.UNITS[level]}") for level in dict.fromkeys(b.level for b in certificate.statements)),
         ("made by", f"sublora {environment.sublora}, python {environment.python}, torch {environment.torch}"),
         ("took", f"{number(sum(environment.seconds.values()) / 60, 1)} minutes on {environment.device}"),
     ]
