@@ -10,7 +10,9 @@ import pandas as pd
 from sublora.certificate.build import certify
 from sublora.certificate.schema import Certificate
 from sublora.experiment import Experiment, as_experiment, load_experiment
+from sublora.experiment.kinds import CORPORA
 from sublora.models import Subspace
+from sublora.own import claim
 from sublora.problems import Problem, problem_class
 from sublora.reporting.reading import headline, held_out_value
 from sublora.reporting.runs import load_runs as kept_runs
@@ -24,7 +26,7 @@ class Run:
         certificate = run.certify()
 
     Every step does the steps before it that are not done, and reads what is in the folder. Training continues from its checkpoint,
-    and scores are kept. The same run ends with the same certificate.
+    and scores are kept. The same run ends with the same certificate. A folder that is neither empty nor a run's is refused.
     """
 
     def __init__(
@@ -38,7 +40,7 @@ class Run:
             self.settings = load_experiment(params, overrides)
         else:
             self.settings = as_experiment(params) if isinstance(params, Mapping) else params
-        self.folder, self.corpora = Path(runs) / self.settings.name, Path(runs) / "corpora"
+        self.folder, self.corpora = Path(runs) / self.settings.name, Path(runs) / CORPORA
 
     @property
     def experiment(self) -> Experiment:
@@ -52,6 +54,7 @@ class Run:
 
     @functools.cached_property
     def _trained(self) -> tuple[Any, pd.DataFrame]:
+        claim(self.folder)
         return self.problem.train(self.folder)
 
     @property

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt, model_v
 
 from sublora.data.corpora import corpus_identity, corpus_name, documents
 from sublora.data.tokenizers import get_tokenizer
-from sublora.errors import SubloraError, one_line
+from sublora.errors import SubloraError, cannot_write, one_line
 from sublora.experiment import Corpus
 
 FORMAT = "sublora-tokens/1"
@@ -118,7 +118,7 @@ def prepare(corpus: Corpus, root: str | Path) -> TokenStore:
             path.parent.mkdir(parents=True, exist_ok=True)
             stack.enter_context(FileLock(path.with_name(f".{path.name}.lock")))
         except OSError as error:
-            raise SubloraError(f"{root}: cannot write ({error.strerror or error}); choose another folder") from None
+            raise cannot_write(root, error) from None
         if (store := _open_if_whole(path)) is not None:  # another process has built it meanwhile
             return store
         return build_store(corpus, path)
@@ -182,7 +182,7 @@ def write_store(
     dtype = token_dtype(vocab_size)
     offsets, digest = array("q", [0]), hashlib.sha256()
     try:
-        if path.exists() and not (path.is_dir() and {entry.name for entry in path.iterdir()} <= set(FILES)):
+        if path.is_symlink() or path.exists() and not (path.is_dir() and {entry.name for entry in path.iterdir()} <= set(FILES)):
             raise SubloraError(f"{path}: exists and is no token store; choose another folder, or move it away")
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
@@ -220,8 +220,7 @@ def write_store(
             shutil.rmtree(path)
         partial.rename(path)
     except OSError as error:
-        reason = error.strerror or error
-        raise SubloraError(f"{path}: cannot write ({reason}); free space or choose another folder") from error
+        raise cannot_write(path, error) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return TokenStore.open(path)

@@ -6,6 +6,7 @@ import pandas as pd
 from torch.utils.tensorboard import SummaryWriter
 
 from sublora.atomic import write_text
+from sublora.own import note
 
 COLUMNS = ["phase", "step", "train_loss", "validation_loss", "learning_rate", "tokens_per_second", "seconds"]
 """Losses in bits per token; `train_loss` is the mean since the row before; `seconds` of work since the phase began."""
@@ -21,6 +22,7 @@ class MetricsLog:
         mine = rows["phase"] == phase
         self.others = rows[~mine]
         self.rows = rows[mine & (rows["step"] <= start)].to_dict("records")
+        note(folder / "tensorboard" / phase, "events.out.tfevents.*")
         self.writer = SummaryWriter(str(folder / "tensorboard" / phase), purge_step=start + 1)
 
     def append(self, step: int, *values: float) -> None:
