@@ -1,5 +1,6 @@
 """Which files in a run's folder are the run's own: those that it noted before it made them. It touches no others."""
 
+import contextlib
 import glob
 import json
 import os
@@ -24,7 +25,8 @@ def claim(folder: Path) -> None:
         if not _is_a_runs(folder):
             if any(folder.iterdir()):
                 raise SubloraError(f"{folder}: holds files that no run made; move it away or choose another name")
-            (folder / NOTED).write_text(_HEAD, "utf-8")
+            with contextlib.suppress(FileExistsError), open(folder / NOTED, "x", encoding="utf-8") as file:
+                file.write(_HEAD)  # unless another process of the same run was quicker
     except OSError as error:
         raise cannot_write(folder, error) from None
 
@@ -41,9 +43,10 @@ def note(path: Path, pattern: str = "") -> None:
         if part.is_symlink():
             raise SubloraError(f"{part}: a symbolic link, which a run does not follow; remove it")
     entry = glob.escape(path.relative_to(folder).as_posix()) + (f"/{pattern}" if pattern else "")
+    there = path.exists() and not pattern  # asked first: what another process of the run makes, it has noted before
     if entry in noted(folder):
         return
-    if path.exists() and not pattern:
+    if there:
         raise SubloraError(f"{path}: a run would replace this file and did not make it; move it away")
     with open(folder / NOTED, "a", encoding="utf-8") as file:
         file.write(f"\n{json.dumps(entry)}")

@@ -270,7 +270,7 @@ def every_run(runs: Sequence[KeptRun], draw: Callable[[KeptRun, Axes], Any], hei
             return figure
         for run, panel in zip(runs, figure.subfigures(len(runs), squeeze=False).flat, strict=True):
             draw(run, panel.subplots())
-            panel.suptitle(run.name.replace("$", r"\$"), x=0.01, ha="left", fontweight="bold", fontsize=11)
+            panel.suptitle(printable(run.name).replace("$", r"\$"), x=0.01, ha="left", fontweight="bold", fontsize=11)
     return figure
 
 
