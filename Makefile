@@ -129,7 +129,7 @@ lock: environment
 
 # Known vulnerabilities of what is locked. It asks a public database.
 audit: environment
-	$(BIN)/pip-audit --require-hashes --disable-pip -r requirements.lock
+	$(BIN)/pip-audit --strict --require-hashes --disable-pip -r requirements.lock
 
 # Quarto renders the report, if it is there or can be installed. Its package downloads a program, so pip tries once. Otherwise pandoc
 # renders the report.

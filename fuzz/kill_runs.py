@@ -70,12 +70,13 @@ def kinds(home: Path) -> dict[str, dict[str, Any]]:
 
 
 def started(kind: str, values: dict[str, Any], runs: Path) -> list[int]:
-    """The processes of one run, just started; each leads a group of its own."""
+    """The processes of one run, just started."""
     if kind.endswith("command"):
-        command = [sys.executable, "-m", "sublora", "run", write_params(runs.parent / f"{runs.name}.yaml", values)]
+        params = write_params(runs.with_suffix(".yaml"), values)
+        command = [sys.executable, "-m", "sublora", "run", params, "--runs", runs, "--notebooks", NOTEBOOKS]
+        path = os.pathsep.join([str(HOME), os.environ.get("PYTHONPATH", "")])
         with open(runs.parent / "log.txt", "a") as log:
-            process = subprocess.Popen([*command, "--runs", runs, "--notebooks", NOTEBOOKS], stdout=log, stderr=log, env=_environment())
-        return [process.pid]
+            return [subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, "PYTHONPATH": path}).pid]
     if kind.endswith("optimize"):
         experiment = as_experiment(values)
         return [_forked(lambda: sublora.search.search_run(experiment, runs, ["kmeans"], [3, 5]), runs, {})]
@@ -87,10 +88,6 @@ def started(kind: str, values: dict[str, Any], runs: Path) -> list[int]:
     common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "ACCELERATE_USE_CPU": "true"}
     ranks = [{**common, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(2)]
     return [_forked(lambda: Run(values, runs).certify(), runs, rank) for rank in ranks]
-
-
-def _environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(HOME), os.environ.get("PYTHONPATH", "")])}
 
 
 def _forked(work: Callable[[], Any], runs: Path, environment: dict[str, str]) -> int:
@@ -140,8 +137,9 @@ def _kill(pid: int) -> None:
 def found(folder: Path) -> tuple[dict[str, Any], list[list[str]]]:
     """What must be the same: the certificate, and the log of training, without times."""
     certificate = json.loads((folder / "certificate.json").read_text("utf-8"))
-    rows = [line.split(",") for line in (folder / "metrics.csv").read_text().splitlines()] if (folder / "metrics.csv").exists() else []
-    kept = [index for index, name in enumerate(rows[0] if rows else []) if name not in TIMES]
+    log = folder / "metrics.csv"  # where nothing is trained there is none
+    rows = [line.split(",") for line in log.read_text("utf-8").splitlines()] if log.exists() else [[]]
+    kept = [index for index, name in enumerate(rows[0]) if name not in TIMES]
     return {k: v for k, v in certificate.items() if k not in UNEQUAL}, [[row[index] for index in kept] for row in rows]
 
 
@@ -154,17 +152,18 @@ def main(kills: int, seed: int, only: list[str]) -> int:
     for kind, values in chosen.items():
         place, began = home / "whole" / kind.replace(" ", "-"), time.monotonic()
         place.mkdir(parents=True)
-        if not ended(started(kind, values, place / "runs"), began + 600):
-            raise RuntimeError(f"{kind}: not ended after 10 minutes (see {place / 'log.txt'})")
-        expected[kind], seconds[kind] = found(_folder(kind, place)), time.monotonic() - began
+        expected[kind] = finished(kind, values, place)
+        seconds[kind] = time.monotonic() - began
     while done < kills:
         for kind, values in chosen.items():
             place, wanted, often = home / "killed" / kind.replace(" ", "-"), random.randint(1, MOST), 0
             place.mkdir(parents=True)
-            while often < wanted and not ended(started(kind, values, place / "runs"), time.monotonic() + random.uniform(0, seconds[kind])):
+            while often < wanted:
+                pids, until = started(kind, values, place / "runs"), time.monotonic() + random.uniform(0, seconds[kind])
+                if ended(pids, until):
+                    break
                 often += 1
-            ended(started(kind, values, place / "runs"), time.monotonic() + 600)
-            if found(_folder(kind, place)) != expected[kind]:
+            if finished(kind, values, place) != expected[kind]:
                 raise RuntimeError(f"{kind}: killed {often} times, and ended with another result: {place}")
             if left := [path for path in place.rglob(".*.part") if kind.endswith("command")]:
                 raise RuntimeError(f"{kind}: {left[0]} was left behind")
@@ -178,8 +177,11 @@ def main(kills: int, seed: int, only: list[str]) -> int:
     return done
 
 
-def _folder(kind: str, place: Path) -> Path:
-    return place / "runs" / ("tiny-optimized" if kind.endswith("optimize") else "tiny")
+def finished(kind: str, values: dict[str, Any], place: Path) -> tuple:
+    """What is `found` when the run in `place` goes on undisturbed. Raises RuntimeError if it does not end."""
+    if not ended(started(kind, values, place / "runs"), time.monotonic() + 600):
+        raise RuntimeError(f"{kind}: not ended after 10 minutes (see {place / 'log.txt'})")
+    return found(place / "runs" / ("tiny-optimized" if kind.endswith("optimize") else "tiny"))
 
 
 if __name__ == "__main__":

@@ -143,7 +143,9 @@ def beyond_vocabulary(tokens):
 
 
 @pytest.mark.parametrize(
-    ("spoil", "says"), [(cut, "not a multiple of the data-type"), (beyond_vocabulary, "it holds token id 257, outside 0..256")], ids=["truncated", "id"]
+    ("spoil", "says"),
+    [(cut, "not a multiple of the data-type"), (beyond_vocabulary, "it holds token id 257, outside 0..256")],
+    ids=["truncated", "id"],
 )
 def test_a_spoilt_token_store_is_named_and_built_again(made, sublora, tmp_path, spoil, says):
     corpora = shutil.copytree(made.home / "runs" / "corpora", tmp_path / "corpora")

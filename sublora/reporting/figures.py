@@ -17,6 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from sublora.certificate.schema import Certificate
+from sublora.errors import printable
 from sublora.reporting import reading
 from sublora.reporting.reading import number, shown
 from sublora.reporting.runs import KeptRun
