@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from sublora.errors import SubloraError, cannot_write
 
-NOTED = "files.txt"
+NOTED = "made-by-sublora.txt"
 """In a run's folder, the names of what was made there, each on a line of its own as JSON. A line that was cut off is none."""
 TEMPORARY = ".part"
 """A temporary file is called `.NAME.????????.part`. A killed process leaves it behind, and it is as much the run's as NAME."""
@@ -22,11 +22,11 @@ def claim(folder: Path) -> None:
         raise SubloraError(f"{folder}: a symbolic link, which a run does not follow; remove it or choose another name")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if not _is_a_runs(folder):
-            if any(folder.iterdir()):
-                raise SubloraError(f"{folder}: holds files that no run made; move it away or choose another name")
-            with contextlib.suppress(FileExistsError), open(folder / NOTED, "x", encoding="utf-8") as file:
-                file.write(_HEAD)  # unless another process of the same run was quicker
+        # In this order, as another process of the same run may do the same now.
+        if any(folder.iterdir()) and not _is_a_runs(folder):
+            raise SubloraError(f"{folder}: holds files that no run made; move it away or choose another name")
+        with contextlib.suppress(FileExistsError), open(folder / NOTED, "x", encoding="utf-8") as file:
+            file.write(_HEAD)
     except OSError as error:
         raise cannot_write(folder, error) from None
 
