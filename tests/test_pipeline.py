@@ -30,6 +30,8 @@ from sublora.run import Run
 from sublora.sampling import LanguageModel, load
 from sublora.training import load_checkpoint
 
+BEGUN = {"made-by-sublora.txt", "params.yaml", "steps.json"}
+"""The files of a run that has done nothing yet."""
 COMMAND = (sys.executable, "-c", "from sublora.cli import main; main()")
 
 
@@ -228,7 +230,7 @@ def test_changed_settings_are_named_and_what_depends_on_them_runs_again(copy, ex
     assert executed == ["pretrain", "bounds"]
     kept = {path.name for path in copy.folder.iterdir()}
     made = {"pretrain.ipynb", "bounds.ipynb", "made-by-pretrain", "made-by-bounds"}
-    assert kept == made | {"made-by-sublora.txt", "params.yaml", "steps.json"}
+    assert kept == made | BEGUN
     executed.clear()
     run(settings("texts", **changes), copy.runs)
     assert executed == [] and "settings changed" not in capsys.readouterr().out
@@ -417,10 +419,10 @@ def test_a_notebook_that_fails_has_no_output_and_goes_on_from_what_it_saved(tmp_
     line = complaint(sublora(*command))
     assert "pretrain.ipynb: KeyError: 'no such" in line and "pretrain.failed.ipynb" in line
     folder = tmp_path / "runs" / "tiny"
-    assert {path.name for path in folder.iterdir()} == {"made-by-sublora.txt", "params.yaml", "steps.json", "saved", "pretrain.failed.ipynb"}
+    assert {path.name for path in folder.iterdir()} == {*BEGUN, "saved", "pretrain.failed.ipynb"}
     status, out, _ = sublora(*command)
     assert status == 0 and "went on" in out
-    assert {path.name for path in folder.iterdir()} == {"made-by-sublora.txt", "params.yaml", "steps.json", "saved", "pretrain.ipynb"}
+    assert {path.name for path in folder.iterdir()} == {*BEGUN, "saved", "pretrain.ipynb"}
 
 
 def test_a_killed_kernel_is_one_line(tmp_path, sublora):
@@ -429,7 +431,7 @@ def test_a_killed_kernel_is_one_line(tmp_path, sublora):
     params = write_params(tmp_path / "p.yaml", settings(texts, notebooks=["pretrain"]))
     line = complaint(sublora("run", params, "--runs", tmp_path / "runs", "--notebooks", notebooks))
     assert "pretrain.ipynb: its Python process was killed" in line
-    assert {path.name for path in (tmp_path / "runs" / "tiny").iterdir()} == {"made-by-sublora.txt", "params.yaml", "steps.json"}
+    assert {path.name for path in (tmp_path / "runs" / "tiny").iterdir()} == BEGUN
 
 
 def wait_for(path, process):
@@ -472,7 +474,7 @@ def test_ctrl_c_says_that_the_run_can_go_on(tmp_path):
         err = process.stderr.read()
     assert process.returncode == 130
     assert err.strip() == "sublora: interrupted; the same command continues from the last checkpoint"
-    assert {path.name for path in (tmp_path / "runs" / "tiny").iterdir()} == {"made-by-sublora.txt", "params.yaml", "steps.json", "begun"}
+    assert {path.name for path in (tmp_path / "runs" / "tiny").iterdir()} == {*BEGUN, "begun"}
 
 
 # --- afterwards
