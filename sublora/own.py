@@ -31,8 +31,8 @@ def claim(folder: Path) -> None:
         raise cannot_write(folder, error) from None
 
 
-def note(path: Path, pattern: str = "") -> None:
-    """Note that `path` is about to be made (or, with `pattern`, files in it so named), if a folder above is a run's.
+def note(path: Path) -> None:
+    """Note that `path` is about to be made, if a folder above is a run's.
 
     Raises SubloraError, and nothing is noted, where a link would be followed and where a file stands that the run did not make.
     """
@@ -42,14 +42,17 @@ def note(path: Path, pattern: str = "") -> None:
     for part in _below(folder, path):
         if part.is_symlink():
             raise SubloraError(f"{part}: a symbolic link, which a run does not follow; remove it")
-    entry = glob.escape(path.relative_to(folder).as_posix()) + (f"/{pattern}" if pattern else "")
-    there = path.exists() and not pattern  # asked first: what another process of the run makes, it has noted before
+    entry = glob.escape(path.relative_to(folder).as_posix())
+    there = path.exists()  # asked first: what another process of the run makes, it has noted before
     if entry in noted(folder):
         return
     if there:
         raise SubloraError(f"{path}: a run would replace this file and did not make it; move it away")
-    with open(folder / NOTED, "a", encoding="utf-8") as file:
-        file.write(f"\n{json.dumps(entry)}")
+    try:
+        with open(folder / NOTED, "a", encoding="utf-8") as file:
+            file.write(f"\n{json.dumps(entry)}")
+    except OSError as error:
+        raise cannot_write(folder / NOTED, error) from None
 
 
 def noted(folder: Path) -> list[str]:

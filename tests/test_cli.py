@@ -397,8 +397,8 @@ def test_a_full_disk_where_the_output_goes(made):
     assert complaint(result) == "sublora: standard output: No space left on device; free space or choose another place"
 
 
-def test_a_full_disk_at_any_moment_of_a_run_is_one_error_and_the_run_goes_on_from_there(made, tmp_path):
-    values, failed = settings(made.texts, compression__finetune_steps=0), set()
+def test_a_full_disk_at_any_moment_of_a_run_is_one_error_and_the_run_goes_on_from_there(made, tmp_path, capsys):
+    values, failed = settings(made.texts, compression__finetune_steps=0), set()  # capsys: bars go to memory, not to a file
     wanted = load_certificate(made.folder / "certificate.json").data()
     heeded, (_, most) = signal.getsignal(signal.SIGXFSZ), resource.getrlimit(resource.RLIMIT_FSIZE)
     shutil.copytree(made.home / "runs" / "corpora", tmp_path / "corpora")

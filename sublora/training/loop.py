@@ -129,7 +129,6 @@ def train(
     accelerator.free_memory()
     if log is None:
         return pd.DataFrame()
-    log.writer.close()
     return log.frame()
 
 
