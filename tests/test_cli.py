@@ -415,7 +415,7 @@ def test_a_full_disk_at_any_moment_of_a_run_is_one_error_and_the_run_goes_on_fro
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
         signal.signal(signal.SIGXFSZ, heeded)
-    assert {"/tiny/pretrain.safetensors", "/tiny/certificate.json"} <= failed
+    assert "/tiny/pretrain.safetensors" in failed and any(name.startswith("/tiny/scores/") for name in failed) and len(failed) >= 4
     found = Run(values, tmp_path).certify().data()
     assert {**found, "environment": 0, "certificate_sha256": 0} == {**wanted, "environment": 0, "certificate_sha256": 0}
 

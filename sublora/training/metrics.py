@@ -48,7 +48,7 @@ class MetricsLog:
 
 
 class _Events:
-    """TensorBoard's events in a new file. Written at once: TensorBoard's own writer is a thread, which nobody tells of a full disk."""
+    """TensorBoard's events in a new file, written at once: its own writer is a thread that tells nobody of a full disk."""
 
     def __init__(self, folder: Path, purge_step: int):
         now = time.time()
