@@ -6,7 +6,7 @@ PYTHON ?= python3
 TORCH_INDEX ?=
 BIN := .venv/bin
 
-.PHONY: quick test compare notebooks report results table1 figure1 glue structured pretrained headline verify coverage compression fuzz dist environment clean
+.PHONY: quick test compare notebooks report results table1 figure1 glue structured pretrained headline verify coverage compression fuzz dist lock audit environment clean
 
 # From nothing to a certificate and the report that shows it.
 quick: environment .venv/renderer
@@ -23,7 +23,7 @@ test: environment
 
 # The first notebook makes the run that the next three read. A cell tagged `nbval-ignore-output` is executed and not compared.
 NOTEBOOKS := $(patsubst %,notebooks/%.ipynb,pretrain bounds explore compression glue pretrained)
-DEMOS := runs/demo runs/demo-glue runs/demo-pretrained
+DEMOS := runs/demo runs/demo-glue runs/demo-pretrained runs/demo-pretrained-source
 COMPARE = TQDM_DISABLE=1 HF_HUB_DISABLE_PROGRESS_BARS=1 \
 	$(BIN)/python -m pytest --nbval --nbval-sanitize-with tests/nbval.cfg --nbval-current-env $(NOTEBOOKS)
 
@@ -117,7 +117,6 @@ fuzz: environment
 
 # The wheel and the source distribution, checked, in dist/.
 dist: environment
-	$(BIN)/python -m pip install -q -c constraints.txt -e '.[release]'
 	rm -rf dist
 	$(BIN)/python -m build
 	$(BIN)/twine check --strict dist/*
@@ -127,11 +126,24 @@ report: environment .venv/renderer
 
 environment: .venv/installed
 
-.venv/installed: pyproject.toml constraints.txt
+# Everything from the lock file, checked by its hash; then torch, and the package itself.
+.venv/installed: pyproject.toml requirements.lock constraints.txt
 	$(PYTHON) -m venv .venv
-	$(if $(TORCH_INDEX),$(BIN)/python -m pip install -q -c constraints.txt --index-url $(TORCH_INDEX) torch)
-	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install -q --no-deps --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install -q -c constraints.txt $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
+	$(BIN)/python -m pip install -q --no-deps --no-build-isolation -e .
+	$(BIN)/python -m pip check
 	touch $@
+
+# requirements.lock anew: the newest versions that go together with LOCK=--upgrade, else only what pyproject.toml changes.
+lock: environment
+	$(BIN)/uv pip compile pyproject.toml --extra dev --extra release --extra supply --universal --python-version 3.11 \
+		--generate-hashes --no-emit-package torch --no-annotate -c constraints.txt --custom-compile-command 'make lock' \
+		--quiet $(LOCK) -o requirements.lock
+
+# Known vulnerabilities of what is locked. It asks a public database.
+audit: environment
+	$(BIN)/pip-audit --strict --require-hashes --disable-pip -r requirements.lock
 
 # Quarto renders the report, if it is there or can be installed. Its package downloads a program, so pip tries once. Otherwise pandoc
 # renders the report.

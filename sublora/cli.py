@@ -3,21 +3,25 @@
 # Every command is one call of the package. Errors are one line and a non-zero exit.
 # What takes seconds to import is imported by the command that needs it.
 
+import io
 import os
 import shlex
 import sys
 import warnings
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TextIO
 
 import typer
 
 from sublora import study
 from sublora.atomic import replaced_atomically
 from sublora.certificate.schema import SEARCH, load_certificate
-from sublora.errors import SubloraError
+from sublora.errors import FULL, SubloraError, one_line, printable
 from sublora.experiment import Pretrain, as_experiment, load_experiment
 from sublora.reporting import reading, terminal
+
+LONGEST = 2000
+"""The most characters of an error or a warning."""
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__.splitlines()[0])
 
@@ -28,8 +32,8 @@ Runs = Annotated[Path, typer.Option(help="Folder for runs. Its subfolder `corpor
 def init(folder: Annotated[Path, typer.Argument(help="A new or an empty folder.")]) -> None:
     """Begin a study: copy the package's notebooks, params files and report pages to FOLDER."""
     study.new_study(folder)
-    print(f"begun: {folder}, with {', '.join(study.PARTS)}")
-    print(f"next: cd {shlex.quote(str(folder))} && sublora run params/quick.yaml")
+    _say(f"begun: {folder}, with {', '.join(study.PARTS)}")
+    _say(f"next: cd {shlex.quote(str(folder))} && sublora run params/quick.yaml")
 
 
 @app.command()
@@ -49,7 +53,7 @@ def run(
         try:
             for folder in pipeline.run(file, runs, notebooks, force, set or ()):
                 path = folder / "certificate.json"
-                print(f"finished: {folder}")
+                _say(f"finished: {folder}")
                 if path.is_file():  # a run of training alone makes none
                     print(terminal.summary(load_certificate(path), path, verified=True))
         except KeyboardInterrupt:
@@ -73,8 +77,8 @@ def verify(
             wrong = [f"sublora: {error}"]
         failed |= bool(wrong)
         for line in wrong:
-            print(line, file=sys.stderr)
-        print(f"{path}: " + ("NOT verified" if wrong else "verified: the model and every bound agree"))
+            _say(line, sys.stderr)
+        _say(f"{path}: " + ("NOT verified" if wrong else "verified: the model and every bound agree"))
         if not wrong:
             print(terminal.summary(load_certificate(path), path))
             print(f"  unchecked    environment; of params: {', '.join(SEARCH)}")
@@ -112,7 +116,7 @@ def optimize(
     with replaced_atomically(folder / "trade-off.svg") as temporary:
         trade_off(ways).savefig(temporary, format="svg")
     print(ways.sort_values("bound").to_string(index=False, float_format=lambda value: reading.number(value, 4)))
-    print(f"finished: {folder}, with certificate.json, trade-off.csv and trade-off.svg")
+    _say(f"finished: {folder}, with certificate.json, trade-off.csv and trade-off.svg")
 
 
 @app.command()
@@ -123,7 +127,8 @@ def table(runs: Runs = Path("runs")) -> None:
     frame = load_runs(runs)
     if frame.empty:
         raise SubloraError(f"{runs}: no finished run; run `sublora run params/quick.yaml` first")
-    print(terminal.printable(frame.to_string(index=False, float_format=lambda value: reading.number(value, 4))))
+    frame = frame.map(lambda value: printable(value) if isinstance(value, str) else value).rename(columns=printable)
+    print(frame.to_string(index=False, float_format=lambda value: reading.number(value, 4)))
 
 
 @app.command()
@@ -135,7 +140,7 @@ def report(
     from sublora.reporting.render import render_report
 
     index, way = render_report(project, runs)
-    print(f"rendered with {way}: {index}")
+    _say(f"rendered with {way}: {index}")
 
 
 @app.command()
@@ -159,7 +164,7 @@ def data(
     experiment = as_experiment({"name": "data", "corpus": corpus}, "sublora data")
     assert isinstance(experiment, Pretrain)  # the kind that is meant where none is named
     store = prepare(experiment.corpus, runs / "corpora")
-    print(f"{store.path}: {len(store):,} documents, {len(store.tokens):,} tokens, V = {store.vocab_size}, sha256 {store.sha256}")
+    _say(f"{store.path}: {len(store):,} documents, {len(store.tokens):,} tokens, V = {store.vocab_size}, sha256 {store.sha256}")
 
 
 @app.command()
@@ -175,24 +180,35 @@ def sample(
 
     text = load(checkpoint).generate(prompt, tokens, smoothing, seed)
     if sys.stdout.isatty():  # a byte model may write control characters
-        text = "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in text)
+        text = printable(text, "\n\t")
     print(text)
+
+
+def _say(line: str, to: TextIO | None = None) -> None:
+    """Print one line, which may name what a certificate or a path names, and cannot steer the terminal."""
+    print(printable(line), file=to)
 
 
 def main() -> None:
     """Entry point. Errors that a user can correct are one line on standard error and exit status 1."""
-    warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
+    warnings.showwarning = lambda message, *_, **__: _say(f"warning: {one_line(message, LONGEST)}", sys.stderr)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal's encoding may lack a character
     try:
         try:
             app()
         finally:
             sys.stdout.flush()  # so that a full disk is noticed here and not after the interpreter has ended
     except SubloraError as error:
-        why = str(error)
+        why = one_line(error, LONGEST)
     except BrokenPipeError:  # `sublora sample ... | head`
         why = None
     except OSError as error:
-        why = f"{error.filename or 'standard output'}: {error.strerror or error}; free space or choose another place"
+        cure = "free space or choose another place" if error.errno in FULL else "correct that or choose another place"
+        why = one_line(f"{error.filename or 'standard output'}: {error.strerror or error}; {cure}", LONGEST)
+    except UnicodeError as error:
+        why = f"{one_line(error)}; a name is not UTF-8: rename it, or set PYTHONUTF8=1"
     # The error and its frames are gone here, so a progress bar that they held has ended its line.
     if why is not None:
         print(f"sublora: {why}", file=sys.stderr)

@@ -1,5 +1,6 @@
 """An experiment from its params file to its certificate: papermill over its notebooks, finished steps kept."""
 
+import ast
 import hashlib
 import json
 import logging
@@ -20,15 +21,18 @@ from traitlets import default
 
 import sublora
 from sublora.atomic import write_text
-from sublora.errors import SubloraError
+from sublora.errors import SubloraError, cannot_write, one_line, printable
 from sublora.experiment import Experiment, load_experiments
+from sublora.own import claim, delete_all_but, delete_leftovers, note, noted
 from sublora.problems import problem_class
 from sublora.progress import PLAIN
-from sublora.run import alone, changed_settings, delete_all_but, in_words, read_kept, write_params
+from sublora.run import alone, changed_settings, in_words, read_kept, write_params
 from sublora.study import study_folder
 
 STEPS = "steps.json"
-"""In a run's folder: for each notebook its fingerprint, whether it finished, and the files that were there when it did."""
+"""In a run's folder: for each notebook its fingerprint, whether it finished, and the files of the run when it did."""
+PARAMETERS = "parameters"
+"""The tag of the cell whose assignments papermill replaces."""
 
 
 def run(
@@ -39,9 +43,11 @@ def run(
     overrides: `key=value`, for all experiments.
     A notebook that has finished is skipped unless its code, its parameters, the corpus, the package's version or a notebook
     before it has changed, or `force` is set; one that was interrupted goes on from its checkpoints. What a changed one and those
-    after it had made is deleted. An executed notebook appears under its name only when it has run to its end.
+    after it had made is deleted, and nothing else (`sublora.own`). An executed notebook appears under its name only when it has
+    run to its end.
     Notebooks run in the current folder: a relative path in the params file means the same to them as to `sublora verify`.
-    Raises SubloraError for an invalid params file, a notebook that does not exist, and what a notebook says is wrong.
+    Raises SubloraError for an invalid params file, a notebook that does not exist or does not take the parameters, a folder that
+    is not a run's, and what a notebook says is wrong.
     """
     for experiment in load_experiments(params, overrides):
         sources = [notebooks / f"{name}.ipynb" for name in experiment.notebooks]
@@ -54,27 +60,31 @@ def run(
 
 def _run(experiment: Experiment, sources: list[Path], runs: Path, force: bool) -> Path:
     folder, corpus = runs / experiment.name, problem_class(experiment).identity(experiment)
+    given = {**experiment.parameters(), "runs": _seen_from_the_study(runs)}
+    cells = [_code(source) for source in sources]
+    taken = [_taken(source, code, given) for source, code in zip(sources, cells, strict=True)]
     with alone(folder):
+        claim(folder)
+        delete_leftovers(folder)
         if changed := changed_settings(folder, experiment):
-            print(f"{experiment.name}: {in_words(changed)}; replacing the run", flush=True)
+            print(printable(f"{experiment.name}: {in_words(changed)}; replacing the run"), flush=True)
         write_params(folder, experiment)
         steps = {} if force else read_kept(folder / STEPS, json.loads)
         kept, before = ["params.yaml", STEPS], ""
-        for index, source in enumerate(sources):
-            parameters = _declared(source, {**experiment.parameters(), "runs": _seen_from_the_study(runs)})
-            before = _fingerprint(source, parameters, corpus, before)
-            step = steps.get(source.stem, {})
-            if step.get("fingerprint") != before:
-                delete_all_but(folder, kept.__contains__)
+        for index, (source, code, parameters) in enumerate(zip(sources, cells, taken, strict=True)):
+            before = _fingerprint(code, parameters, corpus, before)
+            step = steps.get(source.stem)
+            if not isinstance(step, dict) or step.get("fingerprint") != before:
+                delete_all_but(folder, kept)
                 steps = {earlier.stem: steps[earlier.stem] for earlier in sources[:index]}
-            elif step.get("finished") and (folder / source.name).exists():
+            elif isinstance(step.get("files"), list) and (folder / source.name).exists():
                 print(f"{source.stem}: finished before, kept (--force runs it again)", flush=True)
                 kept = step["files"]
                 continue
             steps[source.stem] = {"fingerprint": before, "finished": False}
             write_text(folder / STEPS, json.dumps(steps, indent=1))
             _execute(source, folder, parameters)
-            kept = sorted(path.name for path in folder.iterdir())
+            kept = noted(folder)
             steps[source.stem] = {"fingerprint": before, "finished": True, "files": kept}
             write_text(folder / STEPS, json.dumps(steps, indent=1))
     return folder
@@ -86,10 +96,35 @@ def _seen_from_the_study(folder: Path) -> str:
     return str(folder.relative_to(study) if folder.is_relative_to(study) else folder)
 
 
-def _declared(source: Path, parameters: dict[str, Any]) -> dict[str, Any]:
-    """Those of `parameters` that the notebook's cell tagged `parameters` assigns: the others are not its business."""
-    names = papermill.inspect_notebook(str(source))
-    return {name: value for name, value in parameters.items() if name in names}
+def _code(source: Path) -> list[nbformat.NotebookNode]:
+    """The code cells of a notebook. Raises SubloraError for a file that is none."""
+    try:
+        notebook = nbformat.convert(nbformat.reader.reads(source.read_text("utf-8")), 4)
+        nbformat.validate(nbformat.validator.normalize(notebook)[1])
+        return [cell for cell in notebook.cells if cell.cell_type == "code"]
+    except Exception as error:  # nbformat raises many kinds on what is no notebook
+        raise SubloraError(f"{source}: not a notebook ({one_line(error)}); save it in Jupyter again") from None
+
+
+def _taken(source: Path, code: list[nbformat.NotebookNode], given: dict[str, Any]) -> dict[str, Any]:
+    """The parameters that a notebook takes: those that its cell tagged `parameters` assigns.
+
+    They are the run's name and folder, or all that is given: a notebook that left some out would run on its defaults.
+    Raises SubloraError naming the notebook and the tag or the parameters.
+    """
+    cell = next((cell for cell in code if PARAMETERS in cell.metadata.get("tags", [])), None)
+    if cell is None:
+        raise SubloraError(f"{source}: no code cell has the tag `{PARAMETERS}`; give it to the cell that assigns name and runs")
+    try:
+        body = ast.parse(cell.source).body
+    except SyntaxError as error:
+        raise SubloraError(f"{source}: the cell tagged `{PARAMETERS}` is not plain Python ({error.msg})") from None
+    assigned = [target for node in body for target in getattr(node, "targets", [getattr(node, "target", None)])]
+    names = {target.id for target in assigned if isinstance(target, ast.Name)}
+    needed = {"name", "runs"} if names.isdisjoint(given.keys() - {"name", "runs"}) else given.keys() - {"notebooks"}
+    if missing := sorted(needed - names):
+        raise SubloraError(f"{source}: the cell tagged `{PARAMETERS}` does not assign {', '.join(missing)}; add them")
+    return {name: value for name, value in given.items() if name in names}
 
 
 class _OwnKernel(AsyncKernelManager):
@@ -107,13 +142,13 @@ class _OwnKernel(AsyncKernelManager):
 
 
 class _Relay:
-    """Passes a notebook's output on, and can end a line that a progress bar has left open."""
+    """Passes a notebook's output on, which must not steer the terminal, and can end a line that a progress bar has left open."""
 
-    def __init__(self, stream: TextIO):
-        self.stream, self.flush, self.last = stream, stream.flush, "\n"
+    def __init__(self, stream: TextIO, keep: str):
+        self.stream, self.flush, self.last, self.keep = stream, stream.flush, "\n", keep
 
     def write(self, text: str) -> None:
-        self.stream.write(text)
+        self.stream.write(printable(text, self.keep))
         self.last = text[-1:] or self.last
 
     def end_line(self) -> None:
@@ -124,18 +159,19 @@ class _Relay:
 def _execute(source: Path, folder: Path, parameters: dict[str, Any]) -> None:
     """Run one notebook with papermill; its output is complete or absent."""
     output, partial, failed = (folder / name for name in (source.name, f".{source.name}", f"{source.stem}.failed.ipynb"))
-    for path in (output, failed):
+    for path in (output, partial, failed):
+        note(path)
         path.unlink(missing_ok=True)
-    logging.getLogger("papermill.translators").setLevel(logging.ERROR)
-    print(f"{source.stem}: running, into {output}", flush=True)
-    out, err = _Relay(sys.stdout), _Relay(sys.stderr)
+    logging.getLogger("papermill").setLevel(logging.ERROR)
+    print(printable(f"{source.stem}: running, into {output}"), flush=True)
+    out, err = _Relay(sys.stdout, "\n\t"), _Relay(sys.stderr, "\n\t\r\x1b")  # bars below bars move up by ESC
     try:
         papermill.execute_notebook(
-            str(source),
-            str(partial),
+            _literal(source),
+            _literal(partial),
             parameters,
-            cwd=os.getcwd(),
             kernel_name="python3",
+            language="python",
             kernel_manager_class=_OwnKernel,
             extra_arguments=["--log-level=CRITICAL"],
             coalesce_streams=True,  # of a bar, the notebook keeps how it stood at the end
@@ -148,22 +184,25 @@ def _execute(source: Path, folder: Path, parameters: dict[str, Any]) -> None:
         if error.ename in ("SubloraError", "MessageError"):
             raise SubloraError(error.evalue) from None
         os.replace(partial, failed)
-        reason = " ".join(f"{error.ename}: {error.evalue}".split())
-        raise SubloraError(f"{source}: {reason:.300} (see {failed})") from None
+        reason = one_line(f"{error.ename}: {error.evalue}", 300)
+        raise SubloraError(f"{source}: {reason} (see {failed})") from None
     except DeadKernelError:
         advice = "is there enough memory? The same command goes on from the last checkpoint"
         raise SubloraError(f"{source}: its Python process was killed; {advice}") from None
     except OSError as error:
-        why = error.strerror or error
-        raise SubloraError(f"{error.filename or output}: cannot write ({why}); free space or choose another folder") from error
+        raise cannot_write(error.filename or output, error) from error
     finally:
         out.end_line()
         err.end_line()
         partial.unlink(missing_ok=True)
 
 
-def _fingerprint(source: Path, parameters: dict[str, Any], corpus: dict[str, Any], before: str) -> str:
+def _literal(path: Path) -> str:
+    """A path as papermill takes it: braces would be filled in."""
+    return str(path).replace("{", "{{").replace("}", "}}")
+
+
+def _fingerprint(code: list[nbformat.NotebookNode], parameters: dict[str, Any], corpus: dict[str, Any], before: str) -> str:
     """SHA-256 of what a step depends on: the notebook's code, the parameters, the corpus, the version, the step before."""
-    cells = [cell.source for cell in nbformat.read(source, as_version=4).cells if cell.cell_type == "code"]
-    facts = [cells, parameters, corpus, sublora.__version__, before]
+    facts = [[cell.source for cell in code], parameters, corpus, sublora.__version__, before]
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()

@@ -3,13 +3,11 @@
 import contextlib
 import functools
 import os
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
 from filelock import FileLock, Timeout
 
 from sublora.atomic import write_text
@@ -17,7 +15,10 @@ from sublora.certificate.build import certify
 from sublora.certificate.schema import Certificate
 from sublora.errors import SubloraError
 from sublora.experiment import Experiment, as_experiment, load_experiment
+from sublora.experiment.kinds import CORPORA
+from sublora.experiment.params import as_yaml, read_yaml
 from sublora.models import Subspace
+from sublora.own import claim, delete_all_but, noted
 from sublora.problems import Problem, problem_class
 from sublora.reporting.reading import headline, held_out_value
 from sublora.reporting.runs import load_runs as kept_runs
@@ -35,7 +36,7 @@ class Run:
 
     Every step does the steps before it that are not done, and reads what is in the folder. Training continues from its checkpoint,
     and scores are kept. The same run ends with the same certificate. A run with other settings in the same folder replaces what
-    depends on them, and says so.
+    depends on them, and says so. A folder that is neither empty nor a run's is refused.
     """
 
     def __init__(
@@ -49,7 +50,7 @@ class Run:
             self.settings = load_experiment(params, overrides)
         else:
             self.settings = as_experiment(params) if isinstance(params, Mapping) else params
-        self.folder, self.corpora = Path(runs) / self.settings.name, Path(runs) / "corpora"
+        self.folder, self.corpora = Path(runs) / self.settings.name, Path(runs) / CORPORA
 
     @property
     def experiment(self) -> Experiment:
@@ -71,12 +72,13 @@ class Run:
             yield
             return
         with alone(self.folder) as first:
+            claim(self.folder)
             changed = changed_settings(self.folder, self.settings) if first else {}
             changed.pop("notebooks", None)
             if changed:
                 print(f"{self.settings.name}: {in_words(changed)}; replacing what depends on them", flush=True)
                 trained = all(key.startswith("bounds.") for key in changed)
-                delete_all_but(self.folder, _of_training if trained else lambda name: False)
+                delete_all_but(self.folder, [name for name in noted(self.folder) if trained and _of_training(name)])
             if changed or not (self.folder / "params.yaml").exists():
                 write_params(self.folder, self.settings)
             yield
@@ -163,7 +165,7 @@ def alone(folder: Path) -> Iterator[bool]:
 
 def changed_settings(folder: Path, experiment: Experiment) -> dict[str, str]:
     """The keys in which an earlier run in the folder differs, with both values; empty if there was none or nothing differs."""
-    old, new = flat_settings(read_kept(folder / "params.yaml", yaml.safe_load)), flat_settings(experiment.parameters())
+    old, new = flat_settings(read_kept(folder / "params.yaml", read_yaml)), flat_settings(experiment.parameters())
     changed = [key for key in {**old, **new} if old.get(key) != new.get(key)] if old else []
     return {key: f"{old.get(key)} -> {new.get(key)}" for key in changed}
 
@@ -176,27 +178,20 @@ def in_words(changed: Mapping[str, str]) -> str:
 
 def write_params(folder: Path, experiment: Experiment) -> None:
     """Note in a run's folder of which experiment it is."""
-    write_text(folder / "params.yaml", yaml.safe_dump(experiment.parameters(), sort_keys=False))
+    write_text(folder / "params.yaml", as_yaml(experiment.parameters()))
 
 
 def read_kept(path: Path, parse: Callable[[str], Any]) -> dict[str, Any]:
     """What a run wrote down; nothing if it never did, or if that cannot be relied on."""
     try:
         values = parse(path.read_text("utf-8"))
-    except (OSError, ValueError, yaml.YAMLError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return values if isinstance(values, dict) else {}
 
 
-def delete_all_but(folder: Path, kept: Callable[[str], bool]) -> None:
-    """Delete what is in a run's folder, but for names that are `kept`."""
-    for path in folder.iterdir():
-        if not kept(path.name):
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-
 def _of_training(name: str) -> bool:
-    return name.endswith(".safetensors") or name in ("metrics.csv", "tensorboard")
+    return name.endswith(".safetensors") or name.split("/")[0] in ("metrics.csv", "tensorboard")
 
 
 def load_runs(folder: str | Path = "runs") -> pd.DataFrame:

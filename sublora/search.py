@@ -1,7 +1,6 @@
 """Which quantization of one trained model has the smallest bound: a scan over levels and quantizers, paid for by the message."""
 
 import itertools
-import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -9,13 +8,14 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-import yaml
 
 from sublora.atomic import write_text
 from sublora.certificate.build import certify
 from sublora.errors import SubloraError
 from sublora.experiment import Experiment, Finetune, Pretrain, as_experiment
+from sublora.experiment.params import as_yaml
 from sublora.models import Subspace
+from sublora.own import claim
 from sublora.problems import TextProblem
 from sublora.problems.text import smallest_promise
 from sublora.run import alone
@@ -64,16 +64,20 @@ def search_run(
         raise SubloraError(f"{experiment.name}: optimize tries language models in a subspace, not kind {experiment.kind!r}")
     problem = TextProblem.open(experiment, runs / "corpora")
     trained, folder = runs / experiment.name, runs / f"{experiment.name}-optimized"
+    if (folder / "steps.json").exists():
+        raise SubloraError(f"{folder}: a run of that name is there; move it away")
     with alone(trained):
+        claim(trained)
         model, _ = problem.train(trained)
+    claim(folder)
     draft, way, table = search(problem, model, folder / "ways", quantizers, levels)
     searched = time.monotonic() - began
     way = replace(way, experiment=way.experiment.model_copy(update={"name": folder.name}))
     message = way.seal(draft, folder)
     evaluation = way.evaluate(message, folder)
     write_text(folder / "trade-off.csv", table.to_csv(index=False))
-    write_text(folder / "params.yaml", yaml.safe_dump(way.experiment.parameters(), sort_keys=False))
-    shutil.copy(trained / "metrics.csv", folder / "metrics.csv")
+    write_text(folder / "params.yaml", as_yaml(way.experiment.parameters()))
+    write_text(folder / "metrics.csv", (trained / "metrics.csv").read_text("utf-8"))
     seconds = {**problem.seconds(trained), "optimize": searched, "score": evaluation.seconds}
     certify(way, message, evaluation, seconds).save(folder / "certificate.json")
     return folder, table

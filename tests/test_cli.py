@@ -5,6 +5,7 @@ import hashlib
 import json
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ from tiny import NOTEBOOKS, complaint, complaint_after_bars, settings, write_par
 
 from sublora import pipeline
 from sublora.certificate.schema import load_certificate
+from sublora.errors import SubloraError
 from sublora.run import Run
 from sublora.training import load_checkpoint, save_checkpoint
 
@@ -283,6 +285,51 @@ def test_a_certificate_whose_corpus_is_not_here(made, sublora, tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
+FAKE = "\x1b[2K\x1b]0;x\x07\x9b1A\r\u202e\nfake.json: verified: the model and every bound agree"
+"""What would show on a terminal, or in a line of its own, that a certificate was verified."""
+
+
+def steers_nothing(out, err):
+    text = out + err
+    assert not {c for c in text if not c.isprintable()} - {"\n", "\t"}
+    assert not [line for line in text.splitlines() if line.startswith(("fake", "verified"))]
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda data: data.update({FAKE: 1}),
+        lambda data: data.update(experiment=FAKE),
+        lambda data: data.update(format=FAKE),
+        lambda data: data["params"].update({FAKE: 1}),
+        lambda data: data["params"].update(kind=FAKE),
+        lambda data: data["params"]["corpus"].update({FAKE: FAKE}),
+        lambda data: data["params"]["corpus"].update(path=FAKE),
+        lambda data: data["corpus"].update(name=FAKE, split=FAKE),
+        lambda data: data["corpus"].update(sha256=FAKE),
+        lambda data: data["public"].update(tokenizer=FAKE),
+        lambda data: data["public"]["units"].update({FAKE: FAKE}),
+        lambda data: data["bounds"][0].update(metric=FAKE),
+        lambda data: data["bounds"][0].update(parts={FAKE: 1.0}),
+        lambda data: data["environment"].update(device=FAKE, python=FAKE, seconds={FAKE: 1.0}),
+    ],
+)
+@pytest.mark.parametrize("command", ["verify", "show", "sample", "table"])
+def test_a_certificate_cannot_steer_the_terminal(made, sublora, tmp_path, command, spoil):
+    data = load_certificate(made.folder / "certificate.json").data()
+    spoil(data)
+    for name in ("spoilt", "whole") if command == "table" else ("spoilt",):
+        path = tmp_path / "runs" / name / "certificate.json"
+        path.parent.mkdir(parents=True)
+        path.write_text(json.dumps(data, indent=1) + "\n", "utf-8")
+    arguments = {"table": ("--runs", tmp_path / "runs"), "verify": (path, "--runs", made.home / "runs")}.get(command, (path,))
+    status, out, err = sublora(command, *arguments, *(("--tokens", 1) if command == "sample" else ()))
+    if command == "sample" and status == 0:
+        out = ""  # what a byte model writes: shown as it is, where nobody looks at a terminal
+    steers_nothing(out, err.replace("\r", "\n"))
+    assert status == 1 or command != "verify"
+
+
 # --- samples
 
 
@@ -348,6 +395,37 @@ def test_a_full_disk_where_the_output_goes(made):
     with open("/dev/full", "w") as full:
         result = outside("data", "text", "--path", made.texts, "--runs", made.home / "runs", stdout=full)
     assert complaint(result) == "sublora: standard output: No space left on device; free space or choose another place"
+
+
+def test_a_full_disk_at_any_moment_of_a_run_is_one_error_and_the_run_goes_on_from_there(made, tmp_path, capsys):
+    values, failed = settings(made.texts, compression__finetune_steps=0), set()  # capsys: bars go to memory, not to a file
+    wanted = load_certificate(made.folder / "certificate.json").data()
+    heeded, (_, most) = signal.getsignal(signal.SIGXFSZ), resource.getrlimit(resource.RLIMIT_FSIZE)
+    shutil.copytree(made.home / "runs" / "corpora", tmp_path / "corpora")
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        for limit in (10, 200, 600, 1000, 2000, 3000, 5000, 10_000, 20_000):
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, most))
+            try:
+                Run(values, tmp_path).certify()
+            except SubloraError as error:
+                failed.add(str(error).removeprefix(str(tmp_path)).split(":")[0])
+                assert "cannot write (" in str(error) and "free space or choose another folder" in str(error)
+            assert not list(tmp_path.rglob("*.part"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+        signal.signal(signal.SIGXFSZ, heeded)
+    assert "/tiny/pretrain.safetensors" in failed and any(name.startswith("/tiny/scores/") for name in failed) and len(failed) >= 4
+    found = Run(values, tmp_path).certify().data()
+    assert {**found, "environment": 0, "certificate_sha256": 0} == {**wanted, "environment": 0, "certificate_sha256": 0}
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii"])
+def test_a_terminal_that_lacks_a_character_shows_another(made, monkeypatch, encoding):
+    monkeypatch.setenv("PYTHONIOENCODING", encoding)
+    status, out, err = outside("sample", made.folder / "certificate.json", "--prompt", "\u6771\u4eac", "--tokens", 1)
+    assert (status, err) == (0, "") and out.startswith("??")
+    assert "??" in complaint(outside("show", "\u6771\u4eac.json"))
 
 
 # --- the report

@@ -17,7 +17,7 @@ from sublora.experiment import (
     load_experiment,
     load_experiments,
 )
-from sublora.experiment.params import DEEPEST, LARGEST, read_yaml
+from sublora.experiment.params import DEEPEST, LARGEST, as_yaml, read_yaml
 from sublora.training.pretrain import phase_schedule
 
 PARAMS = HOME / "params"
@@ -309,6 +309,22 @@ def test_warm_up_and_validations_scale_with_the_steps_unless_they_are_set(settin
         ("kind: classify\ntask: {name: colla}", "key 'task.name': must be one of cola, sst2, "),
         ("kind: classify\ntask: {name: stsb}", "stsb is regression, without a 0-1 error to bound"),
         ("name: ../escape", "it names a folder"),
+        ("name: corpora", "is reserved"),
+        ("name: Corpora", "is reserved"),
+        ("name: 2026-13-45x/y", "it names a folder"),
+        ("notebooks: []", "key 'notebooks': must be a list of one or more names"),
+        ("notebooks: [pretrain, pretrain]", "key 'notebooks': must be a list of one or more names"),
+        ("notebooks: [../pretrain]", "key 'notebooks': must be a list of one or more names"),
+        ("learning_rate: 1e-3", "unknown key 'learning_rate'; did you mean 'training.learning_rate'?"),
+        ("seed: 1", "did you mean 'model.seed' or 'subspace.seed' or 'training.seed'?"),
+        ("training: {betas: [1.5, 0.9]}", "key 'training.betas.0': Input should be less than 1 (got 1.5)"),
+        ("training: {steps: 0100}", "key 'training.steps': Input should be a valid integer (got '0100')"),
+        ("training: {steps: 1:30}", "key 'training.steps': Input should be a valid integer (got '1:30')"),
+        (f"training: {{steps: {5000 * '9'}}}", "key 'training.steps': Input should be a valid integer"),
+        (f"model: {{seed: {2**64}}}", "key 'model.seed': Input should be less than"),
+        ("corpus: {source: txt}", "key 'corpus.source': must be python-stdlib, text, file, openwebtext, or owner/name"),
+        ('corpus: {path: "a\\0b"}', "key 'corpus.path': must be text without NUL"),
+        ('corpus: {field: "\\ud800"}', "key 'corpus.field': must be text without NUL and lone surrogates"),
         ("kind: finetune", "key 'model' is missing"),
         ("kind: round\nmodel: {source: x}\nrounding: {bits: [3, 3]}", "key 'rounding.bits': must be a list of one or more choices"),
         ("kind: classify\nsubspace: {parametrization: kronecker}", "kronecker layers would take the place of the base model's"),
@@ -385,7 +401,13 @@ def test_yaml_means_what_it_looks_like(text, value):
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_is_dumped_means_the_same_again(write, kind):
     made = experiment(kind)
-    assert load_experiment(write(yaml.safe_dump(made.parameters()))) == made
+    assert load_experiment(write(as_yaml(made.parameters()))) == made
+
+
+@pytest.mark.parametrize("text", ["1e-3", "1e3", "0100", "1:30", "yes", "null", "", "~", "1.", "2026-13-45", "2026-01-01", "a: b"])
+def test_text_that_looks_like_something_else_is_quoted(text):
+    assert read_yaml(as_yaml({"key": text})) == {"key": text}
+    assert yaml.safe_load(as_yaml({"key": text})) == {"key": text}
 
 
 # --- --set and grid

@@ -20,6 +20,7 @@ from filelock import FileLock
 from tiny import NOTEBOOKS, complaint, settings, write_params, write_texts
 
 from sublora import pipeline
+from sublora.atomic import write_text
 from sublora.certificate.schema import load_certificate
 from sublora.compression.codebooks import shortened_codebook
 from sublora.errors import SubloraError
@@ -29,6 +30,8 @@ from sublora.run import Run
 from sublora.sampling import LanguageModel, load
 from sublora.training import load_checkpoint
 
+BEGUN = {"made-by-sublora.txt", "params.yaml", "steps.json"}
+"""The files of a run that has done nothing yet."""
 COMMAND = (sys.executable, "-c", "from sublora.cli import main; main()")
 
 
@@ -69,6 +72,7 @@ def test_a_run_leaves_its_files_and_nothing_half_made(finished):
     assert names == checkpoints | {
         "bounds.ipynb",
         "certificate.json",
+        "made-by-sublora.txt",
         "metrics.csv",
         "params.yaml",
         "pretrain.ipynb",
@@ -225,7 +229,8 @@ def test_changed_settings_are_named_and_what_depends_on_them_runs_again(copy, ex
     assert capsys.readouterr().out.startswith(f"tiny: settings changed: {says}; replacing the run\n")
     assert executed == ["pretrain", "bounds"]
     kept = {path.name for path in copy.folder.iterdir()}
-    assert kept == {"params.yaml", "steps.json", "pretrain.ipynb", "bounds.ipynb", "made-by-pretrain", "made-by-bounds"}
+    made = {"pretrain.ipynb", "bounds.ipynb", "made-by-pretrain", "made-by-bounds"}
+    assert kept == made | BEGUN
     executed.clear()
     run(settings("texts", **changes), copy.runs)
     assert executed == [] and "settings changed" not in capsys.readouterr().out
@@ -245,7 +250,7 @@ def test_a_grid_is_a_run_each_and_overrides_are_for_all(here, executed, sublora,
 
 def test_force_reruns_all_from_the_beginning(copy, executed):
     run(settings("texts"), copy.runs)
-    (copy.folder / "pretrain.safetensors").touch()
+    write_text(copy.folder / "pretrain.safetensors", "as if a notebook had written it")
     executed.clear()
     run(settings("texts"), copy.runs, force=True)
     assert executed == ["pretrain", "bounds"]
@@ -287,6 +292,34 @@ def test_two_runs_do_not_share_a_folder(copy, executed):
     assert executed == []
 
 
+def test_a_persons_files_survive_whatever_the_run_makes_anew(copy, executed):
+    run(settings("texts"), copy.runs)
+    theirs = [copy.folder / name for name in ("notes.txt", "scores/notes.txt", "mine.safetensors", ".hidden")]
+    for path in theirs:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("of a person", "utf-8")
+    (copy.folder / "link").symlink_to(copy.runs.parent)
+    run(settings("texts", compression__levels=4), copy.runs, force=True)
+    assert all(path.read_text("utf-8") == "of a person" for path in theirs) and (copy.folder / "link").is_symlink()
+    assert executed == 2 * ["pretrain", "bounds"]
+
+
+@pytest.mark.parametrize("kind", ["files", "link"])
+def test_a_folder_that_is_not_a_runs_is_refused(tmp_path, executed, kind):
+    texts, folder = write_texts(tmp_path / "texts", 5), tmp_path / "runs" / "tiny"
+    theirs = folder if kind == "files" else tmp_path / "elsewhere"
+    theirs.mkdir(parents=True)
+    (theirs / "pretrain.safetensors").write_text("of a person", "utf-8")
+    if kind == "link":
+        folder.parent.mkdir()
+        folder.symlink_to(theirs)
+    says = {"files": "holds files that no run made", "link": "a symbolic link"}[kind]
+    for attempt in (lambda: run(settings(texts), tmp_path / "runs"), lambda: Run(settings(texts), tmp_path / "runs").train()):
+        with pytest.raises(SubloraError, match=f"tiny: {says}.*choose another name"):
+            attempt()
+    assert [path.name for path in theirs.iterdir()] == ["pretrain.safetensors"] and executed == []
+
+
 def test_an_unknown_notebook_is_named_before_anything_is_written(tmp_path, sublora):
     texts = write_texts(tmp_path / "texts", 5)
     params = write_params(tmp_path / "p.yaml", settings(texts, notebooks=["pretrain", "pretrian"]))
@@ -295,17 +328,79 @@ def test_an_unknown_notebook_is_named_before_anything_is_written(tmp_path, sublo
     assert not (tmp_path / "runs").exists()
 
 
-# --- interruption
+# --- notebooks that are not as they should be
 
 
-def write_notebook(folder, source):
+def write_notebook(folder, source, parameters="runs = ''\nname = ''", tags=("parameters",), kernel="python3"):
     """A notebook `pretrain` that is quick to start, because it has nothing to do with models."""
-    parameters = nbformat.v4.new_code_cell("runs = ''\nname = ''", metadata={"tags": ["parameters"]})
-    cells = [parameters, nbformat.v4.new_code_cell(source)]
-    metadata = {"kernelspec": {"name": "python3", "display_name": "", "language": "python"}, "language_info": {"name": "python"}}
+    cells = [nbformat.v4.new_code_cell(parameters, metadata={"tags": list(tags)}), nbformat.v4.new_code_cell(source)]
+    metadata = {"kernelspec": {"name": kernel, "display_name": "", "language": "python"}} if kernel else {}
     folder.mkdir()
     nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=metadata), folder / "pretrain.ipynb")
     return folder
+
+
+GROUPS = "kind = name = runs = corpus = model = subspace = training = compression = bounds = None"
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"tags": ()}, "no code cell has the tag `parameters`"),
+        ({"tags": ("injected-parameters",)}, "no code cell has the tag `parameters`"),
+        ({"parameters": "name = ''"}, "does not assign runs"),
+        ({"parameters": "other = 1"}, "does not assign name, runs"),
+        ({"parameters": GROUPS.replace("bounds = ", "bound = ")}, "does not assign bounds"),
+        ({"parameters": "corpus = name = runs = None"}, "does not assign bounds, compression, kind, model, subspace, training"),
+        ({"parameters": "%run x"}, "is not plain Python"),
+    ],
+    ids=str,
+)
+def test_a_notebook_that_would_run_on_its_defaults_is_refused(tmp_path, sublora, changes, says):
+    texts, notebooks = write_texts(tmp_path / "texts", 5), write_notebook(tmp_path / "notebooks", "", **changes)
+    params = write_params(tmp_path / "p.yaml", settings(texts, notebooks=["pretrain"]))
+    line = complaint(sublora("run", params, "--runs", tmp_path / "runs", "--notebooks", notebooks))
+    assert f"{notebooks}/pretrain.ipynb: " in line and says in line
+    assert not (tmp_path / "runs" / "tiny").exists()
+
+
+def test_a_notebook_takes_all_groups_however_it_assigns_them(tmp_path, executed):
+    texts, notebooks = write_texts(tmp_path / "texts", 5), write_notebook(tmp_path / "notebooks", "", GROUPS)
+    run(settings(texts, notebooks=["pretrain"]), tmp_path / "runs", notebooks)
+    write_notebook(tmp_path / "typed", "", "name: str = ''\nruns: str = ''")
+    run(settings(texts, notebooks=["pretrain"]), tmp_path / "runs", tmp_path / "typed")
+    assert executed == 2 * ["pretrain"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "[]", "3", "{}", "\xff", 9000 * "[", '{"nbformat": 4}', '{"nbformat": 9}', '{"nbformat": 4, "cells": [3]}'],
+    ids=lambda text: repr(text)[:20],
+)
+def test_a_file_that_is_no_notebook_is_named(tmp_path, sublora, text):
+    texts, notebooks = write_texts(tmp_path / "texts", 5), tmp_path / "notebooks"
+    notebooks.mkdir()
+    (notebooks / "pretrain.ipynb").write_bytes(text.encode("latin-1"))
+    params = write_params(tmp_path / "p.yaml", settings(texts, notebooks=["pretrain"]))
+    line = complaint(sublora("run", params, "--runs", tmp_path / "runs", "--notebooks", notebooks))
+    assert f"{notebooks}/pretrain.ipynb: not a notebook (" in line and len(line) < 400
+
+
+@pytest.mark.parametrize("kernel", [None, "a-kernel-that-nobody-has"])
+def test_any_kernel_is_this_one_and_braces_in_a_path_are_braces(tmp_path, sublora, monkeypatch, kernel):
+    home = tmp_path / "{name} {} {0} é"
+    home.mkdir()
+    monkeypatch.chdir(home)
+    write_texts(home / "texts", 5)
+    notebooks = write_notebook(home / "{pm} note{{books", "print(name, runs)\nprint('\\x1b[31m')", kernel=kernel)
+    params = write_params(home / "p.yaml", settings("texts", notebooks=["pretrain"]))
+    status, out, err = sublora("run", params, "--runs", "{runs}{", "--notebooks", notebooks.name)
+    assert (status, err) == (0, "")
+    assert "tiny {runs}{\n\ufffd[31m\n" in out and "finished: {runs}{/tiny" in out
+    assert (home / "{runs}{" / "tiny" / "pretrain.ipynb").is_file()
+
+
+# --- interruption
 
 
 def test_a_notebook_that_fails_has_no_output_and_goes_on_from_what_it_saved(tmp_path, sublora):
@@ -324,10 +419,10 @@ def test_a_notebook_that_fails_has_no_output_and_goes_on_from_what_it_saved(tmp_
     line = complaint(sublora(*command))
     assert "pretrain.ipynb: KeyError: 'no such" in line and "pretrain.failed.ipynb" in line
     folder = tmp_path / "runs" / "tiny"
-    assert {path.name for path in folder.iterdir()} == {"params.yaml", "steps.json", "saved", "pretrain.failed.ipynb"}
+    assert {path.name for path in folder.iterdir()} == {*BEGUN, "saved", "pretrain.failed.ipynb"}
     status, out, _ = sublora(*command)
     assert status == 0 and "went on" in out
-    assert {path.name for path in folder.iterdir()} == {"params.yaml", "steps.json", "saved", "pretrain.ipynb"}
+    assert {path.name for path in folder.iterdir()} == {*BEGUN, "saved", "pretrain.ipynb"}
 
 
 def test_a_killed_kernel_is_one_line(tmp_path, sublora):
@@ -336,7 +431,7 @@ def test_a_killed_kernel_is_one_line(tmp_path, sublora):
     params = write_params(tmp_path / "p.yaml", settings(texts, notebooks=["pretrain"]))
     line = complaint(sublora("run", params, "--runs", tmp_path / "runs", "--notebooks", notebooks))
     assert "pretrain.ipynb: its Python process was killed" in line
-    assert {path.name for path in (tmp_path / "runs" / "tiny").iterdir()} == {"params.yaml", "steps.json"}
+    assert {path.name for path in (tmp_path / "runs" / "tiny").iterdir()} == BEGUN
 
 
 def wait_for(path, process):
@@ -379,7 +474,7 @@ def test_ctrl_c_says_that_the_run_can_go_on(tmp_path):
         err = process.stderr.read()
     assert process.returncode == 130
     assert err.strip() == "sublora: interrupted; the same command continues from the last checkpoint"
-    assert {path.name for path in (tmp_path / "runs" / "tiny").iterdir()} == {"params.yaml", "steps.json", "begun"}
+    assert {path.name for path in (tmp_path / "runs" / "tiny").iterdir()} == {*BEGUN, "begun"}
 
 
 # --- afterwards

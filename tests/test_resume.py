@@ -8,7 +8,8 @@ from sublora.data import Split, write_store
 from sublora.errors import SubloraError
 from sublora.experiment import as_experiment
 from sublora.models import build
-from sublora.training import Sampler, load_checkpoint, train_phase
+from sublora.training import Sampler, load_checkpoint, save_checkpoint, train_phase
+from sublora.training.metrics import training_seconds
 
 EXPERIMENT = as_experiment(
     {
@@ -125,3 +126,25 @@ def test_any_precision_after_any_other_in_one_process(corpus, tmp_path, precisio
     fit(corpus, tmp_path / "before", precision="no" if precision != "no" else "bf16")
     coordinates, _ = fit(corpus, tmp_path / "after", precision=precision)
     assert torch.isfinite(coordinates).all() and coordinates.abs().max() > 0
+
+
+@pytest.mark.parametrize("saved", [True, False])
+def test_a_run_killed_beside_its_only_checkpoint_still_has_its_row(corpus, tmp_path, monkeypatch, saved):
+    expected, expected_metrics = fit(corpus, tmp_path / "whole", validate_every=24)
+
+    def killed(*arguments):
+        if saved:
+            save_checkpoint(*arguments)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr("sublora.training.loop.save_checkpoint", killed)
+        fit(corpus, tmp_path / "killed", validate_every=24)
+    coordinates, metrics = fit(corpus, tmp_path / "killed", validate_every=24)
+    assert torch.equal(coordinates, expected) and metrics.equals(expected_metrics) and metrics["step"].tolist() == [24]
+    assert training_seconds(tmp_path / "killed").keys() == {"pretrain"}
+
+
+def test_the_largest_seed_is_a_seed(corpus, tmp_path):
+    coordinates, _ = fit(corpus, tmp_path, seed=2**35 - 1, steps=6)
+    assert torch.isfinite(coordinates).all()

@@ -8,6 +8,7 @@ from tiny import HOME
 ROOMS = (
     "",  # the package itself: its version
     "errors",
+    "own",
     "atomic",
     "progress",
     "study",

@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt, model_v
 
 from sublora.data.corpora import corpus_identity, corpus_name, documents
 from sublora.data.tokenizers import get_tokenizer
-from sublora.errors import SubloraError, errors_named
+from sublora.errors import SubloraError, cannot_write, errors_named
 from sublora.experiment import Corpus
 from sublora.progress import notice
 
@@ -120,7 +120,7 @@ def prepare(corpus: Corpus, root: str | Path) -> TokenStore:
             path.parent.mkdir(parents=True, exist_ok=True)
             stack.enter_context(FileLock(path.with_name(f".{path.name}.lock")))
         except OSError as error:
-            raise SubloraError(f"{root}: cannot write ({error.strerror or error}); choose another folder") from None
+            raise cannot_write(root, error) from None
         if (store := _open_if_whole(path)) is not None:  # another process has built it meanwhile
             return store
         return build_store(corpus, path)
@@ -185,7 +185,7 @@ def write_store(
     dtype = token_dtype(vocab_size)
     offsets, digest, empty = array("q", [0]), hashlib.sha256(), 0
     try:
-        if path.exists() and not (path.is_dir() and {entry.name for entry in path.iterdir()} <= set(FILES)):
+        if path.is_symlink() or path.exists() and not (path.is_dir() and {entry.name for entry in path.iterdir()} <= set(FILES)):
             raise SubloraError(f"{path}: exists and is no token store; choose another folder, or move it away")
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
@@ -226,8 +226,7 @@ def write_store(
             shutil.rmtree(path)
         partial.rename(path)
     except OSError as error:
-        reason = error.strerror or error
-        raise SubloraError(f"{path}: cannot write ({reason}); free space or choose another folder") from error
+        raise cannot_write(path, error) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return TokenStore.open(path)

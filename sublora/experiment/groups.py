@@ -3,7 +3,16 @@
 from collections.abc import Callable
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_serializer, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 ALPHA_GRID = (0.0001, 0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5)
 """Smoothing weights fixed in advance (Lotfi et al. 2024a, released code). A message names one by its index."""
@@ -20,6 +29,9 @@ PROJECTORS = (*_PLAIN, "film", *(f"film+{name}" for name in _PLAIN))
 
 LAYERS = ("q", "k", "v", "proj", "up", "down", "head")
 """The GPT's linear layers. The order is part of the message format, too."""
+
+SOURCES = ("python-stdlib", "text", "file", "openwebtext")
+"""Where documents may come from, beside the hub."""
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -52,6 +64,15 @@ _Tokenizer = Annotated[
 _Modules = _must("[attention, head], [attention] or [head]", (("attention", "head"), ("attention",), ("head",)).__contains__)
 
 
+_Source = Annotated[
+    str,
+    _must(
+        f"{', '.join(SOURCES)}, or owner/name of a Hugging Face data set",
+        lambda value: value in SOURCES or "/" in value,
+    ),
+]
+
+
 class Group(BaseModel):
     """A group of settings: no unknown keys, no silent conversions, no changes after validation."""
 
@@ -70,11 +91,20 @@ class Group(BaseModel):
         """The keys that nothing depends on, each with the cause."""
         return {}
 
+    @field_validator("*")
+    @classmethod
+    def _text_is_text(cls, value):
+        """NUL ends a path for the system, and lone surrogates cannot be written: libraries raise what they like on both."""
+        for text in value if isinstance(value, tuple) else (value,):
+            if isinstance(text, str) and any(c == "\0" or "\ud800" <= c <= "\udfff" for c in text):
+                raise ValueError("must be text without NUL and lone surrogates")
+        return value
+
 
 class Corpus(Group):
     """Which documents, how they become tokens, and how the training split is drawn. Everything here is public."""
 
-    source: str = "python-stdlib"  # python-stdlib | text | file | openwebtext | the name of a Hugging Face data set
+    source: _Source = "python-stdlib"  # python-stdlib | text | file | openwebtext | owner/name of a Hugging Face data set
     path: str | None = None  # text: a folder of files; file: a .jsonl, .csv, .tsv or .parquet file (also .xz, .gz, .bz2)
     field: str = "text"  # the column or key of a document's text
     subset: str | None = None  # Hugging Face: the data set's configuration

@@ -6,6 +6,8 @@ from typing import Any, get_args
 
 from pydantic import BaseModel
 
+from sublora.errors import printable
+
 ALIASES = {
     "lr": "learning_rate",
     "min_lr": "min_learning_rate",
@@ -52,11 +54,11 @@ def _unknown(place: list[str], kind: str, kinds: Mapping[str, type[BaseModel]]) 
     if key in fields:  # of another of the models that this group may be
         return f"key {where} does not go with the other keys of {'.'.join(groups)}; remove it"
     found = [".".join([*groups, name]) for name in difflib.get_close_matches(wanted, fields, n=1, cutoff=CUTOFF)]
-    if not groups:
+    if not groups:  # where a key of that very name is, comes before where one is that looks like it
         inside = [(name, group) for name in (key, wanted) for group in model.model_fields]
-        found += [f"{group}.{name}" for name, group in inside if name in _fields(model, [group])]
+        found = [f"{group}.{name}" for name, group in inside if name in _fields(model, [group])] or found
     if found:
-        return f"unknown key {where}; did you mean {found[0]!r}?"
+        return f"unknown key {where}; did you mean {' or '.join(map(repr, dict.fromkeys(found)))}?"
     return f"unknown key {where}; the keys{' of ' * bool(groups)}{'.'.join(groups)} are {', '.join(fields)}"
 
 
@@ -75,5 +77,5 @@ def _models(annotation: Any) -> list[type[BaseModel]]:
 
 def _short(value: Any) -> str:
     """A value of a stranger's file on one short line."""
-    text = "".join(c if c.isprintable() else "\ufffd" for c in repr(value))
+    text = printable(repr(value))
     return text if len(text) <= 80 else text[:77] + "..."

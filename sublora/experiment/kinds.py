@@ -13,6 +13,8 @@ from sublora.experiment.groups import AsTuple, Group
 from sublora.experiment.hints import explain
 
 DEFAULT = "pretrain"
+CORPORA = "corpora"
+"""The folder of prepared corpora, beside those of runs."""
 
 
 class _Named(Group):
@@ -26,6 +28,15 @@ class _Named(Group):
     def _name_is_a_folder_name(cls, value):
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", value):
             raise ValueError(f"name {value!r:.120} must be letters, digits, '.', '_' and '-' (it names a folder)")
+        if value.casefold() == CORPORA:
+            raise ValueError(f"name {value!r} is reserved for the folder of prepared corpora; choose another")
+        return value
+
+    @field_validator("notebooks")
+    @classmethod
+    def _notebooks_are_steps(cls, value):
+        if not value or len(set(value)) < len(value) or not all(re.fullmatch(r"\w[^/\\]*", name) for name in value):
+            raise ValueError("must be a list of one or more names of notebooks, each once, without folder and .ipynb")
         return value
 
     def parameters(self) -> dict[str, Any]:

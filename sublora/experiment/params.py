@@ -63,6 +63,20 @@ def read_yaml(text: str) -> Any:
         raise ValueError(" ".join(str(getattr(error, "problem", None) or error).split())[:200]) from None
 
 
+class _Dumper(yaml.SafeDumper):
+    """YAML that means the same to `_Loader` and to YAML 1.1: text that one of them would take for something else is quoted."""
+
+    yaml_implicit_resolvers = {
+        first: [*yaml.SafeDumper.yaml_implicit_resolvers.get(first, []), *_Loader.yaml_implicit_resolvers.get(first, [])]
+        for first in yaml.SafeDumper.yaml_implicit_resolvers.keys() | _Loader.yaml_implicit_resolvers.keys()
+    }
+
+
+def as_yaml(values: Mapping[str, Any]) -> str:
+    """Plain data as a YAML text that `read_yaml` reads back."""
+    return yaml.dump(dict(values), Dumper=_Dumper, sort_keys=False)
+
+
 def load_experiments(path: str | Path, overrides: Iterable[str] = ()) -> list[Experiment]:
     """The experiments of a params file, in the order of its grid; one if it has none.
 

@@ -17,6 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from sublora.certificate.schema import Certificate
+from sublora.errors import printable
 from sublora.reporting import reading
 from sublora.reporting.reading import number, shown
 from sublora.reporting.runs import KeptRun
@@ -270,7 +271,7 @@ def every_run(runs: Sequence[KeptRun], draw: Callable[[KeptRun, Axes], Any], hei
             return figure
         for run, panel in zip(runs, figure.subfigures(len(runs), squeeze=False).flat, strict=True):
             draw(run, panel.subplots())
-            panel.suptitle(run.name.replace("$", r"\$"), x=0.01, ha="left", fontweight="bold", fontsize=11)
+            panel.suptitle(printable(run.name).replace("$", r"\$"), x=0.01, ha="left", fontweight="bold", fontsize=11)
     return figure
 
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from sublora.errors import printable
+
 _SPECIAL = re.compile(r"([\\`*_{}\[\]#|$~^@])")
 _SHORTEST_RULE = 3  # dashes: what pandoc and Jupyter need to see a column
 
@@ -24,8 +26,7 @@ def escape(text: object) -> Markdown:
     """The text as Markdown that shows exactly its characters, on one line; control characters become U+FFFD."""
     if isinstance(text, Markdown):
         return text
-    line = "".join(c if c.isprintable() else "\ufffd" for c in " ".join(str(text).split(" ")))
-    line = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    line = printable(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return Markdown(_SPECIAL.sub(r"\\\1", line))
 
 

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from sublora.errors import SubloraError
+from sublora.errors import SubloraError, cannot_write
 from sublora.reporting.loads import external_loads
 from sublora.reporting.pandoc import write_site
 from sublora.reporting.runs import some_runs
@@ -97,7 +97,7 @@ def _replace_folder(new: Path, old: Path) -> None:
     except OSError as error:
         if leaving.exists() and not old.exists():
             leaving.rename(old)
-        raise SubloraError(f"{old}: cannot write ({error}); free space or choose another folder") from error
+        raise cannot_write(old, error) from error
     finally:
         for path in (arriving, leaving):
             shutil.rmtree(path, ignore_errors=True)

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from sublora.certificate.schema import Certificate, Statement
+from sublora.errors import printable
 from sublora.reporting import sentences
 from sublora.reporting.reading import (
     SHOWN_K,
@@ -16,11 +17,6 @@ from sublora.reporting.reading import (
     units_name,
     with_unit,
 )
-
-
-def printable(text: str) -> str:
-    """The text with every control character but the line break replaced: a certificate must not steer the terminal."""
-    return "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text)
 
 
 def summary(certificate: Certificate, path: Path, verified: bool = False) -> str:
@@ -48,7 +44,7 @@ def summary(certificate: Certificate, path: Path, verified: bool = False) -> str
         ("certificate", str(path)),
         ("next", _advice(bound, path, verified)),
     ]
-    return printable(_named(rows))
+    return _named(rows)
 
 
 def _advice(bound: Statement, path: Path, verified: bool) -> str:
@@ -65,7 +61,7 @@ def details(certificate: Certificate, path: Path) -> str:
     for this in (shown(certificate, bound) for bound in certified(certificate) if bound.metric in metrics):
         values = (this.training, this.bound, this.held_out or "-", this.guess)
         numbers = (with_unit(value, this.percent) for value in values)
-        rows.append((this.metric, this.speaks_of, this.inequality, *numbers, this.verdict))
+        rows.append(tuple(map(printable, (this.metric, this.speaks_of, this.inequality, *numbers, this.verdict))))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     about = [
@@ -76,15 +72,16 @@ def details(certificate: Certificate, path: Path) -> str:
         ("took", f"{number(sum(environment.seconds.values()) / 60, 1)} minutes on {environment.device}"),
     ]
     parts = [
-        certificate.experiment,
-        sentences.guarantee(certificate),
+        printable(certificate.experiment),
+        printable(sentences.guarantee(certificate)),
         summary(certificate, path),
         "\n".join(f"  {line}" for line in lines),
-        sentences.small_print(certificate),
+        printable(sentences.small_print(certificate)),
         _named(about),
     ]
-    return printable("\n\n".join(parts))
+    return "\n\n".join(parts)
 
 
 def _named(rows: list[tuple[str, str]]) -> str:
-    return "\n".join(f"  {name:<12} {text}" for name, text in rows)
+    """Rows on a line each: what a certificate says can neither add a line nor steer the terminal."""
+    return "\n".join(f"  {name:<12} {printable(text)}" for name, text in rows)

@@ -18,10 +18,7 @@ def save_checkpoint(path: str | os.PathLike, tensors: Mapping[str, torch.Tensor]
     """Write named tensors and JSON-able facts. Raises SubloraError when the disk is full or the folder unwritable."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with replaced_atomically(path) as temporary:
-        try:
-            save_file(tensors, temporary, metadata={"sublora": json.dumps(facts, sort_keys=True)})
-        except SafetensorError as error:  # how safetensors reports a full disk
-            raise OSError(str(error)) from error
+        save_file(tensors, temporary, metadata={"sublora": json.dumps(facts, sort_keys=True)})
 
 
 def load_checkpoint(path: str | os.PathLike, expected: Mapping[str, Any]) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:

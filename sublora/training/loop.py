@@ -96,8 +96,8 @@ def train(
     earlier = log.seconds if log else 0.0
     began, losses, tokens = time.monotonic(), [], 0
     while state.step < schedule.steps:
-        # Dropout masks are a function of (seed, step, process).
-        torch.manual_seed((schedule.seed * 1_000_003 + state.step) * 1009 + accelerator.process_index)
+        # Dropout masks are a function of (seed, step, process). torch takes no larger seeds.
+        torch.manual_seed(((schedule.seed * 1_000_003 + state.step) * 1009 + accelerator.process_index) % 2**63)
         for group in prepared.param_groups:
             group["lr"] = schedule.rate(state.step)
         batch = batches(state.step, schedule.batch)
@@ -118,10 +118,10 @@ def train(
             value = validation_loss(autocast, forward, validation, schedule.batch)
             _check_finite(value, state.step, checkpoint)
             state.keep_best(value + (0.0 if penalty is None else float(penalty().detach())))
-            if log is not None:
-                save_checkpoint(checkpoint, state.tensors(), {**facts, "step": state.step, "best": state.best})
+            if log is not None:  # the row first: killed in between, training drops it and makes it again
                 mean, rate = float(torch.stack(losses).mean()), schedule.rate(state.step - 1)
                 log.append(state.step, mean, value, rate, speed, earlier + time.monotonic() - began)
+                save_checkpoint(checkpoint, state.tensors(), {**facts, "step": state.step, "best": state.best})
             losses = []
     progress.close()
     state.restore_best()
@@ -129,7 +129,6 @@ def train(
     accelerator.free_memory()
     if log is None:
         return pd.DataFrame()
-    log.writer.close()
     return log.frame()
 
 

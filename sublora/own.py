@@ -1,0 +1,104 @@
+"""Which files in a run's folder are the run's own: those that it noted before it made them. It touches no others."""
+
+import contextlib
+import glob
+import json
+import os
+from collections.abc import Collection
+from pathlib import Path, PurePosixPath
+
+from sublora.errors import SubloraError, cannot_write
+
+NOTED = "made-by-sublora.txt"
+"""In a run's folder, the names of what was made there, each on a line of its own as JSON. A line that was cut off is none."""
+TEMPORARY = ".part"
+"""A temporary file is called `.NAME.????????.part`. A killed process leaves it behind, and it is as much the run's as NAME."""
+_HEAD = "# What sublora made in this folder. A run changes and deletes nothing else here."
+
+
+def claim(folder: Path) -> None:
+    """Make `folder` a run's, if it is not there or empty. Raises SubloraError for what holds anything else, and for a link."""
+    if folder.is_symlink():
+        raise SubloraError(f"{folder}: a symbolic link, which a run does not follow; remove it or choose another name")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        # In this order, as another process of the same run may do the same now.
+        if any(folder.iterdir()) and not _is_a_runs(folder):
+            raise SubloraError(f"{folder}: holds files that no run made; move it away or choose another name")
+        with contextlib.suppress(FileExistsError), open(folder / NOTED, "x", encoding="utf-8") as file:
+            file.write(_HEAD)
+    except OSError as error:
+        raise cannot_write(folder, error) from None
+
+
+def note(path: Path) -> None:
+    """Note that `path` is about to be made, if a folder above is a run's.
+
+    Raises SubloraError, and nothing is noted, where a link would be followed and where a file stands that the run did not make.
+    """
+    folder = next(filter(_is_a_runs, path.parents), None)
+    if folder is None:
+        return
+    for part in _below(folder, path):
+        if part.is_symlink():
+            raise SubloraError(f"{part}: a symbolic link, which a run does not follow; remove it")
+    entry = glob.escape(path.relative_to(folder).as_posix())
+    there = path.exists()  # asked first: what another process of the run makes, it has noted before
+    if entry in noted(folder):
+        return
+    if there:
+        raise SubloraError(f"{path}: a run would replace this file and did not make it; move it away")
+    try:
+        with open(folder / NOTED, "a", encoding="utf-8") as file:
+            file.write(f"\n{json.dumps(entry)}")
+    except OSError as error:
+        raise cannot_write(folder / NOTED, error) from None
+
+
+def noted(folder: Path) -> list[str]:
+    """What `note` noted, in that order, as patterns of `glob`."""
+    found = []
+    for line in (folder / NOTED).read_text("utf-8", "replace").splitlines():
+        try:
+            entry = PurePosixPath(json.loads(line))
+        except (ValueError, TypeError, RecursionError):  # the head, and a line that was cut off
+            continue
+        if not entry.is_absolute() and ".." not in entry.parts:
+            found.append(str(entry))
+    return found
+
+
+def delete_all_but(folder: Path, kept: Collection[str]) -> None:
+    """Delete what was noted, but what `kept` names, and the folders that this leaves empty. Follows no link."""
+    names = noted(folder)
+    for path in (path for name in names if name not in kept for path in _files(folder, name)):
+        path.unlink()
+        for above in reversed(_below(folder, path.parent)):
+            if not any(above.iterdir()):
+                above.rmdir()
+    new = folder / f".{NOTED}{TEMPORARY}"
+    new.write_text("\n".join([_HEAD, *(json.dumps(name) for name in names if name in kept)]), "utf-8")
+    os.replace(new, folder / NOTED)
+
+
+def delete_leftovers(folder: Path) -> None:
+    """Delete the temporary files that a killed run left. Nobody else may be at work in the folder."""
+    for path in (path for name in noted(folder) for path in _files(folder, name) if path.name.endswith(TEMPORARY)):
+        path.unlink()
+
+
+def _is_a_runs(folder: Path) -> bool:
+    return (folder / NOTED).is_file() and not (folder / NOTED).is_symlink()
+
+
+def _below(folder: Path, path: Path) -> list[Path]:
+    """The path and the folders between it and `folder`, the outermost first."""
+    parts = path.relative_to(folder).parts
+    return [folder.joinpath(*parts[: count + 1]) for count in range(len(parts))]
+
+
+def _files(folder: Path, name: str) -> list[Path]:
+    """The files that an entry means, temporary ones included, and none behind a link."""
+    parent, slash, last = name.rpartition("/")
+    found = [*folder.glob(name), *folder.glob(f"{parent}{slash}.{last}.????????{TEMPORARY}")]
+    return [path for path in found if path.is_file() and not any(part.is_symlink() for part in _below(folder, path))]
