@@ -17,9 +17,6 @@ from sublora.run import Run
 UNVERIFIED = {("environment",), ("certificate_sha256",)}
 FREE = {("params", *key.split(".")) for key in SEARCH}
 """How the model was found: free, and nothing that a certificate promises depends on it."""
-WITHOUT_EFFECT = {
-}
-"""Settings on which the decoded model does not depend, nor what is computed of it."""
 
 
 @pytest.fixture(scope="module")
@@ -68,11 +65,11 @@ def refused(made, tmp_path, monkeypatch):
 
 
 def places(data, here=()):
-    """The path of every key and of the first and last entry of every list, `UNVERIFIED`, `FREE` and `WITHOUT_EFFECT` left out."""
+    """The path of every key and of the first and last entry of every list, `UNVERIFIED` and `FREE` left out."""
     items = data.items() if isinstance(data, dict) else [(i, data[i]) for i in {0, len(data) - 1}] if data else []
     for key, value in items:
         path = (*here, key)
-        if path in UNVERIFIED | FREE | WITHOUT_EFFECT:
+        if path in UNVERIFIED | FREE:
             continue
         yield path
         if isinstance(value, dict | list):
@@ -137,7 +134,7 @@ def leaves(data, here=()):
 def test_a_setting_may_be_left_out_only_if_it_has_its_default(made, refused):
     data, params = made[0], made[0]["params"]
     default = dict(leaves(as_experiment({"name": "tiny", "subspace": {"dimension": 961}}).parameters()))
-    skipped = FREE | WITHOUT_EFFECT | {("params", "name"), ("params", "corpus")}
+    skipped = FREE | {("params", "name"), ("params", "corpus")}
     for path, value in leaves(params):
         if not {("params", *path[:1]), ("params", *path)} & skipped:
             assert refused(put(data, ("params", *path), KeyError)) == (value != default[path]), path

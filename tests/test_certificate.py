@@ -143,7 +143,7 @@ def test_a_stranger_s_certificate_chooses_neither_files_nor_memory(made, tmp_pat
     with pytest.raises(SubloraError, match="is not prepared in"):
         verify(made.path, tmp_path / "corpora")
     altered = made.certificate.data()
-    for layers, width in ((10**9, 16), (10**6, 2), (2, 10**5)):  # the second has few weights, and a million layers of them
+    for layers, width in ((10**9, 16), (10**6, 4), (2, 10**5)):  # the second has few weights, and a million layers of them
         altered["params"]["model"] |= {"layers": layers, "width": width, "heads": 1}
         written(altered, tmp_path / "certificate.json")
         with pytest.raises(SubloraError, match="more than 1,000,000,000 weights or 1,000 layers"):

@@ -325,12 +325,6 @@ def test_documents_without_text_are_counted_on_the_terminal(tmp_path, capsys):
     assert "note: file:a.jsonl: 2 of 3 documents have no text and are left out\n" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("key", ["path", "field", "subset"])
-def test_a_setting_that_the_source_does_not_read_is_refused(tmp_path, key):
-    with pytest.raises(SubloraError, match=f"corpus.{key}: source 'python-stdlib' does not read it"):
-        corpus_identity(Corpus(**{key: "x"}))
-
-
 def test_the_name_of_a_file_does_not_steer_the_terminal(tmp_path, capsys):
     path = tmp_path / "a\x1b[2J.jsonl"
     path.write_text('{"text": "x"}\n{"text": null}\n', "utf-8")

@@ -118,6 +118,7 @@ def run_of(path, parameters, folder):
     raise AssertionError("it makes no Run")
 
 
+@every_notebook
 def test_papermill_with_a_params_file_is_the_experiment_of_the_command(path, tmp_path):
     kind = as_experiment({key: value for key, value in defaults(path).items() if key != "runs"}).kind
     model = {"round": {"model": {"source": "some/model"}}, "classify": {"model": {"buckets": 50}}}.get(kind, {})
@@ -126,6 +127,7 @@ def test_papermill_with_a_params_file_is_the_experiment_of_the_command(path, tmp
     assert made.settings == load_experiment(file) and str(made.folder) == "elsewhere/few"
 
 
+@every_notebook
 def test_without_a_params_file_it_is_the_demonstration(path, tmp_path):
     values = {key: value for key, value in defaults(path).items() if key != "runs"}
     for parameters in ({}, {"runs": "elsewhere"}):
@@ -133,6 +135,7 @@ def test_without_a_params_file_it_is_the_demonstration(path, tmp_path):
         assert made.settings == as_experiment(values) and made.folder.parent.name == parameters.get("runs", "runs")
 
 
+@every_notebook
 def test_a_name_that_is_no_setting_is_an_error(path, tmp_path):
     values = {key: value for key, value in defaults(path).items() if key != "runs"}
     with pytest.raises(SubloraError, match="unknown key 'nmae'; did you mean 'name'"):

@@ -238,13 +238,13 @@ def test_changed_settings_are_named_and_what_depends_on_them_runs_again(copy, ex
 
 def test_a_grid_is_a_run_each_and_overrides_are_for_all(here, executed, sublora, tmp_path):
     params = write_params(tmp_path / "grid.yaml", settings("texts", grid={"subspace.dimension": [30, 40]}))
-    options = ("--set", "training.steps=7", "--set", "bounds.delta=1e-2", "--notebooks", NOTEBOOKS, "--runs", tmp_path / "runs")
+    options = ("--set", "training.steps=12", "--set", "bounds.delta=1e-2", "--notebooks", NOTEBOOKS, "--runs", tmp_path / "runs")
     status, out, _ = sublora("run", params, *options)
     assert status == 0 and executed == 2 * ["pretrain", "bounds"]
     for dimension in (30, 40):
         folder = tmp_path / "runs" / f"tiny-{dimension}"
         made = load_experiment(folder / "params.yaml")
-        assert (made.name, made.subspace.dimension, made.training.steps, made.bounds.delta) == (folder.name, dimension, 7, 0.01)
+        assert (made.name, made.subspace.dimension, made.training.steps, made.bounds.delta) == (folder.name, dimension, 12, 0.01)
         assert f"finished: {folder}" in out
 
 

@@ -532,7 +532,7 @@ def test_an_adapter_beside_the_model_is_refused(elsewhere, tmp_path):
     model = LlamaForCausalLM.from_pretrained(tmp_path / "llama")
     model.add_adapter(LoraConfig(target_modules=["q_proj"]))
     model.save_pretrained(tmp_path / "llama")
-    with pytest.raises(SubloraError, match="is no parameter of the model that its configuration states"):
+    with pytest.raises(SubloraError, match="holds an adapter .*not a whole model"):
         load_causal(str(tmp_path / "llama"), 280, 16)
 
 

@@ -141,7 +141,7 @@ def test_two_processes_are_not_at_work_in_one_folder(copied):
 def test_a_run_is_made_from_a_file_from_data_or_from_an_experiment(texts, tmp_path):
     path = write_params(tmp_path / "tiny.yaml", settings(texts))
     assert Run(path).settings == Run(str(path)).settings == Run(settings(texts)).settings == Run(Run(path).settings).settings
-    assert Run(path, overrides=["training.steps=7"]).settings.training.steps == 7
+    assert Run(path, overrides=["training.steps=12"]).settings.training.steps == 12
     with pytest.raises(SubloraError, match="unknown key 'modle'; did you mean 'model'"):
         Run({"name": "tiny", "modle": {}})
 

@@ -17,8 +17,6 @@ HUB_NAMES = {"openwebtext": "Skylion007/openwebtext"}
 TABLES = (".jsonl", ".csv", ".tsv", ".parquet")
 KINDS = {"text": "folder of text files", "file": "file (.jsonl, .csv, .tsv or .parquet)"}
 """What the path of a source leads to; that of a data set on the hub leads to the folder of a copy."""
-READ: dict[str, tuple[str, ...]] = {"python-stdlib": (), "text": ("path",), "file": ("path", "field")}
-"""Which settings a source reads; a data set on the hub reads all of them."""
 
 
 def documents(corpus: Corpus) -> Iterator[str]:
@@ -54,9 +52,6 @@ def corpus_identity(corpus: Corpus) -> dict[str, Any]:
 
     Files count by path, size and time of last change; the standard library by the interpreter's version and its folder.
     """
-    for key in ("path", "field", "subset"):
-        if key not in READ.get(corpus.source, (key,)) and getattr(corpus, key) != Corpus.model_fields[key].default:
-            raise SubloraError(f"corpus.{key}: source {corpus.source!r} does not read it; take it out, or choose another source")
     identity = {"source": corpus.source, "tokenizer": corpus.tokenizer, "max_documents": corpus.max_documents}
     if corpus.tokenizer not in ("bytes", "gpt2") and given_path(corpus.tokenizer, "corpus.tokenizer").exists():
         identity["tokenizer files"] = files_fingerprint(Path(corpus.tokenizer))

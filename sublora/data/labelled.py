@@ -95,7 +95,6 @@ def load_task(task: Task) -> tuple[Examples, dict[str, Examples]]:
     if task.name == FUNCTIONS:
         return _functions()
     if task.path is None:
-        _refuse_validation(task)
         return _from_hub(task.name, "train", form), {name: _from_hub(task.name, name, form) for name in form.validation}
     path = given_path(task.path, "task.path")
     training = read_examples(path, task.name)
@@ -114,7 +113,6 @@ def data_identity(task: Task) -> dict[str, Any]:
     if task.name == FUNCTIONS:
         return {"task": task.name, "packages": packages_identity()}
     if task.path is None:
-        _refuse_validation(task)
         return {"task": task.name, "hub": HUB}
     for key, file in (("path", task.path), ("validation", task.validation)):
         if file and not given_path(file, f"task.{key}").is_file():
@@ -197,11 +195,6 @@ def _functions() -> tuple[Examples, dict[str, Examples]]:
     examples = Examples([(text,) for text in texts], labels)
     held_out, training = np.split(permutation(len(examples), 2), [round(FUNCTIONS_VALIDATION * len(examples))])
     return examples.subset(training), {"validation": examples.subset(held_out)}
-
-
-def _refuse_validation(task: Task) -> None:
-    if task.validation is not None:
-        raise SubloraError(f"task.validation: {task.name} reads the hub where task.path is null; leave it null")
 
 
 def _from_hub(name: str, split: str, form: Format) -> Examples:

@@ -105,8 +105,6 @@ class HubClassifier(nn.Module):
                 self.base = load_weights(AutoModelForSequenceClassification, source, configuration, local_only, head=True)
             else:
                 self.base = random_model(AutoModelForSequenceClassification, source, configuration)
-        if getattr(self.base, "peft_config", None):  # its scale is neither a weight nor in the model's configuration
-            raise SubloraError(f"model.source: {source}: it has an adapter beside it; merge the adapter into the weights")
         if len(self.tokenizer) > self.base.get_input_embeddings().num_embeddings:
             raise SubloraError(f"model.source: {source}: its tokenizer has more tokens than the model; use its own")
         longest = getattr(configuration, "max_position_embeddings", None) or max_length
