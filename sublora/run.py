@@ -191,7 +191,7 @@ def read_kept(path: Path, parse: Callable[[str], Any]) -> dict[str, Any]:
 
 
 def _of_training(name: str) -> bool:
-    return name.endswith(".safetensors") or name.split("/")[0] in ("metrics.csv", "tensorboard")
+    return ("/" not in name and name.endswith(".safetensors")) or name.split("/")[0] in ("metrics.csv", "tensorboard")
 
 
 def load_runs(folder: str | Path = "runs") -> pd.DataFrame:

@@ -119,6 +119,8 @@ def test_every_key_altered_removed_or_doubled_is_refused(made, refused):
         for other in [KeyError, *others]:
             if other is KeyError and path[0] == "params" and len(path) > 1:
                 continue  # a key with a default may be left out, if the default is what it said
+            if other is not KeyError and type(value) is float and other == value:
+                continue  # 32 for 32.0
             tried += 1
             if not refused(put(data, path, other)):
                 accepted.append((path, other))

@@ -73,6 +73,7 @@ def test_azuma_is_its_closed_form_on_tokens_drawn_from_the_whole_stream(made):
 def test_with_all_tokens_there_is_no_subsampling_term(made):
     values = made.experiment.parameters()
     values["bounds"] |= {"levels": ["token", "document"], "tokens": None, "documents": None}
+    del values["bounds"]["sequences"]
     problem = TextProblem(as_experiment(values), made.problem.store, made.problem.split)
     data = problem.seal(made.draft)
     statements = certify(problem, data, problem.evaluate(data), {}).statements

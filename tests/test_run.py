@@ -110,6 +110,7 @@ def test_with_other_bounds_the_training_remains(copied, monkeypatch, capsys):
     run.train()
     assert "bounds.documents 100 -> 90; replacing" in capsys.readouterr().out
     assert {path.name for path in run.folder.iterdir()} == {
+        "made-by-sublora.txt",
         "params.yaml",
         "pretrain.safetensors",
         "quantize.safetensors",
