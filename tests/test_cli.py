@@ -308,7 +308,7 @@ def steers_nothing(out, err):
         lambda data: data["corpus"].update(name=FAKE, split=FAKE),
         lambda data: data["corpus"].update(sha256=FAKE),
         lambda data: data["public"].update(tokenizer=FAKE),
-        lambda data: data["public"]["units"].update({FAKE: FAKE}),
+        lambda data: data["public"]["evaluated"].update({FAKE: 3}),
         lambda data: data["bounds"][0].update(metric=FAKE),
         lambda data: data["bounds"][0].update(parts={FAKE: 1.0}),
         lambda data: data["environment"].update(device=FAKE, python=FAKE, seconds={FAKE: 1.0}),
@@ -398,7 +398,7 @@ def test_a_full_disk_where_the_output_goes(made):
 
 
 def test_a_full_disk_at_any_moment_of_a_run_is_one_error_and_the_run_goes_on_from_there(made, tmp_path, capsys):
-    values, failed = settings(made.texts, compression__finetune_steps=0), set()  # capsys: bars go to memory, not to a file
+    values, failed = settings(made.texts, compression={"levels": 5}), set()  # capsys: bars go to memory, not to a file
     wanted = load_certificate(made.folder / "certificate.json").data()
     heeded, (_, most) = signal.getsignal(signal.SIGXFSZ), resource.getrlimit(resource.RLIMIT_FSIZE)
     shutil.copytree(made.home / "runs" / "corpora", tmp_path / "corpora")
