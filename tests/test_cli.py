@@ -404,7 +404,7 @@ def test_a_full_disk_at_any_moment_of_a_run_is_one_error_and_the_run_goes_on_fro
     shutil.copytree(made.home / "runs" / "corpora", tmp_path / "corpora")
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     try:
-        for limit in (10, 200, 600, 1000, 2000, 3000, 5000, 10_000, 20_000):
+        for limit in (10, 200, 600, 1000, 1200, 1400, 1600, 1800, 2000, 2500, 3000, 5000, 10_000, 20_000):
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, most))
             try:
                 Run(values, tmp_path).certify()
