@@ -45,7 +45,7 @@ def render_report(project: str | os.PathLike, runs: str | os.PathLike, quarto: s
         made = shutil.ignore_patterns("_site", ".*", "*_files", "*.quarto_ipynb", "notebooks")
         shutil.copytree(project, copy, ignore=made)
         if program:
-            _render_by_quarto(copy, program, environment)
+            _render_by_quarto(copy, program, {**environment, "IPYTHONDIR": str(_quiet_kernels(Path(temporary)))})
         else:
             write_site(copy, environment)
         loads = external_loads(copy / "_site")
@@ -53,6 +53,14 @@ def render_report(project: str | os.PathLike, runs: str | os.PathLike, quarto: s
             raise SubloraError(f"{project}: a page would load from the network: {loads[0]}; embed it or leave it out")
         _replace_folder(copy / "_site", project / "_site")
     return project / "_site" / "index.html", BY_QUARTO if program else BY_PANDOC
+
+
+def _quiet_kernels(folder: Path) -> Path:
+    """A folder of settings for IPython, with which kernels log errors alone: they warn at every start that they speak over TCP."""
+    profile = folder / "ipython" / "profile_default"
+    profile.mkdir(parents=True)
+    (profile / "ipython_kernel_config.py").write_text("c.IPKernelApp.log_level = 40\n", "utf-8")
+    return profile.parent
 
 
 def find_quarto(name: str = "quarto") -> str | None:
