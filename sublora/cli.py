@@ -25,7 +25,16 @@ LONGEST = 2000
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__.splitlines()[0])
 
-Runs = Annotated[Path, typer.Option(help="Folder for runs. Its subfolder `corpora` holds prepared corpora.")]
+
+def _of_the_study(path: Path | None) -> Path | None:
+    """A relative path leads to the study, as it does in notebooks: in its folder `notebooks`, `runs` is the folder beside it."""
+    here = study.study_folder()
+    return path if path is None or here == Path.cwd() else Path(os.path.relpath(here / path))
+
+
+Runs = Annotated[
+    Path, typer.Option(help="Folder for runs. Its subfolder `corpora` holds prepared corpora.", callback=_of_the_study)
+]
 
 
 @app.command()
@@ -40,7 +49,9 @@ def init(folder: Annotated[Path, typer.Argument(help="A new or an empty folder."
 def run(
     params: Annotated[list[Path], typer.Argument(help="Params files. Each describes one experiment, or several with a grid.")],
     runs: Runs = Path("runs"),
-    notebooks: Annotated[Path | None, typer.Option(help="Folder of notebooks. Default: ./notebooks, else the package's.")] = None,
+    notebooks: Annotated[
+        Path | None, typer.Option(help="Folder of notebooks. Default: ./notebooks, else the package's.", callback=_of_the_study)
+    ] = None,
     force: Annotated[bool, typer.Option(help="Run everything again, finished steps included.")] = False,
     set: Annotated[list[str] | None, typer.Option("--set", help="Override a key, such as training.steps=100. Repeatable.")] = None,
 ) -> None:
@@ -48,7 +59,8 @@ def run(
     from sublora import pipeline
 
     if notebooks is None:
-        notebooks = Path("notebooks") if Path("notebooks").is_dir() else study.packaged("notebooks")
+        beside = study.study_folder() / "notebooks"
+        notebooks = beside if beside.is_dir() else study.packaged("notebooks")
     for file in params:
         try:
             for folder in pipeline.run(file, runs, notebooks, force, set or ()):
@@ -134,7 +146,7 @@ def table(runs: Runs = Path("runs")) -> None:
 @app.command()
 def report(
     runs: Runs = Path("runs"),
-    project: Annotated[Path, typer.Option(help="Folder of the pages.")] = Path("report"),
+    project: Annotated[Path, typer.Option(help="Folder of the pages.", callback=_of_the_study)] = Path("report"),
 ) -> None:
     """Render the report to report/_site/index.html, with Quarto if it is installed, else with pandoc."""
     from sublora.reporting.render import render_report

@@ -50,3 +50,12 @@ def test_a_copy_that_fails_leaves_nothing(tmp_path, sublora, monkeypatch):
     monkeypatch.setattr(study, "PARTS", ("params", "no-such-part"))
     assert "no-such-part" in complaint(sublora("init", tmp_path / "study"))
     assert list(tmp_path.rglob("*")) == [tmp_path / "study"]
+
+
+def test_commands_and_notebooks_mean_the_same_by_a_relative_path(tmp_path, sublora, monkeypatch):
+    """In the folder `notebooks` of a study, `runs` is the folder beside it; elsewhere, the one in the current folder."""
+    for folder in ("notebooks", "params", "elsewhere"):
+        (tmp_path / folder).mkdir()
+    for folder, runs in (("notebooks", "../runs"), ("elsewhere", "runs")):
+        monkeypatch.chdir(tmp_path / folder)
+        assert sublora("table")[2].startswith(f"sublora: {runs}: no finished run")
