@@ -1,6 +1,7 @@
 """The report's website without Quarto: cells run by nbclient, pages written by pandoc."""
 
 import io
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -29,6 +30,10 @@ def write_site(project: Path, environment: Mapping[str, str]) -> None:
         target.write_text(_html(page, text, project, settings), "utf-8")
 
 
+_TYPST = re.compile(r"^```\{=typst\}\n.*?^```\n", re.MULTILINE | re.DOTALL)
+"""What only a PDF needs."""
+
+
 def _before(project: Path, settings: dict[str, Any], environment: Mapping[str, str]) -> None:
     """Run the project's pre-render script, as Quarto does."""
     if script := settings["project"].get("pre-render"):
@@ -39,6 +44,7 @@ def _before(project: Path, settings: dict[str, Any], environment: Mapping[str, s
 
 
 def _html(page: Path, text: str, project: Path, settings: dict[str, Any]) -> str:
+    text = _TYPST.sub("", text)
     document = pf.load(io.StringIO(_pandoc(page, text, settings["from"], "json", f"--columns={_WIDE}")))
     Crossref(page).apply(document)
     root = "../" * (len(page.relative_to(project).parts) - 1)
