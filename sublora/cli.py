@@ -67,7 +67,7 @@ def run(
                 path = folder / "certificate.json"
                 _say(f"finished: {folder}")
                 if path.is_file():  # a run of training alone makes none
-                    print(terminal.summary(load_certificate(path), path, verified=True))
+                    print(terminal.summary(load_certificate(path), path))
         except KeyboardInterrupt:
             print("\nsublora: interrupted; the same command continues from the last checkpoint", file=sys.stderr)
             raise typer.Exit(130) from None
@@ -92,7 +92,7 @@ def verify(
             _say(line, sys.stderr)
         _say(f"{path}: " + ("NOT verified" if wrong else "verified: the model and every bound agree"))
         if not wrong:
-            print(terminal.summary(load_certificate(path), path))
+            print(terminal.summary(load_certificate(path), path, verified=True))
             print(f"  unchecked    environment; of params: {', '.join(SEARCH)}")
     if failed:
         raise typer.Exit(1)

@@ -20,7 +20,7 @@ from sublora.experiment.params import as_yaml, read_yaml
 from sublora.models import Subspace
 from sublora.own import claim, delete_all_but, noted
 from sublora.problems import Problem, problem_class
-from sublora.reporting.reading import headline, held_out_value
+from sublora.reporting.reading import headline, held_out_value, possible
 from sublora.reporting.runs import load_runs as kept_runs
 
 HELD = "SUBLORA_HELD"
@@ -197,8 +197,8 @@ def _of_training(name: str) -> bool:
 def load_runs(folder: str | Path = "runs") -> pd.DataFrame:
     """One row for each finished run in a folder: settings, message, headline, held-out value and time.
 
-    Columns: name, the settings that differ between the runs (dotted keys), message_bits, metric, assumption, inequality, bound,
-    vacuous_at, held_out, seconds. A folder without a readable certificate is left out.
+    Columns: name, the settings that differ between the runs (dotted keys), message_bits, metric, assumption, inequality, bound (at
+    most the largest loss), vacuous_at, nonvacuous, held_out, seconds. A folder without a readable certificate is left out.
     """
     runs, _ = kept_runs(folder)
     settings = [flat_settings(run.certificate.params) for run in runs]
@@ -208,7 +208,8 @@ def load_runs(folder: str | Path = "runs") -> pd.DataFrame:
     for run, stated in zip(runs, settings, strict=True):
         certificate, bound = run.certificate, headline(run.certificate)
         differing = {key: stated.get(key) for key in varying if key != "name"}
-        said = bound.model_dump(include={"metric", "assumption", "inequality", "bound", "vacuous_at"})
+        shown = {"metric", "assumption", "inequality", "bound", "vacuous_at", "nonvacuous"}
+        said = bound.model_dump(include=shown) | {"bound": possible(bound)}
         measured = {"held_out": held_out_value(certificate, bound), "seconds": sum(certificate.environment.seconds.values())}
         rows.append({"name": run.name, **differing, "message_bits": certificate.message_bits, **said, **measured})
     return pd.DataFrame(rows)

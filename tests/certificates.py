@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from tiny import put
 
 from sublora.certificate.schema import FORMAT, Certificate, Statement, certificate_of
 from sublora.experiment import as_experiment
@@ -171,14 +172,7 @@ def classifier_certificate(name="glue", loss_above=0.0) -> Certificate:
 
 def altered(of: Certificate, *path, to) -> dict:
     """A certificate as data with one value replaced (or, with `to=KeyError`, its key removed), whether or not it is valid then."""
-    values = place = of.data()
-    for key in path[:-1]:
-        place = place[key]
-    if to is KeyError:
-        del place[path[-1]]
-    else:
-        place[path[-1]] = to
-    return values
+    return put(of.data(), path, to)
 
 
 def changed(of: Certificate, *path, to) -> Certificate:

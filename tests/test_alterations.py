@@ -1,10 +1,9 @@
 """Every alteration of a certificate is refused, also when the altered file got a fresh digest and layout."""
 
-import copy
 import json
 
 import pytest
-from tiny import settings, write_texts
+from tiny import put, settings, write_texts
 
 from sublora import verification
 from sublora.certificate.build import facts
@@ -88,19 +87,6 @@ def alterations(value):
     if isinstance(value, dict):
         others += [{**value, "unknown": 1}]
     return [other for other in others if json.dumps(other) != json.dumps(value)]
-
-
-def put(data, path, value):
-    """A copy with one value replaced, or removed for `KeyError`."""
-    changed = copy.deepcopy(data)
-    place = changed
-    for key in path[:-1]:
-        place = place[key]
-    if value is KeyError:
-        del place[path[-1]]
-    else:
-        place[path[-1]] = value
-    return changed
 
 
 def test_the_certificate_itself_is_accepted(made, refused):

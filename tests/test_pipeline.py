@@ -97,9 +97,10 @@ def test_executed_notebooks_are_whole_and_keep_only_the_last_state_of_a_bar(fini
 
 
 def test_a_run_says_names_printed_lines_and_bars_and_nothing_else(finished):
-    first, *_, last, _, _, _, _, where, _ = finished.out.splitlines()
+    first, *_, last, _, _, _, _, where, then = finished.out.splitlines()
     assert first == "pretrain: running, into runs/tiny/pretrain.ipynb" and last == "finished: runs/tiny"
     assert where.split() == ["certificate", "runs/tiny/certificate.json"]
+    assert then.strip().startswith("next ") and ("sublora verify" in then or "a smaller message" in then)
     assert "300 documents by a uniformly random permutation" in finished.out
     bars = ("text", "pretrain", "quantize", "score pilot documents", "score training documents", "score held-out documents")
     lines = finished.err.replace("\r", "\n").splitlines()

@@ -218,6 +218,17 @@ def test_markdown_shows_exactly_the_characters_it_was_given():
     assert str(table).splitlines() == ["| Run | n |", "| ------- | --: |", "| **a** | 1 |", "|  | 2 |", r"| **b\|** | 3 |"]
 
 
+def test_no_figure_draws_a_bound_above_the_largest_loss(quick):
+    for bound in [b for b in quick.statements if (b.assumption, b.metric, b.alpha) == ("iid", "bpd", 0.5)]:
+        quick = with_bound(quick, bound, 30.0)
+    (ax,) = figures.bound_against_alpha(quick).axes
+    largest = {alpha: math.log2(VOCABULARY / alpha) for alpha in quick.public.alpha_grid}
+    drawn = [float(line.get_ydata()[-1]) for line in ax.lines if len(line.get_ydata()) == len(largest)]
+    assert len(drawn) == 2 and drawn == pytest.approx(2 * [largest[0.5]])
+    for bar, alpha in zip(ax.patches, 3 * sorted(largest), strict=False):
+        assert bar.get_y() + bar.get_height() <= largest[alpha] + 1e-9
+
+
 def test_a_bound_that_no_loss_can_exceed_is_called_vacuous_everywhere(quick):
     bound = reading.headline(quick)
     largest = math.log2(VOCABULARY) - math.log2(bound.alpha)
@@ -230,6 +241,7 @@ def test_a_bound_that_no_loss_can_exceed_is_called_vacuous_everywhere(quick):
     shown = [str(make(found)) for make in (tables.sizes_table, tables.tightness_table)]
     shown += [str(tables.bounds_table(values)), sentences.guarantee(values), terminal.details(values, Path("c.json"))]
     shown += [" ".join(text.get_text() for text in figures.bounds_overview(values).axes[0].texts)]
+    assert tables.bounds_frame(values)["bound"].max() <= largest
     for text in shown:
         assert re.search("vacuous", text, re.IGNORECASE) and f"{2 * largest:.2f}" not in text
     assert figures.bounds_overview(values).axes[0].get_xlim()[1] < 2 * largest

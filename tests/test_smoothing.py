@@ -97,6 +97,7 @@ def test_scaling_absorbs_rounding_and_nothing_else():
         (lambda: loss_range(0.1, 1), "vocab_size"),
         (lambda: loss_range(0.1, 256.5), "vocab_size"),
         (lambda: topk_errors([-1], 1), "rank"),
+        (lambda: topk_errors([1], 0), "k"),
         (lambda: document_means([], [0]), "offsets"),
         (lambda: document_means([1.0, 2.0], [0, 1]), "offsets"),
         (lambda: document_means([1.0, 2.0], [1, 2]), "offsets"),

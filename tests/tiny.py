@@ -1,5 +1,6 @@
 """A corpus and an experiment small enough for tests."""
 
+import copy
 import random
 import subprocess
 from pathlib import Path
@@ -20,6 +21,19 @@ def listed_by_git(*arguments):
     if done.returncode:
         pytest.skip("not a git checkout")
     return done.stdout.splitlines()
+
+
+def put(data, path, value):
+    """A copy of nested data with one value replaced, or removed for `KeyError`."""
+    changed = copy.deepcopy(data)
+    place = changed
+    for key in path[:-1]:
+        place = place[key]
+    if value is KeyError:
+        del place[path[-1]]
+    else:
+        place[path[-1]] = value
+    return changed
 
 
 def write_texts(folder, documents=300):

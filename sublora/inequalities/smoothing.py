@@ -47,6 +47,8 @@ def topk_errors(rank: np.ndarray, k: int) -> np.ndarray:
     `rank` is `#{v != x : not z_v < z_x}`, the number of other tokens whose logit is not below the right one's: ties
     and NaN count against the model. The error is 1 unless `rank < k`, so a NaN rank is an error too.
     """
+    if k < 1:
+        raise SubloraError(f"k: {k} is below 1; no token is among the first {k}")
     ranks = np.asarray(rank)
     if (ranks < 0).any():
         raise SubloraError("rank: negative; a rank counts the other tokens that are not below the right one")

@@ -177,16 +177,17 @@ def bound_against_alpha(certificate: Certificate, assumption: str = "iid", *, ax
         return nothing(ax, f"no {assumption} bound by {published} with its parts in this certificate")
     alphas = sorted({bound.alpha for bound in rows if bound.alpha is not None})
     place: dict[float | None, int] = {alpha: index for index, alpha in enumerate(alphas)}
-    bottom = np.zeros(len(stacked))
+    bottom, tops = np.zeros(len(stacked)), np.array([reading.largest_loss(b) for b in stacked])
     for part, (name, colour) in PARTS.items():
         heights = np.array([getattr(b.parts, part) for b in stacked])
+        heights = np.minimum(heights, tops - bottom)
         if heights.any():
             ax.bar([place[b.alpha] for b in stacked], heights, 0.7, bottom, color=colour, label=name)
         bottom += heights
     for inequality, marker, colour in ((published, "o", "black"), (tightest, "s", VIOLET)):
         line = sorted((b for b in rows if b.inequality == inequality), key=lambda b: place[b.alpha])
         if line:
-            ax.plot([place[b.alpha] for b in line], [b.bound for b in line], marker=marker, color=colour,
+            ax.plot([place[b.alpha] for b in line], [reading.possible(b) for b in line], marker=marker, color=colour,
                     markeredgecolor="white", linewidth=1.5, label=f"bound by {inequality}")  # fmt: skip
     guess_line(ax.axhline, stacked[0].vacuous_at)
     labels = [f"{alpha:g}" + ("\n★" if alpha == certificate.alpha else "") for alpha in alphas]

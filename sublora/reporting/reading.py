@@ -104,6 +104,11 @@ def largest_loss(bound: Statement) -> float:
     return math.inf if bound.alpha is None else bound.vacuous_at - math.log2(bound.alpha)
 
 
+def possible(bound: Statement) -> float:
+    """The bound, or the largest loss where that is smaller: no number that a reader sees is above what the loss can be."""
+    return min(bound.bound, largest_loss(bound))
+
+
 def written(bound: Statement, decimals: int = 2) -> str:
     """The bound itself, in bits or percent without the unit; `vacuous` where no loss can exceed what would be written."""
     return VACUOUS if rounded_up(bound.bound, decimals) >= largest_loss(bound) else scaled(bound, bound.bound, decimals)

@@ -20,7 +20,7 @@ DASH = "–"
 
 
 def bounds_frame(certificate: Certificate) -> pd.DataFrame:
-    """The certified model's statements, one a row, in bits and shares, unrounded.
+    """The certified model's statements, one a row, in bits and shares, unrounded; no bound is above the largest loss.
 
     Columns: level, metric, assumption, inequality, alpha, empirical, bound, held_out (NaN for pool statements, which
     it does not estimate), vacuous_at, verdict.
@@ -28,7 +28,7 @@ def bounds_frame(certificate: Certificate) -> pd.DataFrame:
     keys, rows = {"level", "metric", "assumption", "inequality", "alpha", "empirical", "bound"}, []
     for bound in certified(certificate):
         truth = reading.held_out_value(certificate, bound)
-        row = bound.model_dump(include=keys)
+        row = bound.model_dump(include=keys) | {"bound": reading.possible(bound)}
         rows.append({**row, "held_out": truth, "vacuous_at": bound.vacuous_at, "verdict": reading.verdict(bound, truth)})
     return pd.DataFrame(rows).astype({"alpha": float, "held_out": float})
 

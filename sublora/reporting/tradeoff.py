@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from sublora.reporting.figures import BLUE, GREEN, ORANGE, STYLE, VIOLET, WIDTH, nothing
 from sublora.reporting.published import METHODS, points
-from sublora.reporting.reading import number, statement
+from sublora.reporting.reading import number, possible, statement
 from sublora.reporting.runs import KeptRun
 
 METHOD_LOOKS = dict(zip(METHODS, ((BLUE, "o"), (ORANGE, "s"), (GREEN, "^"), (VIOLET, "D")), strict=True))
@@ -81,9 +81,10 @@ def _measured(runs: Sequence[KeptRun]) -> pd.DataFrame:
         if hoeffding is None or betting is None:
             continue
         method = run.certificate.params.get("subspace", {}).get("parametrization", run.name)
+        bounds = possible(hoeffding), possible(betting)
         complexity = hoeffding.bound - hoeffding.empirical
-        rows.append((run.certificate.message_bits / 8000, method, hoeffding.empirical, hoeffding.bound, complexity,
-                     betting.bound, hoeffding.vacuous_at))  # fmt: skip
+        rows.append((run.certificate.message_bits / 8000, method, hoeffding.empirical, bounds[0], complexity,
+                     bounds[1], hoeffding.vacuous_at))  # fmt: skip
     return pd.DataFrame(rows, columns=["size", "method", *LINE_LOOKS, "guess"])
 
 
