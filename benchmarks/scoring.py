@@ -34,8 +34,8 @@ def straightforward(model, store, documents, *, block, stride, device):
         inputs = torch.from_numpy(np.concatenate([[store.eot], document[:-1]])).to(device)
         done = 0
         while done < len(document):
-            end = min(len(document), block if done == 0 else done + stride)
-            begin = max(0, end - block)
+            begin = 0 if done == 0 else done + stride - block
+            end = min(len(document), begin + block)
             probabilities = torch.softmax(model(inputs[None, begin:end])[0], dim=-1)
             order = torch.sort(probabilities, dim=-1, descending=True).indices
             for place in range(done, end):

@@ -48,8 +48,7 @@ def plainly(gpt, document, stride):
     logs, ranks = [], []
     context = np.concatenate([[V - 1], document[:-1]])
     for position in range(len(document)):
-        window_end = BLOCK if position < BLOCK else min(len(document), BLOCK + stride * -(-(position + 1 - BLOCK) // stride))
-        begin = max(0, min(window_end, len(document)) - BLOCK)
+        begin = 0 if position < BLOCK else stride * -(-(position + 1 - BLOCK) // stride)
         logits = gpt(torch.from_numpy(context[begin : position + 1].astype(np.int64))[None])[0, -1]
         logs.append(float(logits.log_softmax(0)[document[position]]))
         others = [z for token, z in enumerate(logits.tolist()) if token != document[position]]

@@ -2,10 +2,11 @@
 
 The loss of a document is a function of the model and the document alone. A document's context starts with the end-of-text token and
 never leaves the document; every one of its tokens, its own end of text included, is predicted. Up to `block` tokens are one window.
-A longer document is read by a window that moves `stride` tokens at a time: the first window predicts all of its tokens, each
-further one its last `stride` or fewer, given what stands before them in the window (Lotfi et al. 2024a, released code). The rule is
-part of the hypothesis and stated in the certificate. A sequence is read as if it were a document; a single token is predicted in
-the window that the rule gives it.
+A longer document is read by a window that moves `stride` tokens at a time: window k begins at token `k stride`, the first predicts
+all of its tokens, each further one those behind its first `block - stride`. The last one is shorter. (The code of Lotfi et al. 2024a
+moves it back, so that it ends with the document: then a token's context tells where the document ends, and no bound for tokens
+holds.) The rule is part of the hypothesis and stated in the certificate. A sequence is read as if it were a document; a single
+token is predicted in the window that the rule gives it.
 """
 
 import contextlib
@@ -94,16 +95,15 @@ def unit_windows(starts: np.ndarray, lengths: np.ndarray, block: int, stride: in
     further = np.maximum(0, -(-(lengths - block) // stride))
     unit = np.repeat(np.arange(len(lengths)), further + 1)
     index = np.arange(len(unit)) - np.repeat(np.cumsum(further + 1) - further - 1, further + 1)
-    end = np.minimum(block + index * stride, lengths[unit])
-    predicted_before = np.where(index > 0, block + (index - 1) * stride, 0)
-    begin = np.maximum(0, end - block)
+    begin = index * stride  # a function of what came before: the document's end plays no part in it
+    skip = np.where(index > 0, block - stride, 0)
     goals = np.cumsum(lengths) - lengths
     return Windows(
         first=starts[unit] + begin,
-        size=end - begin,
-        skip=predicted_before - begin,
-        goal=goals[unit] + predicted_before,
-        opening=begin == 0,
+        size=np.minimum(block, lengths[unit] - begin),
+        skip=skip,
+        goal=goals[unit] + begin + skip,
+        opening=index == 0,
     )
 
 
@@ -114,9 +114,8 @@ def token_windows(starts: np.ndarray, lengths: np.ndarray, tokens: np.ndarray, b
     """
     ends = np.cumsum(lengths)
     document = np.searchsorted(ends, tokens, side="right")
-    place, length = tokens - (ends[document] - lengths[document]), lengths[document]
-    index = np.where(place < block, 0, -(-(place + 1 - block) // stride))
-    begin = np.maximum(0, np.minimum(block + index * stride, length) - block)
+    place = tokens - (ends[document] - lengths[document])
+    begin = np.maximum(0, -(-(place + 1 - block) // stride)) * stride
     size = place + 1 - begin
     return Windows(starts[document] + begin, size, size - 1, np.arange(len(tokens)), begin == 0)
 

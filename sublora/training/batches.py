@@ -27,11 +27,12 @@ class Batch:
 
 
 class Sampler:
-    """Draws windows of `block` tokens from the given documents; a window never crosses a document's end.
+    """Draws windows of `block` tokens, or what is left of a document behind the last whole one, from the given documents.
 
+    Windows begin at multiples of `block`, wherever the document ends: as scored, a context does not tell where that is.
     documents: int64 indices into the store.
-    sampling: "document" draws a document uniformly, then one of its windows, and weighs every window equally, which is the
-    document-level loss; "token" draws windows in proportion to their number and weighs every token equally.
+    sampling: "document" draws a document uniformly, one of its tokens, and that token's window, and weighs every window equally,
+    which is the document-level loss; "token" draws windows in proportion to their number and weighs every token equally.
     """
 
     def __init__(self, store: TokenStore, documents: np.ndarray, block: int, sampling: str, seed: int):
@@ -46,7 +47,7 @@ class Sampler:
         random = np.random.Generator(np.random.Philox(key=[self.seed, step]))
         if self.sampling == "document":
             document = random.integers(0, len(self.starts), sequences)
-            window = (random.random(sequences) * self.windows[document]).astype(np.int64)
+            window = (random.random(sequences) * self.lengths[document]).astype(np.int64) // self.block
         else:
             drawn = random.integers(0, self.last_window[-1], sequences)
             document = np.searchsorted(self.last_window, drawn, side="right")
@@ -59,9 +60,7 @@ class Sampler:
 
     def _cut(self, document: np.ndarray, window: np.ndarray) -> Batch:
         start, length = self.starts[document], self.lengths[document]
-        # A last window that would be short begins earlier instead, so that its predictions have context.
-        begin = np.minimum(window * self.block, np.maximum(length - self.block, 0))
-        position = begin[:, None] + np.arange(self.block)
+        position = (window * self.block)[:, None] + np.arange(self.block)
         inside = position < length[:, None]
         where = np.where(inside, start[:, None] + position, 0)
         targets = np.where(inside, self.store.tokens[where].astype(np.int64), IGNORED)
