@@ -10,15 +10,16 @@ prior, and in what their headers say of it:
     laplace     16 bits: location, scale and strength of a prior that is a Laplace distribution's mass of each level's cell
     gaussian    the same of a normal distribution
 
-A coded message is the shortest byte string that lies in the range coder's last interval, zeros behind its end.
+A coded message is the shortest byte string that lies in the range coder's last interval, zeros behind its end. It is a function of
+the symbols and levels alone, on every machine: headers, too, are chosen by operations that IEEE 754 rounds correctly (`_exp`,
+`_log`), and by sums that are exact. So a decoder can encode again, and refuse what an encoder does not write.
 """
 
-import decimal
 from collections.abc import Callable, Iterator
+from fractions import Fraction
 
 import constriction
 import numpy as np
-from scipy.special import gammaln
 
 Categorical = constriction.stream.model.Categorical
 Uniform = constriction.stream.model.Uniform
@@ -39,6 +40,8 @@ SCALES = tuple((16 + m) / 16 * 2.0**-e for e in range(8) for m in range(16))
 
 STRENGTHS = tuple(4.0**k for k in range(1, 8)) + (2.0**40,)
 """How many symbols they count for; with the last, nothing is learnt."""
+
+LN2 = 0.6931471805599453
 
 UNIT = 2.0**-16
 """Priors are multiples of it. So their sums are exact in whatever order a machine adds, and the models of the encoder and of
@@ -74,7 +77,10 @@ def encode_symbols(symbols: np.ndarray, levels: int, coder: str = "adaptive", co
 def decode_symbols(
     payload: bytes, size: int, levels: int, coder: str = "adaptive", codebook: np.ndarray | None = None
 ) -> np.ndarray:
-    """The `size` symbols (uint8) coded in `payload`. Raises ValueError when no encoder can have made it."""
+    """The `size` symbols (uint8) coded in `payload`. Raises ValueError for a payload that decodes to none.
+
+    Other payloads than `encode_symbols` writes may decode to the same symbols; who decodes compares.
+    """
     _check(coder, levels, codebook)
     if levels == 1:
         if payload:
@@ -138,7 +144,7 @@ def _prior(coder: str, levels: int, codebook: np.ndarray | None, field: Callable
         grid = GRIDS[field(len(GRIDS))]
         return _static_prior(np.array([field(grid) for _ in range(levels)]))
     assert codebook is not None  # `_check`
-    return _shape_prior(coder, codebook, field(LOCATIONS), field(len(SCALES)), STRENGTHS[field(len(STRENGTHS))], exp=_exact_exp)
+    return _shape_prior(coder, codebook, field(LOCATIONS), field(len(SCALES)), STRENGTHS[field(len(STRENGTHS))])
 
 
 def _header(coder: str, counts: np.ndarray, codebook: np.ndarray | None) -> list[int]:
@@ -146,8 +152,8 @@ def _header(coder: str, counts: np.ndarray, codebook: np.ndarray | None) -> list
     if coder == "static" and counts.any():
         shares = np.sqrt(counts / counts.max())
         roots = [np.rint(shares * (grid - 1)).astype(int) for grid in GRIDS]
-        bits = [len(counts) * np.log2(grid) + _bits(counts, _static_prior(of)) for grid, of in zip(GRIDS, roots, strict=True)]
-        best = int(np.argmin(bits))
+        tables = np.rint(len(counts) * _log(np.array(GRIDS, np.float64)) / UNIT)
+        best = int(np.argmin(tables + _cost(counts, np.array([_static_prior(each) for each in roots]))))
         return [best, *roots[best].tolist()]
     if coder in ("laplace", "gaussian") and counts.any():
         assert codebook is not None  # `_check`
@@ -155,11 +161,48 @@ def _header(coder: str, counts: np.ndarray, codebook: np.ndarray | None) -> list
     return [0] * (len(counts) + 1)
 
 
-def _bits(counts: np.ndarray, prior: np.ndarray) -> np.ndarray:
-    """Bits for symbols of these `counts` (L,) under Dirichlet `prior` (..., L), learning after each symbol."""
+def _cost(counts: np.ndarray, prior: np.ndarray) -> np.ndarray:
+    """Nats for symbols of these `counts` (L,) under Dirichlet `prior` (..., L), learning after each symbol, in units of 2^-16.
+
+    Each level's part is rounded to a whole number, so their sum is exact in whatever order a machine adds.
+    """
     total = prior.sum(-1)
-    gammas = gammaln(total + counts.sum()) - gammaln(total) - (gammaln(prior + counts) - gammaln(prior)).sum(-1)
-    return gammas / np.log(2)
+    levels = np.rint((_log_gamma(prior + counts) - _log_gamma(prior)) / UNIT).sum(-1)
+    return np.rint((_log_gamma(total + counts.sum()) - _log_gamma(total)) / UNIT) - levels
+
+
+# exp and log by additions, multiplications and divisions: a library's own may differ between machines in the last digit
+
+
+def _exp(x: np.ndarray) -> np.ndarray:
+    """exp of x in [-700, 700], to 2 units in the last place."""
+    powers = np.rint(x / LN2)
+    rest = (x - powers * 0.693147180369123816490) - powers * 1.90821492927058770002e-10  # ln 2 in two parts
+    series = np.ones_like(rest)
+    for k in range(14, 0, -1):
+        series = 1 + series * rest / k
+    return np.ldexp(series, powers.astype(np.int64))
+
+
+def _log(x: np.ndarray) -> np.ndarray:
+    """ln of positive x, to some units in the last place."""
+    part, power = np.frexp(x)
+    small = part < 0.7071067811865476
+    part, power = np.where(small, 2 * part, part), power - small
+    s = (part - 1) / (part + 1)
+    series = np.zeros_like(s)
+    for k in range(21, 0, -2):
+        series = series * (s * s) + 1 / k
+    return power * LN2 + 2 * s * series
+
+
+def _log_gamma(x: np.ndarray) -> np.ndarray:
+    """ln Γ of positive x, by Stirling's series at x + 8."""
+    product, z = x, x + 8
+    for k in range(1, 8):
+        product = product * (x + k)
+    series = (1 / 12 - (1 / 360 - 1 / (1260 * z * z)) / (z * z)) / z
+    return (z - 0.5) * _log(z) - z + 0.9189385332046727 + series - _log(product)
 
 
 # static: a grid over square roots, in which an equal step costs the same at every probability (Fisher's metric)
@@ -173,52 +216,49 @@ def _static_prior(roots: np.ndarray) -> np.ndarray:
 # laplace, gaussian: the mass of each level's cell, which ends half-way to its neighbours
 
 
-def _shape_prior(coder: str, codebook: np.ndarray, location: int, scale: int, strength: float, *, exp: Callable) -> np.ndarray:
+def _shape_prior(coder: str, codebook: np.ndarray, location: int, scale: int, strength: float) -> np.ndarray:
     """Mass of each level's cell in multiples of `UNIT`, at least one of them, times `strength`; location and scale are indices."""
     levels = codebook.astype(np.float64)
     span = levels[-1] - levels[0]
     centre = levels[0] + span * (location / (LOCATIONS - 1))
-    cumulative = _CUMULATIVE[coder](((levels[1:] + levels[:-1]) / 2 - centre) / (span * SCALES[scale]), exp)
+    cumulative = _CUMULATIVE[coder](((levels[1:] + levels[:-1]) / 2 - centre) / (span * SCALES[scale]))
     masses = np.diff(cumulative, prepend=0.0, append=1.0)
     return np.maximum(np.rint(masses / UNIT), 1) * UNIT * strength
 
 
 def _shape_header(coder: str, counts: np.ndarray, levels: np.ndarray) -> list[int]:
-    """Location and scale about those of the moments, with the strength that suits them."""
-    span, shares = levels[-1] - levels[0], counts / counts.sum()
-    mean = shares @ levels
-    spread = shares @ abs(levels - mean) if coder == "laplace" else np.sqrt(shares @ (levels - mean) ** 2)
-    location = round((mean - levels[0]) / span * (LOCATIONS - 1))
-    scale = int(np.argmin(abs(np.log(SCALES) - np.log(max(spread / span, 1e-9)))))
+    """Location and scale about those of the moments, which are exact, with the strength that suits them."""
+    shares = [Fraction(int(count), int(counts.sum())) for count in counts]
+    places = [(Fraction(level) - Fraction(levels[0])) / (Fraction(levels[-1]) - Fraction(levels[0])) for level in levels.tolist()]
+    mean = sum(share * place for share, place in zip(shares, places, strict=True))
+    power = 1 if coder == "laplace" else 2
+    moment = float(sum(share * abs(place - mean) ** power for share, place in zip(shares, places, strict=True)))
+    spread = max(moment if power == 1 else np.sqrt(moment), 1e-9)
+    location = round(mean * (LOCATIONS - 1))
+    scale = min(range(len(SCALES)), key=lambda b: max(SCALES[b] / spread, spread / SCALES[b]))
     near = [
         (a, b)
         for a in range(max(0, location - 3), min(LOCATIONS, location + 4))
         for b in range(max(0, scale - 8), min(len(SCALES), scale + 9))
     ]
-    priors = np.array([_shape_prior(coder, levels, a, b, 1.0, exp=np.exp) for a, b in near])
-    bits = np.array([_bits(counts, priors * strength) for strength in STRENGTHS])
-    strength, place = np.unravel_index(bits.argmin(), bits.shape)
+    priors = np.array([_shape_prior(coder, levels, a, b, 1.0) for a, b in near])
+    costs = np.array([_cost(counts, priors * strength) for strength in STRENGTHS])
+    strength, place = np.unravel_index(costs.argmin(), costs.shape)
     return [*near[place], int(strength)]
 
 
-def _exact_exp(x: np.ndarray) -> np.ndarray:
-    """exp, correctly rounded (libmpdec): the last digit of a machine's own exp may differ, and would derail its decoder."""
-    context = decimal.Context(prec=25, traps=[])
-    return np.array([float(context.exp(decimal.Decimal(float(value)))) for value in x])
-
-
-def _laplace(z: np.ndarray, exp: Callable) -> np.ndarray:
-    """Cumulative Laplace distribution. Beside `exp` it uses only operations that IEEE 754 rounds correctly."""
-    tail = 0.5 * exp(-np.minimum(abs(z), 40.0))
+def _laplace(z: np.ndarray) -> np.ndarray:
+    """Cumulative Laplace distribution."""
+    tail = 0.5 * _exp(-np.minimum(abs(z), 40.0))
     return np.where(z < 0, tail, 1 - tail)
 
 
-def _gaussian(z: np.ndarray, exp: Callable) -> np.ndarray:
-    """Cumulative normal distribution to 7.5e-8 (Abramowitz & Stegun 1964, 26.2.17), with operations as in `_laplace`."""
+def _gaussian(z: np.ndarray) -> np.ndarray:
+    """Cumulative normal distribution to 7.5e-8 (Abramowitz & Stegun 1964, 26.2.17)."""
     x = np.minimum(abs(z), 9.0)
     t = 1 / (1 + 0.2316419 * x)
     series = ((((1.330274429 * t - 1.821255978) * t + 1.781477937) * t - 0.356563782) * t + 0.319381530) * t
-    tail = exp(-x * x / 2) * 0.3989422804014327 * series
+    tail = _exp(-x * x / 2) * 0.3989422804014327 * series
     return np.where(z < 0, tail, 1 - tail)
 
 

@@ -157,7 +157,7 @@ class Pretrained(Group):
 
     source: str  # a dense AutoModelForCausalLM by folder or hub name, or a llama2.c checkpoint (.bin)
     block: Count = 128  # the longest window that it reads, in tokens
-    architecture: dict[str, Any] | None = None  # its configuration; null: what `source` says, and a certificate then states
+    architecture: dict[str, Any] | None = None  # its configuration; null: what `source` says. It is in the message
 
 
 class Words(Group):
@@ -173,6 +173,7 @@ class Encoder(Group):
     """A classifier's base: any AutoModelForSequenceClassification."""
 
     source: str  # a local folder or hub name
+    architecture: dict[str, Any] | None = None  # its configuration; null: what `source` says. It is in the message
     load_pretrained: bool = True  # false: the architecture with random weights
     seed: Annotated[int, Field(ge=0, le=2**28 - 1)] = 0  # of the random weights, the new head's at least; in the message
 
@@ -182,7 +183,7 @@ _NOT_USED = {
     "sublora": ("blocks",),
     "lora": ("blocks", "projector"),
     "subspace": (*_LORA, "targets", "blocks"),
-    "full": (*_LORA, "targets", "blocks", "projector"),
+    "full": (*_LORA, "targets", "blocks", "projector", "seed"),
     "kronecker": _LORA,
     "monarch": _LORA,
 }
@@ -263,7 +264,8 @@ class TaskSubspace(FinetuneSubspace):
         found = {**super()._without_effect(), **dict.fromkeys(("targets", "blocks"), "kind classify")}
         if self.parametrization in ("subspace", "full"):
             return {**found, "modules": f"parametrization {self.parametrization}, which moves all weights"}
-        return found if self.adapts_attention else {**found, **dict.fromkeys(_LORA, "modules [head]")}
+        unused = _LORA if self.dimension is not None else (*_LORA, "seed")
+        return found if self.adapts_attention else {**found, **dict.fromkeys(unused, "modules [head]")}
 
 
 class _Search(Group):

@@ -8,11 +8,11 @@ import torch
 from pydantic import ValidationError
 
 from sublora.compression.codebooks import pack_codebook, packed_size, unpack_codebook
-from sublora.compression.coder import CODERS, decode_symbols, entropy_bits, shortest
+from sublora.compression.coder import CODERS, decode_symbols, encode_symbols, entropy_bits, shortest
 from sublora.errors import SubloraError
 from sublora.experiment.groups import Group
 from sublora.experiment.groups import Subspace as SubspaceSettings
-from sublora.message.frame import MessageError, Reader, varint
+from sublora.message.frame import MessageError, Reader, only_form, varint
 from sublora.models import Subspace
 
 Settings = TypeVar("Settings", bound=Group)
@@ -33,20 +33,26 @@ class Coded(NamedTuple):
 def pack(coded: Coded) -> tuple[int, int, bytes]:
     """(index of the coder, index of the codebook's format, the bytes: L, the levels, the symbols).
 
+    A function of the coordinates alone: levels that none of them has are left out, and zero has no sign.
     Raises SubloraError for levels that are not distinct finite 16-bit floats, or fewer than two.
     """
-    codebook = np.asarray(coded.codebook, np.float16)
+    codebook = np.asarray(coded.codebook, np.float16) + np.float16(0)
     if not np.isfinite(codebook).all() or not (np.diff(codebook) > 0).all():
         raise SubloraError(f"compression.levels: the {len(codebook)} levels are not distinct finite 16-bit floats; use fewer")
-    if len(codebook) < 2:
+    used, symbols = np.unique(coded.symbols, return_inverse=True)
+    if len(used) < 2:
         raise SubloraError("compression.levels: all coordinates have fallen onto one level; train longer, or use more levels")
-    coder, payload = shortest(coded.symbols, codebook)
+    codebook = codebook[used]
+    coder, payload = shortest(symbols, codebook)
     format, levels = pack_codebook(codebook)
     return CODERS.index(coder), format, bytes([len(codebook)]) + levels + payload
 
 
 def unpack(reader: Reader, coder: int, format: int, dimension: int) -> Coded:
-    """The inverse of `pack`: reads the rest of the message. Raises MessageError for anything that `pack` cannot have made."""
+    """The inverse of `pack`: reads the rest of the message. Raises MessageError for what is none.
+
+    Whether `pack` makes these very bytes is for the whole message's decoder to see; the symbols are compared here, at little cost.
+    """
     if coder >= len(CODERS):
         raise MessageError(f"the message names coder {coder}; there are {len(CODERS)}")
     levels = reader.byte()
@@ -54,7 +60,9 @@ def unpack(reader: Reader, coder: int, format: int, dimension: int) -> Coded:
         raise MessageError(f"the message has {levels} quantization levels, fewer than 2")
     try:
         codebook = unpack_codebook(format, reader.take(packed_size(format, levels)), levels)
-        return Coded(codebook, decode_symbols(reader.rest(), dimension, levels, CODERS[coder], codebook))
+        symbols = decode_symbols(payload := reader.rest(), dimension, levels, CODERS[coder], codebook)
+        only_form(payload, lambda: encode_symbols(symbols, levels, CODERS[coder], codebook))
+        return Coded(codebook, symbols)
     except MessageError:
         raise
     except ValueError as error:

@@ -7,7 +7,7 @@
                weights, and the parametrization is 0 subspace, 1 full; high 5: index of the projector in
                `models.projectors.PROJECTORS`, 0 where there is none
     varint     d, the number of coordinates
-    varint     seed of the projector and of LoRA's first matrices
+    [varint]   seed of the projector and of LoRA's first matrices      only where there are such
     varint     seed of what is random in the base model
     [varint    LoRA's rank                                              only with attention
      varint]   LoRA's alpha, an integer
@@ -29,7 +29,7 @@ from typing import Any
 from sublora.compression.codebooks import FORMATS
 from sublora.experiment import Encoder, TaskSubspace, Words
 from sublora.message.body import Coded, lora_fields, pack, read_dimension, read_lora, stated, unpack, with_coordinates
-from sublora.message.frame import MessageError, Reader, prefixed, varint
+from sublora.message.frame import MessageError, Reader, only_form, prefixed, varint
 from sublora.models import Subspace
 from sublora.models.classifiers import base_sha256s, classifier_base, classifier_in_subspace
 from sublora.models.projectors import PROJECTORS
@@ -56,7 +56,10 @@ def encode(message: ClassifierMessage) -> bytes:
     projector = 0 if subspace.dimension is None else PROJECTORS.index(subspace.projector)
     own, low = divmod(PARAMETRIZATIONS.index(subspace.parametrization), 2)
     kind = low | (0 if own else MODULES.index(subspace.modules) + 1) << 1 | projector << 3
-    body = bytes([FORMAT, kind]) + varint(len(message.coded.symbols)) + varint(subspace.seed) + varint(model.seed)
+    body = bytes([FORMAT, kind]) + varint(len(message.coded.symbols))
+    if "seed" in subspace.model_dump():
+        body += varint(subspace.seed)
+    body += varint(model.seed)
     if subspace.adapts_attention:
         body += lora_fields(subspace)
     if isinstance(model, Words):
@@ -77,10 +80,12 @@ def decode(data: bytes, public: Words | Encoder, most: int) -> ClassifierMessage
     if projector >= len(PROJECTORS) or (projector and not projected):
         raise MessageError(f"unknown projector {projector} for {parametrization}")
     dimension = read_dimension(reader, most)
-    values: dict[str, Any] = {"seed": reader.varint(), "parametrization": parametrization}
-    choices: dict[str, Any] = {"seed": reader.varint()}
+    values: dict[str, Any] = {"parametrization": parametrization}
     if modules:
         values["modules"] = MODULES[modules - 1]
+    if projected or "attention" in values.get("modules", ()):
+        values["seed"] = reader.varint()
+    choices: dict[str, Any] = {"seed": reader.varint()}
     if projected:
         values |= {"dimension": dimension, "projector": PROJECTORS[projector]}
     if "attention" in values.get("modules", ()):
@@ -90,7 +95,9 @@ def decode(data: bytes, public: Words | Encoder, most: int) -> ClassifierMessage
     how = reader.byte(len(FORMATS) << 3)
     coded = unpack(reader, how & 7, how >> 3, dimension)
     model = stated(type(public), {**public.model_dump(), **choices})
-    return ClassifierMessage(model, stated(TaskSubspace, values), coded)
+    message = ClassifierMessage(model, stated(TaskSubspace, values), coded)
+    only_form(data, lambda: encode(message))
+    return message
 
 
 def rebuild(

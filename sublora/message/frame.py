@@ -1,5 +1,7 @@
 """What all messages are made of: numbers of few bytes, and a length in front, so that no message is the beginning of another."""
 
+from collections.abc import Callable
+
 from sublora.errors import SubloraError
 from sublora.experiment import ALPHA_GRID
 
@@ -37,6 +39,19 @@ def prefixed(body: bytes) -> bytes:
     return prefix + body
 
 
+def only_form(data: bytes, again: Callable[[], bytes]) -> None:
+    """Raises MessageError unless `again`, which encodes what was decoded of `data`, gives the same bytes.
+
+    Else one model would have many messages, and each would draw another subsample (THEORY 1).
+    """
+    try:
+        same = again() == data
+    except SubloraError:
+        same = False
+    if not same:
+        raise MessageError("the message has another form than what it says is written in: it was altered, or padded")
+
+
 class Reader:
     """Takes fields off a message; never reads beyond its end. Raises MessageError for another length, or another format."""
 
@@ -49,7 +64,7 @@ class Reader:
             raise MessageError(f"the message has format {found:#04x}, not {format:#04x}")
 
     def take(self, size: int) -> bytes:
-        if self.position + size > len(self.data):
+        if not 0 <= size <= len(self.data) - self.position:
             raise MessageError("the message ends within a field: it is truncated")
         self.position += size
         return self.data[self.position - size : self.position]

@@ -8,19 +8,17 @@ import numpy as np
 from torch import nn
 
 from sublora.errors import SubloraError
-from sublora.experiment import Classify, Experiment, Finetune, Gpt, OnText, Pretrain, Round, Subspace
+from sublora.experiment import Classify, Encoder, Experiment, Finetune, Gpt, OnText, Pretrain, Pretrained, Round, Subspace
 from sublora.message import classifier, language, whole
 from sublora.message.body import published_bits
+from sublora.message.configuration import configured, unwrapped
 from sublora.message.frame import MessageError, Reader
 from sublora.models import layer_names, model_weights
-from sublora.models.pretrained import blank_causal
+from sublora.models.pretrained import blank_causal, stated_form
 
 LARGEST_MODEL = 10**9  # weights
 MOST_LAYERS = 1000
 WEIGHTS_OF_A_BYTE = 64  # more than any real message has: a short message must not allocate much memory
-RESERVED = {0x45: "a message with fields: configuration, reference, beta, offset, direction"}
-"""Formats of later versions. A field of the format 0x45 is a tag (varint), a length (varint) and as many bytes; tags ascend, 0 ends
-them, and the bytes of another format follow. Tags 1 to 5 are, in this order, those that the description names."""
 
 
 @dataclass(frozen=True)
@@ -53,12 +51,42 @@ def decode(data: bytes, experiment: Experiment, vocab_size: int, local_only: boo
     vocab_size: V, or the number of labels. local_only: nothing is downloaded.
     Raises MessageError when the bytes are no message for this experiment; SubloraError when the base model cannot be had here.
     """
-    return _codec(data, experiment).rebuild(data, experiment, vocab_size, local_only)
+    experiment, message, _ = _configured(data, experiment)
+    if not isinstance(experiment, Classify):
+        try:
+            refuse_large_model("message", experiment, vocab_size)
+        except SubloraError as error:
+            raise MessageError(str(error)) from None
+    found = _codec(message, experiment).rebuild(message, experiment, vocab_size, local_only)
+    if isinstance(experiment.model, Pretrained | Encoder):
+        stated = {**found.said.get("model", {}), "architecture": experiment.model.architecture}
+        found = replace(found, said={**found.said, "model": stated})
+    return found
 
 
 def with_alpha(data: bytes, alpha: float, experiment: Experiment, vocab_size: int) -> bytes:
     """The same model with another smoothing weight of the grid: another hypothesis, of the same length. Raises MessageError."""
-    return _codec(data, experiment).with_alpha(data, alpha, experiment, vocab_size)
+    experiment, message, configuration = _configured(data, experiment)
+    return configured(configuration, _codec(message, experiment).with_alpha(message, alpha, experiment, vocab_size))
+
+
+def _configured(data: bytes, experiment: Experiment) -> tuple[Experiment, bytes, dict[str, Any] | None]:
+    """(the experiment with the configuration that the message states, the message behind it, the configuration)."""
+    configuration, message = unwrapped(data)
+    _codec(message, experiment)
+    model = experiment.model
+    if (configuration is not None) != isinstance(model, Pretrained | Encoder):
+        what = "has a configuration, but no pretrained model" if configuration else "lacks its pretrained model's configuration"
+        raise MessageError(f"the message {what}")
+    if configuration is not None:
+        try:
+            same = stated_form(configuration, classifier=isinstance(model, Encoder)) == configuration
+        except SubloraError as error:
+            raise MessageError(str(error)) from None
+        if not same:
+            raise MessageError("the message's configuration has another form than what it says is written in, or another version's")
+        experiment = experiment.model_copy(update={"model": model.model_copy(update={"architecture": configuration})})
+    return experiment, message, configuration
 
 
 def refuse_large_model(origin: str, experiment: OnText, vocab_size: int) -> None:
@@ -77,8 +105,6 @@ def refuse_large_model(origin: str, experiment: OnText, vocab_size: int) -> None
 
 def _codec(data: bytes, experiment: Experiment) -> Codec:
     format = Reader(data).byte()
-    if format in RESERVED:
-        raise MessageError(f"message format {format:#04x} ({RESERVED[format]}) needs a later version of sublora")
     if format not in CODECS:
         raise MessageError(f"unknown message format {format:#04x}; there are {', '.join(f'{known:#04x}' for known in CODECS)}")
     if not isinstance(experiment, CODECS[format].kinds):

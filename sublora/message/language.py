@@ -6,7 +6,7 @@
     1          low 3 bits: parametrization, 0 sublora, 1 lora, 2 subspace, 3 full, 4 kronecker, 5 monarch, 6 and 7 these two in a
                subspace; high 5 bits: index of the projector in `models.projectors.PROJECTORS`, 0 where there is none
     varint     d, the number of coordinates
-    varint     seed of the projector, and of the initial weights of LoRA or of structured layers
+    [varint]   seed of the projector, and of the initial weights of LoRA or of structured layers; not for full
     [varint    LoRA's rank                                              only for sublora and lora
      varint]   LoRA's alpha, an integer
     [varint]   number of blocks or factors                              only for kronecker and monarch
@@ -20,7 +20,7 @@
 
 A message states its own length first and is rejected at any other, so no message is the beginning of another: the set of messages
 is prefix-free, Kraft's inequality holds, and 2^(-8·bytes) is a prior over models (THEORY: Lotfi et al. 2024a, section 3). Every
-bit counts, the length field too. There is no checksum: a changed byte makes another model, or none, and a certificate holds the
+bit counts, the length field too. What a message says has one form: decoded and encoded again it is the same bytes, or it is refused. There is no checksum: a changed byte makes another model, or none, and a certificate holds the
 message's SHA-256, which costs nothing. What is not in the message (architecture, initial weights, tokenizer) is public: fixed
 before the training split was drawn.
 """
@@ -33,7 +33,7 @@ from sublora.errors import SubloraError
 from sublora.experiment import ALPHA_GRID, LAYERS, PARAMETRIZATIONS, Gpt, Pretrained
 from sublora.experiment import Subspace as SubspaceSettings
 from sublora.message.body import Coded, lora_fields, pack, read_dimension, read_lora, stated, unpack, with_coordinates
-from sublora.message.frame import MessageError, Reader, alpha_index, prefixed, varint
+from sublora.message.frame import MessageError, Reader, alpha_index, only_form, prefixed, varint
 from sublora.models import Subspace, base_model, layer_names, model_weights, parametrize
 from sublora.models.projectors import PROJECTORS
 
@@ -58,7 +58,9 @@ def encode(message: Message) -> bytes:
     """The bytes of a message. Raises SubloraError for what the format cannot say."""
     subspace, alpha = message.subspace, alpha_index(message.alpha)
     coder, format, rest = pack(message.coded)
-    body = bytes([FORMAT, _kind(subspace)]) + varint(len(message.coded.symbols)) + varint(subspace.seed)
+    body = bytes([FORMAT, _kind(subspace)]) + varint(len(message.coded.symbols))
+    if subspace.parametrization != "full":
+        body += varint(subspace.seed)
     if subspace.parametrization in ("sublora", "lora"):
         body += lora_fields(subspace)
     if subspace.parametrization in IN_A_SUBSPACE:
@@ -93,7 +95,9 @@ def decode(data: bytes, most: int, layers: tuple[str, ...] = LAYERS) -> Message:
     if projector >= len(PROJECTORS) or (projector and not projected):
         raise MessageError(f"unknown projector {projector} for {parametrization}")
     dimension = read_dimension(reader, most)
-    values: dict[str, Any] = {"parametrization": parametrization, "seed": reader.varint()}
+    values: dict[str, Any] = {"parametrization": parametrization}
+    if parametrization != "full":
+        values["seed"] = reader.varint()
     if projected:
         values |= {"dimension": dimension, "projector": PROJECTORS[projector]}
     if parametrization in ("sublora", "lora"):
@@ -106,7 +110,9 @@ def decode(data: bytes, most: int, layers: tuple[str, ...] = LAYERS) -> Message:
         values["targets"] = tuple(layer for bit, layer in enumerate(layers) if mask >> bit & 1)
     choices = reader.byte(len(FORMATS) << 5, "codebook format")
     coded = unpack(reader, choices >> 3 & 3, choices >> 5, dimension)
-    return Message(stated(SubspaceSettings, values), ALPHA_GRID[choices & 7], coded, layers)
+    message = Message(stated(SubspaceSettings, values), ALPHA_GRID[choices & 7], coded, layers)
+    only_form(data, lambda: encode(message))
+    return message
 
 
 def largest_dimension(model: Gpt | Pretrained, vocab_size: int) -> int:

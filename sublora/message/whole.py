@@ -9,8 +9,9 @@
       vectors  float16, big-endian: norms and biases, few and delicate
       others   the scale, or one for each row, float16; length of the payload as a varint; the payload (`coder`, adaptive)
 
-A weight is scale × an integer in [-(2^(bits-1) - 1), 2^(bits-1) - 1]. As in `message.language`, no message is the beginning of
-another, every bit counts, and there is no checksum. Architecture and shapes are public.
+A weight is scale × an integer in [-(2^(bits-1) - 1), 2^(bits-1) - 1]. Of the scales that give the same weights, it
+is the positive one with the smallest integers, and 2^-24 where all are zero. As in `message.language`, no message is the beginning of another, every bit counts,
+there is one form of what a message says, and no checksum. The shapes follow from the configuration in front (`message.configuration`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,10 +23,12 @@ from torch import nn
 from sublora.compression.coder import decode_symbols, encode_symbols
 from sublora.errors import SubloraError
 from sublora.experiment import ALPHA_GRID
-from sublora.message.frame import MessageError, Reader, alpha_index, prefixed, varint
+from sublora.message.frame import MessageError, Reader, alpha_index, only_form, prefixed, varint
 
 FORMAT = 0x57
 ROWS = 0x10
+SMALLEST, LARGEST = np.float16(2.0**-24), 65504.0
+"""The least and the most positive 16-bit float."""
 CLIPS = np.linspace(0.4, 1.0, 25)
 """Shares of the largest weight that the largest level may stand for; the one with the least squared error is taken."""
 
@@ -40,10 +43,10 @@ def encode_whole(tensors: Mapping[str, torch.Tensor], bits: int, alpha: float, r
     body = bytes([FORMAT, bits | ROWS * rows | alpha_index(alpha) << 5])
     for name, tensor in tensors.items():
         values = tensor.detach().cpu().double().numpy()
-        if not (np.abs(values) <= 65504).all():
+        if not (np.abs(values) <= LARGEST).all():
             raise SubloraError(f"{name}: has weights that are not finite 16-bit floats")
         if values.ndim < 2:
-            body += values.astype(">f2").tobytes()
+            body += (values + 0.0).astype(">f2").tobytes()
             continue
         matrix = values.reshape(len(values), -1) if rows else values.reshape(1, -1)
         scales, integers = _rounded(matrix, 2 ** (bits - 1) - 1)
@@ -73,8 +76,11 @@ def decode_whole(data: bytes, shapes: Sequence[tuple[str, torch.Size]]) -> tuple
             symbols = decode_symbols(payload, shape.numel(), 2**bits - 1)
         except ValueError as error:
             raise MessageError(f"the message cannot be decoded: {name}: {error}") from None
-        integers = symbols.astype(np.float32) - (2 ** (bits - 1) - 1)
-        tensors[name] = torch.from_numpy(integers.reshape(len(scales), -1) * scales[:, None]).view(shape)
+        only_form(payload, lambda: encode_symbols(symbols, 2**bits - 1))  # noqa: B023  called at once
+        integers = symbols.astype(np.int64).reshape(len(scales), -1) - (2 ** (bits - 1) - 1)
+        if not np.array_equal(scales, _one_form(scales.astype(np.float16), integers)[0]):
+            raise MessageError(f"the message has a scale of {name} that is not the one it is written with: it was altered")
+        tensors[name] = torch.from_numpy(integers.astype(np.float32) * scales[:, None]).view(shape)
     if reader.position != len(data):
         raise MessageError(f"the message has {len(data) - reader.position:,} bytes more than the model needs")
     return tensors, alpha
@@ -102,16 +108,30 @@ def _rounded(matrix: np.ndarray, top: int) -> tuple[np.ndarray, np.ndarray]:
     largest = np.abs(matrix).max(1)
     best, chosen = np.full(len(matrix), np.inf), np.ones(len(matrix), np.float16)
     for clip in CLIPS:
-        scales = np.maximum(np.float16(clip * largest / top), np.float16(2.0**-24))
+        scales = np.maximum(np.float16(clip * largest / top), SMALLEST)
         wide = scales.astype(np.float64)[:, None]
         errors = ((wide * np.clip(np.rint(matrix / wide), -top, top) - matrix) ** 2).sum(1)
         better = errors < best
         best, chosen = np.where(better, errors, best), np.where(better, scales, chosen)
-    return chosen, np.clip(np.rint(matrix / chosen.astype(np.float64)[:, None]), -top, top).astype(np.int64)
+    return _one_form(chosen, np.clip(np.rint(matrix / chosen.astype(np.float64)[:, None]), -top, top).astype(np.int64))
+
+
+def _one_form(scales: np.ndarray, integers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(scales float16 (r,), integers (r, c)) with the same products: of all that have them, those with the smallest integers."""
+    scales, integers = abs(scales), integers * np.sign(scales).astype(np.int64)[:, None]
+    for row, divisor in enumerate(np.gcd.reduce(integers, axis=1)):
+        if divisor == 0:
+            scales[row] = SMALLEST
+        for factor in range(1, divisor):
+            scale = float(scales[row]) * int(divisor) / factor  # exact, or no 16-bit float
+            if scale <= LARGEST and np.float16(scale) * np.float64(factor) == float(scales[row]) * int(divisor):
+                scales[row], integers[row] = scale, integers[row] // divisor * factor
+                break
+    return scales, integers
 
 
 def _floats(reader: Reader, count: int) -> np.ndarray:
     values = np.frombuffer(reader.take(2 * count), ">f2").astype(np.float32)
-    if not np.isfinite(values).all():
-        raise MessageError("a scale or weight of the message is not a finite number")
+    if not np.isfinite(values).all() or (np.signbit(values) & (values == 0)).any():
+        raise MessageError("a scale or weight of the message is not a finite number, or is a negative zero")
     return values

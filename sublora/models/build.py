@@ -11,7 +11,7 @@ from sublora.experiment import LAYERS, Gpt, Pretrained
 from sublora.experiment import Subspace as SubspaceSettings
 from sublora.models.gpt import GPT
 from sublora.models.lora import add_lora
-from sublora.models.pretrained import Causal, causal_layers, causal_weights, has_architecture, load_causal
+from sublora.models.pretrained import Causal, causal_layers, causal_weights, load_causal
 from sublora.models.projectors import Identity, make_projector
 from sublora.models.structured import replace_linears
 from sublora.models.subspace import Subspace
@@ -21,14 +21,12 @@ def base_model(model: Gpt | Pretrained, vocab_size: int, local_only: bool = Fals
     """The public model that a message starts from: token ids (batch, time) to logits (batch, time, V).
 
     local_only: nothing is downloaded.
-    Raises SubloraError for a pretrained model that cannot be loaded, or has another architecture than the settings state.
+    A pretrained one has the architecture that the settings state, whatever its folder says; its weights must fit it.
+    Raises SubloraError for a pretrained model that cannot be loaded.
     """
     if isinstance(model, Gpt):
         return GPT(model, vocab_size)
-    base = load_causal(model.source, vocab_size, model.block, local_only)
-    if model.architecture is not None and not has_architecture(base, model.architecture):
-        raise SubloraError(f"model.architecture: {model.source!r} has another one here; use the model that the settings speak of")
-    return base
+    return load_causal(model.source, vocab_size, model.block, local_only, model.architecture)
 
 
 def build(model: Gpt | Pretrained, subspace: SubspaceSettings, vocab_size: int) -> Subspace:

@@ -17,7 +17,7 @@ from sublora.experiment import Encoder, TaskSubspace, Words
 from sublora.models.build import in_subspace, tensors_sha256
 from sublora.models.loading import load_config, load_weights, random_model
 from sublora.models.lora import add_lora
-from sublora.models.pretrained import UNSAID
+from sublora.models.pretrained import classifier_config, classifier_configuration
 from sublora.models.subspace import Subspace
 
 ATTENTION = ("c_attn", "query", "value", "q_lin", "v_lin", "q_proj", "v_proj", "query_proj", "value_proj", "Wqkv")
@@ -96,7 +96,8 @@ class HubClassifier(nn.Module):
 
         hub_logging.set_verbosity_error()  # without a network it would report every attempt
         source = settings.source
-        configuration = load_config(source, local_only, num_labels=labels)
+        stated = settings.architecture or classifier_configuration(load_config(source, local_only))
+        configuration = classifier_config(stated, num_labels=labels)
         self.tokenizer = _tokenizer(source, local_only)
         configuration.pad_token_id = self.tokenizer.pad_token_id
         with torch.random.fork_rng(devices=[]):
@@ -166,13 +167,12 @@ def base_sha256s(base: BagOfWords | HubClassifier) -> dict[str, str | None]:
     sha256s = {"base_weights_sha256": tensors_sha256(sorted(base.state_dict().items()))}
     if isinstance(base, BagOfWords):
         return {**sha256s, "tokenizer_sha256": None, "configuration_sha256": None}
-    tokenizer, configuration = base.tokenizer, base.base.config.to_diff_dict()
-    kept = {key: value for key, value in configuration.items() if key not in UNSAID and not key.startswith("_")}
+    tokenizer, configuration = base.tokenizer, classifier_configuration(base.base.config)
     sides = tokenizer.model_max_length, tokenizer.truncation_side, tokenizer.split_special_tokens, tokenizer.pad_token_id
     return {
         **sha256s,
         "tokenizer_sha256": rules_sha256(tokenizer.backend_tokenizer, type(tokenizer).__name__, *sides),
-        "configuration_sha256": hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest(),
+        "configuration_sha256": hashlib.sha256(json.dumps(configuration, sort_keys=True).encode()).hexdigest(),
     }
 
 

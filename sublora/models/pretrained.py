@@ -2,13 +2,13 @@
 
 import contextlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import nn
 
-from sublora.errors import SubloraError, one_line
+from sublora.errors import SubloraError, errors_named, one_line
 from sublora.models.llama2c import load_llama2c
 from sublora.models.loading import MOST, load_config, load_weights, refuse_infinite
 from sublora.models.lora import linear_layers
@@ -23,6 +23,9 @@ FAMILIES = tuple(
 """Types of configuration that are built: decoders that take time and memory as their sizes say, without experts, whose choice by
 rounded numbers would make one message two models. A stranger's certificate names its type, so the list is closed."""
 UNSAID = ("architectures", "auto_map", "dtype", "torch_dtype", "transformers_version", "use_cache", "quantization_config")
+UNSAID += ("id2label", "label2id", "num_labels", "problem_type", "finetuning_task", "task_specific_params", "output_attentions")
+UNSAID += ("output_hidden_states", "return_dict", "gradient_checkpointing", "summary_activation", "summary_first_dropout")
+UNSAID += ("summary_proj_to_labels", "summary_type", "summary_use_proj", "name_or_path")
 """Keys of a configuration that change nothing about the function that the weights compute in float32."""
 CAUSAL = 1e-3
 """How much a probability may change when a later token does: rounding of large logits."""
@@ -68,10 +71,12 @@ class Causal(nn.Module):
                 raise SubloraError(NOT_CAUSAL)
 
 
-def load_causal(source: str, vocab_size: int, block_size: int, local_only: bool = False) -> Causal:
+def load_causal(
+    source: str, vocab_size: int, block_size: int, local_only: bool = False, stated: Mapping[str, Any] | None = None
+) -> Causal:
     """The model in a folder, on the hub, or in a llama2.c file (.bin), in float32. No code of the model's own is run.
 
-    local_only: nothing is downloaded.
+    stated: its configuration, in place of the folder's. local_only: nothing is downloaded.
     Raises SubloraError for one that cannot be loaded, is not causal or of other sizes (`Causal`), or learnt more than parameters;
     for weights that are not all and only those of the configuration (`load_weights`), or not finite.
     """
@@ -81,41 +86,72 @@ def load_causal(source: str, vocab_size: int, block_size: int, local_only: bool 
     else:
         from transformers import AutoModelForCausalLM  # here, because importing it takes seconds
 
-        config = load_config(source, local_only)
-        _config(_stated(config))  # refuses other types and sizes before anything is loaded
+        config = _config(_stated(load_config(source, local_only)) if stated is None else stated)
         base = load_weights(AutoModelForCausalLM, source, config, local_only)
     model = Causal(base, vocab_size, block_size)
     parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
     # Files may say more than a certificate states. The model is what its architecture and its parameters make.
-    stated, weights, nothing = blank_causal(architecture(model), vocab_size, block_size), model.state_dict(), torch.empty(0)
-    stated.load_state_dict({name: weights[name] for name in parameters}, strict=False)
-    made = stated.state_dict()
+    made_of = blank_causal(stated or architecture(model), vocab_size, block_size)
+    weights, nothing = model.state_dict(), torch.empty(0)
+    with errors_named(f"model.source: {source!r}: its weights do not fit the configuration", "use the model that is meant"):
+        made_of.load_state_dict({name: weights[name] for name in parameters}, strict=False)
+    made = made_of.state_dict()
     for name in {**weights, **made}:
         if not torch.equal(weights.get(name, nothing), made.get(name, nothing)):
             why = f"has learnt {name}, which is no parameter of the model that its configuration states"
             raise SubloraError(f"model.source: {source!r} {why}; it cannot be coded")
-    stated.check_causal()
-    return stated
+    made_of.check_causal()
+    return made_of
 
 
 def architecture(model: Causal) -> dict[str, Any]:
-    """The configuration as plain data: with the parameters, all that the model is."""
+    """The configuration as plain data, as a message has it: with the parameters, all that the model is."""
     return _stated(model.base.config)
 
 
-def _stated(config: Any) -> dict[str, Any]:
-    with _impossible_named():
-        return _declared(config.model_type, json.loads(json.dumps(config.to_diff_dict())))
+def stated_form(values: Mapping[str, Any], classifier: bool = False) -> dict[str, Any]:
+    """The one form of what a configuration says: what differs from its type's defaults, and changes what the weights compute.
 
-
-def has_architecture(model: Causal, stated: Mapping[str, Any]) -> bool:
-    """Whether a model's configuration is the stated one; what either leaves out has this version's defaults.
-
-    Raises SubloraError when the stated one is none.
+    Raises SubloraError for values that are no configuration.
     """
-    one, other = (_config(values).to_dict() for values in (stated, architecture(model)))
-    kinds = one["model_type"], other["model_type"]
-    return kinds[0] == kinds[1] and _declared(kinds[0], one) == _declared(kinds[0], other)
+    if classifier:
+        return classifier_configuration(classifier_config(values))
+    return _stated(_config(values))
+
+
+def _stated(config: Any) -> dict[str, Any]:
+    return _form(config, lambda key: key.startswith("initializer") or key == "init_std")
+
+
+def classifier_configuration(config: Any) -> dict[str, Any]:
+    """The same of a classifier's base, whose new head is drawn as it says; its tokenizer and the task say the rest."""
+    return _form(config, lambda key: key == "pad_token_id")
+
+
+def classifier_config(values: Mapping[str, Any], **settings: Any) -> Any:
+    """The configuration of a classifier's base. Raises SubloraError for values that are none."""
+    from transformers import AutoConfig
+
+    with _impossible_named():
+        return AutoConfig.for_model(**_declared(values["model_type"], values), **settings)
+
+
+def _form(config: Any, without: Callable[[str], bool]) -> dict[str, Any]:
+    with _impossible_named():
+        values = _whole(json.loads(json.dumps(config.to_diff_dict())))
+        kept = _declared(config.model_type, values)
+        return {key: value for key, value in kept.items() if not without(key) and "drop" not in key} | {
+            "model_type": config.model_type
+        }
+
+
+def _whole(value: Any) -> Any:
+    """The same data with whole numbers as integers, so that one number has one form."""
+    if isinstance(value, dict):
+        return {key: _whole(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_whole(each) for each in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def blank_causal(architecture: Mapping[str, Any] | None, vocab_size: int, block_size: int) -> Causal:
@@ -166,11 +202,16 @@ def _config(architecture: Mapping[str, Any] | None) -> Any:
 
 
 def _declared(model_type: str, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Those values that a configuration of this type declares: no names of kernels, code or files that others may have added."""
+    """Those values that a configuration of this type declares: no names of kernels, code or files that others may have added.
+
+    Where the type's default is a float, an integer becomes one.
+    """
     from transformers import AutoConfig
 
-    known = set(AutoConfig.for_model(model_type).to_dict()) - set(UNSAID)
-    return {key: value for key, value in values.items() if key in known and not key.startswith("_")}
+    known = {key: value for key, value in AutoConfig.for_model(model_type).to_dict().items() if key not in UNSAID}
+    kept = {key: value for key, value in values.items() if key in known and not key.startswith("_")}
+    floats = {key for key, value in kept.items() if type(value) is int and isinstance(known[key], float)}
+    return {key: float(value) if key in floats else value for key, value in kept.items()}
 
 
 @contextlib.contextmanager

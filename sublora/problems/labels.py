@@ -14,11 +14,13 @@ from sublora.compression import quantize_and_adapt
 from sublora.data.labelled import TASKS, Examples, data_identity, load_task
 from sublora.data.split import permutation
 from sublora.errors import SubloraError
-from sublora.experiment import Classify, Words
-from sublora.message import Coded
+from sublora.experiment import Classify, Encoder, Words
+from sublora.message import Coded, configured
 from sublora.message.classifier import ClassifierMessage, encode
 from sublora.models import Subspace
 from sublora.models.classifiers import base_sha256s, classifier_base, classifier_in_subspace
+from sublora.models.loading import load_config
+from sublora.models.pretrained import classifier_configuration
 from sublora.scoring.labels import LabelEvaluation, evaluate, usual_scores
 from sublora.training import training_seconds
 from sublora.training.examples import train_examples_phase
@@ -40,8 +42,12 @@ class LabelProblem:
 
     @classmethod
     def open(cls, experiment: Classify, corpora: Path) -> Self:
-        """The task's examples are loaded, the training split is drawn."""
+        """The task's examples are loaded, the training split is drawn, a pretrained model's configuration is stated."""
         pool, validation = load_task(experiment.task)
+        model = experiment.model
+        if isinstance(model, Encoder) and model.architecture is None:
+            stated = classifier_configuration(load_config(model.source))
+            experiment = experiment.model_copy(update={"model": model.model_copy(update={"architecture": stated})})
         return cls(experiment, pool, *draw_training(pool, experiment), validation)
 
     @classmethod
@@ -85,7 +91,9 @@ class LabelProblem:
             return self._phase(quantized, model.module.encode, folder, "quantize", sha256s, penalty=penalty)
 
         *coded, log = quantize_and_adapt(model, self.experiment.compression, adapt)
-        return encode(ClassifierMessage(self.experiment.model, self.experiment.subspace, Coded(*coded))), log
+        model, subspace = self.experiment.model, self.experiment.subspace
+        message = encode(ClassifierMessage(model, subspace, Coded(*coded)))
+        return configured(model.architecture if isinstance(model, Encoder) else None, message), log
 
     def seal(self, message: bytes, folder: Path | None = None) -> bytes:
         """The message as it is: nothing is left to choose."""

@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from sublora.experiment import ALPHA_GRID, Round
+from sublora.message import configured
 from sublora.message.whole import encode_whole
 from sublora.models import base_model
 from sublora.problems.text import DocumentProblem, smallest_promise
@@ -32,7 +33,8 @@ class RoundingProblem(DocumentProblem):
         pretrained = base_model(self.experiment.model, self.store.vocab_size)
 
         def rounded(place: Path, bits: int, scales: str) -> tuple[bytes, DocumentProblem]:
-            return encode_whole(dict(pretrained.named_parameters()), bits, ALPHA_GRID[0], rows=scales == "row"), self
+            message = encode_whole(dict(pretrained.named_parameters()), bits, ALPHA_GRID[0], rows=scales == "row")
+            return configured(self.experiment.model.architecture, message), self
 
         ways, columns = list(itertools.product(rounding.bits, rounding.scales)), ("bits", "scales")
         message, _, table = smallest_promise(ways, rounded, folder / "ways", columns=columns, what="quantize")

@@ -18,7 +18,7 @@ from sublora.data.files import files_fingerprint, given_path
 from sublora.data.tokenizers import get_tokenizer
 from sublora.errors import SubloraError
 from sublora.experiment import ALPHA_GRID, TOP_K, Finetune, Gpt, Level, OnText, Pretrain
-from sublora.message import Coded, decode, refuse_large_model, with_alpha
+from sublora.message import Coded, configured, decode, refuse_large_model, with_alpha
 from sublora.message.language import Message, encode
 from sublora.models import Subspace, base_model, base_sha256, build, layer_names
 from sublora.models.pretrained import Causal, architecture
@@ -221,8 +221,9 @@ class TextProblem(DocumentProblem):
             return self._phase(quantized, folder, "quantize", penalty)
 
         *coded, log = quantize_and_adapt(model, self.experiment.compression, adapt)
-        layers = layer_names(self.experiment.model)
-        return encode(Message(self.experiment.subspace, ALPHA_GRID[0], Coded(*coded), layers)), log
+        model = self.experiment.model
+        message = encode(Message(self.experiment.subspace, ALPHA_GRID[0], Coded(*coded), layer_names(model)))
+        return configured(None if isinstance(model, Gpt) else model.architecture, message), log
 
     def seconds(self, folder: Path) -> dict[str, float]:
         """Wall time of each phase of training, from the log in `folder`."""
