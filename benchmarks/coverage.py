@@ -34,18 +34,30 @@ from sublora.inequalities.independent import (
     log_wealth,
     mixed,
 )
-from sublora.inequalities.martingale import azuma, azuma_subsampled, freedman, freedman_subsampled
+from sublora.inequalities.martingale import (
+    NOMINAL_BITS,
+    azuma,
+    azuma_subsampled,
+    freedman,
+    freedman_subsampled,
+    nearest_nominal,
+    token_share,
+)
 from sublora.inequalities.means import bound_mean
 from sublora.inequalities.subsampling import betting_subsampled, hoeffding_subsampled, kl_subsampled
 from sublora.inequalities.unseen import betting_unseen, betting_unseen_blocks
 from sublora.progress import progress_bar
+from sublora.scoring.scores import unit_windows
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 from worlds import (  # noqa: E402
     best_then_subsampled,
+    cue_in_the_stream,
     memorizers,
+    moved_back,
     unseen_violation,
     violation,
+    worst_stop,
     zeros_and_ones,
 )
 
@@ -79,7 +91,7 @@ def of_units(bits, m, mu):
         "binomial_tail": lambda k: binomial_tail(k, nats, m),
         "empirical_bernstein": lambda k: empirical_bernstein(zeros_and_ones(k, m), bits, DELTA),
         "betting": lambda k: betting(zeros_and_ones(k, m), nats, bets),
-        "azuma": lambda k: azuma(k / m, nats, m, width=1.0),
+        "azuma": lambda k: azuma(k / m, nats, m, width=1.0, nominal=m),
         "freedman": lambda k: freedman(zeros_and_ones(k, m), guess, nats, low=0.0, width=1.0, guess_width=side, grid=bets),
     }
 
@@ -88,12 +100,13 @@ def of_subsample(bits, m, n, candidates=1, delta=DELTA):
     """Bounds from n of m losses of 0 or 1 as functions of the count of ones among the n."""
     guess = np.full(n, 0.5)
     common = (bits, delta, m)
-    ranges = {"candidates": candidates, "low": 0.0, "width": 1.0, "guess_width": 0.5}
+    tokens = {"candidates": candidates, "width": 1.0, "nominal": m, "share": token_share(n, m)}
+    ranges = {"low": 0.0, "guess_width": 0.5, **tokens}
     return {
         "hoeffding": lambda k: hoeffding_subsampled(k / n, bits, delta, m, n, candidates=candidates).bound,
         "kl": lambda k: kl_subsampled(zeros_and_ones(k, n), *common, candidates=candidates),
         "betting": lambda k: betting_subsampled(zeros_and_ones(k, n), *common, candidates=candidates),
-        "azuma": lambda k: azuma_subsampled(k / n, bits, delta, m, n, candidates=candidates, width=1.0).bound,
+        "azuma": lambda k: azuma_subsampled(k / n, bits, delta, m, n, **tokens).bound,
         "freedman": lambda k: freedman_subsampled(zeros_and_ones(k, n), guess, *common, **ranges),
     }
 
@@ -258,13 +271,43 @@ def dependent_tokens(trials):
             for a, b in zip(losses[:50], mu[:50], strict=True)
         ]
     )
-    slack = azuma(0.0, nats, n, width=1.0)
+    slack = azuma(0.0, nats, n, width=1.0, nominal=n)
     world, options = "the chance of an error depends on the last", {"level": "token", "trials": trials}
     simple = float((losses.mean(1) + slack < truth).mean())
     unpaid = float((losses.mean(1) + slack / 4 < truth).mean())
     yield row("azuma", "martingale", world, n, simple, twin=("a quarter of the range", unpaid), gap=slack, **options)
     twin = ("a guess that peeks", peeked / trials)
     yield row("freedman", "martingale", world, n, violated / trials, twin=twin, gap=gap, **options)
+
+
+def stopped():
+    """The stream ends when it looks best. The number that azuma is tuned for: fixed, or a power of two chosen afterwards."""
+    last, options = 10_000, {"level": "token"}
+
+    def worst(bits, nominal):
+        nats = complexity_nats(bits, DELTA)
+        return worst_stop(lambda k, N: azuma(k / N, nats, N, width=1.0, nominal=nominal(N)), 100, last)
+
+    fixed, chosen = "fair bits, stopped when they look best", "the same, tuned for a power of two that is chosen afterwards"
+    twin = "N taken as fixed", worst(0, lambda N: N)
+    yield row("azuma", "martingale", fixed, last, worst(0, lambda N: 1000), twin=twin, **options)
+    twin = "choice not charged", worst(0, nearest_nominal)
+    yield row("azuma", "martingale", chosen, last, worst(NOMINAL_BITS, nearest_nominal), twin=twin, **options)
+
+
+def looking_ahead(trials):
+    """Losses that move together by what the future holds, if the last window of a document is moved back."""
+    block, N = 64, 6400
+    nats, random = complexity_nats(0, DELTA), np.random.default_rng(0)
+
+    def violations(rule):
+        for _ in progress_bar(range(trials), desc="last windows", unit="trial"):
+            losses, means = (values[:N] for values in cue_in_the_stream(rule, N // block, block, random))
+            yield azuma(losses.mean(), nats, N, width=1.0, nominal=N) < means.mean()
+
+    found, broken = (np.mean(list(violations(rule))) for rule in (unit_windows, moved_back))
+    twin, options = ("the last window moved back", broken), {"level": "token", "trials": trials}
+    yield row("azuma", "martingale", "text tells where a window begins", N, found, twin=twin, **options)
 
 
 def with_ratios(rows):
@@ -284,7 +327,7 @@ def main():
     wanted = parser.parse_args()
     worlds = [worst_of_many(), chosen_on_the_subsample(), best_on_the_training_set(), memorized()]
     worlds += [simulated(wanted.trials) for simulated in (narrow_losses, dependent_tokens, in_split_order)]
-    worlds += [in_blocks(wanted.trials // 20)]
+    worlds += [in_blocks(wanted.trials // 20), stopped(), looking_ahead(wanted.trials)]
     rows = [entry for world in progress_bar(worlds, desc="worlds", unit="world") for entry in world]
     frame = with_ratios(rows)
     write_text(wanted.out, frame.to_csv(index=False))

@@ -59,6 +59,7 @@ def entry(metric, assumption, inequality, alpha, empirical, gap, vacuous_at, par
         "pool": POOL,
         "evaluated": UNITS,
         "candidates": 1,
+        "nominal_tokens": None,
         "empirical": empirical,
         "bound": bound,
         "vacuous_at": vacuous_at,

@@ -17,11 +17,14 @@ import pytest
 from scipy.stats import binom, hypergeom
 from worlds import (
     best_then_subsampled,
+    cue_in_the_stream,
     memorizers,
+    moved_back,
     unseen_violation,
     violated_below,
     violation,
     worst_of,
+    worst_stop,
     zeros_and_ones,
 )
 
@@ -34,7 +37,15 @@ from sublora.inequalities.independent import (
     hoeffding,
     kl,
 )
-from sublora.inequalities.martingale import azuma, azuma_subsampled, freedman, freedman_subsampled
+from sublora.inequalities.martingale import (
+    NOMINAL_BITS,
+    azuma,
+    azuma_subsampled,
+    freedman,
+    freedman_subsampled,
+    nearest_nominal,
+    token_share,
+)
 from sublora.inequalities.means import bound_mean
 from sublora.inequalities.subsampling import (
     betting_subsampled,
@@ -43,6 +54,7 @@ from sublora.inequalities.subsampling import (
     upper_limit,
 )
 from sublora.inequalities.unseen import betting_unseen, betting_unseen_blocks, hoeffding_unseen, kl_unseen
+from sublora.scoring.scores import unit_windows
 
 DELTA = 0.05
 TRIALS = int(os.environ.get("SUBLORA_COVERAGE_TRIALS", "2000"))
@@ -61,7 +73,7 @@ def six(message_bits, m, delta=DELTA, bet=None, guess=0.5):
         "kl": lambda k: kl(k / m, nats, m),
         "binomial_tail": lambda k: binomial_tail(k, nats, m),
         "betting": lambda k: betting(zeros_and_ones(k, m), nats, bets),
-        "azuma": lambda k: azuma(k / m, nats, m, width=1.0),
+        "azuma": lambda k: azuma(k / m, nats, m, width=1.0, nominal=m),
         "freedman": lambda k: freedman(
             zeros_and_ones(k, m), np.full(m, guess), nats, low=0.0, width=1.0, guess_width=side, grid=bets
         ),
@@ -170,10 +182,68 @@ def test_freedman_on_dependent_tokens_and_a_guess_that_peeks_is_caught():
             mu[i] = 0.15 + 0.5 * state
             losses[i] = state = float(draws[i] < mu[i])
         violated += freedman(losses, mu, nats, low=0.0, width=1.0, guess_width=0.85, grid=grid) < mu.mean()
-        simple += azuma(losses.mean(), nats, n, width=1.0) < mu.mean()
+        simple += azuma(losses.mean(), nats, n, width=1.0, nominal=n) < mu.mean()
         peeked += freedman(losses, losses, nats, low=0.0, width=1.0, guess_width=1.0, grid=grid) < mu.mean()
     assert violated / TRIALS <= LIMIT and simple / TRIALS <= LIMIT
     assert peeked / TRIALS >= CAUGHT
+
+
+# -- a stream of tokens ends where it likes, and no window looks ahead ------------------------------------------------
+
+
+def below_the_pools_mean(N):
+    """A power of two just below m times the pool's mean length: 20 of 21 documents train, and the last has 100 tokens."""
+    return 2 ** math.floor(math.log2(20 / 21 * (N + 100)))
+
+
+@pytest.mark.parametrize(
+    ("nominal", "bits", "expected"),
+    [
+        (lambda N: 1000, 0, None),
+        (lambda N: 10_000, 0, None),
+        (nearest_nominal, NOMINAL_BITS, None),
+        (lambda N: N, 0, 0.1057),
+        (below_the_pools_mean, 0, 0.0995),
+        (nearest_nominal, 0, 0.1035),
+    ],
+    ids=["fixed", "fixed, far off", "chosen and paid", "N itself", "by the pool's mean", "chosen and unpaid"],
+)
+def test_azuma_where_the_stream_stops_when_it_looks_best(nominal, bits, expected):
+    """Fair bits, stopped between 100 and 10,000; None: a right bound."""
+    nats = complexity_nats(bits, DELTA)
+    found = worst_stop(lambda k, N: azuma(k / N, nats, N, width=1.0, nominal=nominal(N)), 100, 10_000)
+    if expected is None:
+        assert found <= DELTA
+    else:
+        assert found >= EXACT_CAUGHT and found == pytest.approx(expected, abs=5e-5)
+
+
+def test_freedman_where_the_stream_stops_and_a_bet_by_its_length_is_caught():
+    nats = complexity_nats(0, DELTA)
+    ranges = {"low": 0.0, "width": 1.0, "guess_width": 0.5}
+
+    def tuned_for(nominal):
+        def bound(k, N):
+            bet = np.array([math.sqrt(2 * nats / (N if nominal is None else nominal))])
+            return freedman(zeros_and_ones(k, N), np.full(N, 0.5), nats, **ranges, grid=bet)
+
+        return worst_stop(bound, 20, 1000)
+
+    assert tuned_for(150) <= DELTA
+    assert tuned_for(None) >= EXACT_CAUGHT
+
+
+def test_azuma_is_violated_by_a_window_that_is_moved_back():
+    """The losses of a window move together, by what the future holds; under the right rule nothing of it is known."""
+    block, N, trials = 64, 6400, 500
+    nats, random = complexity_nats(0, DELTA), np.random.default_rng(0)
+    violated = dict.fromkeys((unit_windows, moved_back), 0)
+    for rule in violated:
+        for _ in range(trials):
+            losses, means = (values[:N] for values in cue_in_the_stream(rule, N // block, block, random))
+            violated[rule] += azuma(losses.mean(), nats, N, width=1.0, nominal=N) < means.mean()
+    assert violated[unit_windows] <= DELTA * trials
+    assert violated[moved_back] >= CAUGHT * trials
 
 
 # -- subsamples ------------------------------------------------------------------------------------------------------
@@ -182,12 +252,11 @@ def test_freedman_on_dependent_tokens_and_a_guess_that_peeks_is_caught():
 def subsampled(message_bits, m, n, candidates=1, delta=DELTA):
     """Every bound from n of m losses of 0 or 1 as a function of the count of ones among the n."""
     guess = np.full(n, 0.5)
+    drawn = {"candidates": candidates, "width": 1.0, "nominal": m, "share": token_share(n, m)}
 
     def tokens(k):
-        ones = zeros_and_ones(k, n)
-        ranges = {"low": 0.0, "width": 1.0, "guess_width": 0.5}
-        grid = betting_grid(m, 14, 6)
-        return freedman_subsampled(ones, guess, message_bits, delta, m, candidates=candidates, grid=grid, **ranges)
+        ones, grid = zeros_and_ones(k, n), betting_grid(m, 14, 6)
+        return freedman_subsampled(ones, guess, message_bits, delta, m, grid=grid, low=0.0, guess_width=0.5, **drawn)
 
     pilot = zeros_and_ones(n // 2, n)
     return {
@@ -197,7 +266,7 @@ def subsampled(message_bits, m, n, candidates=1, delta=DELTA):
         "betting, pilot": lambda k: betting_subsampled(
             zeros_and_ones(k, n), message_bits, delta, m, candidates=candidates, pilot=pilot
         ),
-        "azuma": lambda k: azuma_subsampled(k / n, message_bits, delta, m, n, candidates=candidates, width=1.0).bound,
+        "azuma": lambda k: azuma_subsampled(k / n, message_bits, delta, m, n, **drawn).bound,
         "freedman": tokens,
     }
 

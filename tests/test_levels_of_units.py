@@ -1,13 +1,17 @@
 """Certificates of tokens and sequences: the same message, other units; and the list of bounds forgets nothing."""
 
+import json
+
 import numpy as np
 import pytest
 from tiny import settings, write_texts
 
 from sublora.certificate.build import certify
-from sublora.certificate.statements import metric
+from sublora.certificate.schema import digest
+from sublora.certificate.statements import Facts, bound, expected_losses, metric, token_losses
 from sublora.experiment import ALPHA_GRID, TOP_K, as_experiment
-from sublora.inequalities.martingale import azuma, azuma_subsampled
+from sublora.inequalities.independent import betting_grid, complexity_nats
+from sublora.inequalities.martingale import azuma, azuma_subsampled, entropy_guess_width, freedman
 from sublora.inequalities.smoothing import loss_range, smoothed_bits
 from sublora.inequalities.subsampling import subsample
 from sublora.problems import TextProblem
@@ -63,11 +67,64 @@ def test_azuma_is_its_closed_form_on_tokens_drawn_from_the_whole_stream(made):
     (b,) = [b for b in made.certificate.statements if b.inequality == "azuma" and b.alpha == 0.1]
     mean = smoothed_bits(made.evaluation.training["token"].log_probability, 0.1, V).mean()
     assert b.empirical == pytest.approx(mean, abs=1e-12) and b.units == N and b.pool is None
-    expected = azuma_subsampled(mean, 8 * len(data), 0.05, N, 600, candidates=b.candidates, width=loss_range(0.1, V)[1]).bound
-    assert b.bound == pytest.approx(expected + 1e-4, abs=1e-12)
+    # the nominal number is chosen afterwards: 5 more bits, and a share of delta that does not follow the choice
+    drawn = {"candidates": b.candidates, "nominal": 8192, "share": 600 / (600 + 2**31)}
+    expected = azuma_subsampled(mean, 8 * len(data) + 5, 0.05, N, 600, width=loss_range(0.1, V)[1], **drawn).bound
+    assert b.bound == pytest.approx(expected + 1e-4, abs=1e-12) and b.nominal_tokens == 8192
+    (paper,) = [b for b in made.certificate.paper_accounting.bounds if b.level == "token" and b.alpha == 0.1]
+    drawn = {"candidates": b.candidates, "nominal": N, "share": 600 / (600 + N)}  # as published: N is taken as fixed
+    bits = made.certificate.paper_accounting.bits
+    assert paper.bound == pytest.approx(azuma_subsampled(mean, bits, 0.05, N, 600, width=loss_range(0.1, V)[1], **drawn).bound)
     drawn = np.sort(subsample(data, store.sha256, N, 600, purpose="certificate token"))
     stream = np.concatenate([store.document(i) for i in split.train])
     assert drawn[-1] < N == len(stream)
+
+
+def test_the_nominal_number_is_that_of_the_settings_and_is_verified(made, tmp_path):
+    values = made.experiment.parameters()
+    values["bounds"] |= {"levels": ["token"], "nominal_tokens": 5000}
+    for level in ("sequences", "documents"):
+        del values["bounds"][level]
+    problem = TextProblem(as_experiment(values), made.problem.store, made.problem.split)
+    certificate = certify(problem, made.message, problem.evaluate(made.message), {})
+    assert {b.nominal_tokens for b in certificate.statements} == {5000}
+    (b,) = [b for b in certificate.statements if b.inequality == "azuma" and b.metric == "top1_error"]
+    drawn = {"candidates": 1, "nominal": 5000, "share": 600 / 5600}
+    expected = azuma_subsampled(b.empirical, 8 * len(made.message), 0.05, b.units, 600, width=1.0, **drawn).bound
+    assert b.bound == pytest.approx(expected + 1e-4, abs=1e-12)
+    path = tmp_path / "certificate.json"
+    certificate.save(path)
+    assert verify(path, made.corpora) == []
+    data = certificate.data()
+    data["params"]["bounds"]["nominal_tokens"] = 6000
+    path.write_text(json.dumps(data | {"certificate_sha256": digest(data)}))
+    assert any("nominal_tokens" in line for line in verify(path, made.corpora))
+
+
+@pytest.mark.parametrize("bits", [100, 10**6])
+@pytest.mark.parametrize("tokens", [600, None])
+def test_freedman_is_the_better_of_itself_and_azuma_each_at_half_delta(made, bits, tokens):
+    """With a long message no bet is large enough for freedman, and azuma is the better one."""
+    N, scores = 600 if tokens is None else 100_000, made.evaluation.training["token"]
+    shared = {"scores": scores, "pilot": made.evaluation.pilot["token"], "tolerance": 0.0}
+    azumas, freedmans = [], []
+    for of in (metric("bpd", 0.1, V), metric("top1_error", None, V)):
+
+        def stated(inequality, delta, of=of):
+            facts = Facts(bits, 0.1, V, delta, {"token": N}, 10, tokens=tokens, nominal_tokens=50_000)
+            return bound("token", of, "martingale", inequality, facts=facts, **shared).bound
+
+        azumas.append(stated("azuma", 0.025))
+        freedmans.append(stated("freedman", 0.05))
+        assert azumas[-1] > stated("azuma", 0.05)
+        losses, guesses = token_losses(scores, of, V), expected_losses(scores, of)
+        ranges = {"low": of.low, "width": of.width, "guess_width": of.width if of.alpha is None else entropy_guess_width(0.1, V)}
+        if tokens is None:
+            nats = complexity_nats(bits, 0.025)
+            alone = freedman(losses, guesses, nats, grid=betting_grid(50_000, nats), **ranges)
+            assert freedmans[-1] == min(alone, azumas[-1])
+    assert all(b <= a for a, b in zip(azumas, freedmans, strict=True))
+    assert (freedmans == azumas) == (bits == 10**6)
 
 
 def test_with_all_tokens_there_is_no_subsampling_term(made):
@@ -80,8 +137,8 @@ def test_with_all_tokens_there_is_no_subsampling_term(made):
     rows = [b for b in statements if b.inequality in ("azuma", "hoeffding")]
     assert rows and all(b.parts.subsampling == 0 and b.evaluated == b.units for b in rows)
     (b,) = [b for b in rows if b.inequality == "azuma" and b.metric == "top1_error"]
-    nats = 8 * len(data) * np.log(2) - np.log(0.05)
-    assert b.bound == pytest.approx(azuma(b.empirical, nats, b.units, width=1.0) + 1e-4, abs=1e-12)
+    nats = (8 * len(data) + 5) * np.log(2) - np.log(0.05)
+    assert b.bound == pytest.approx(azuma(b.empirical, nats, b.units, width=1.0, nominal=8192) + 1e-4, abs=1e-12)
     assert {b.inequality for b in statements if b.assumption == "iid"} == {"hoeffding", "kl", "empirical_bernstein", "betting"}
 
 

@@ -15,6 +15,8 @@ from sublora.inequalities.martingale import (
     entropy_guess_width,
     freedman,
     freedman_subsampled,
+    nearest_nominal,
+    token_share,
 )
 from sublora.inequalities.smoothing import loss_range
 from sublora.inequalities.subsampling import split_nats, upper_limit
@@ -34,14 +36,21 @@ def stream(n, seed=0):
 
 
 def test_azuma_by_hand():
-    """8 nats, 100 tokens: sqrt(8/200) = 0.2."""
-    assert azuma(3.0, 8.0, 100, width=10.0) == pytest.approx(5.0, rel=1e-15)
-    assert azuma(3.0, 1e6, 1, width=10.0) > 1000  # not clipped
+    """8 nats, 100 tokens: sqrt(8/200) = 0.2. Tuned for 400: lambda is 0.04, so 8/(0.04 100) + 0.04 100/8 = 2.5."""
+    assert azuma(3.0, 8.0, 100, width=10.0, nominal=100) == pytest.approx(5.0, rel=1e-15)
+    assert azuma(3.0, 8.0, 100, width=10.0, nominal=400) == pytest.approx(5.5, rel=1e-15)
+    assert azuma(3.0, 1e6, 1, width=10.0, nominal=1) > 1000  # not clipped
+
+
+def test_a_nominal_number_is_a_power_of_two_and_its_share_does_not_move():
+    assert [nearest_nominal(N) for N in (1, 3, 1000, 1448, 1449, 2**40)] == [1, 4, 1024, 1024, 2048, 2**31]
+    assert token_share(50_000, 10**6) == 50_000 / 1_050_000
+    assert token_share(50_000, None) == 50_000 / (50_000 + 2**31)
 
 
 def test_subsampled_azuma_is_the_formula():
     N, n, s = 10**6, 10**4, 10**4 / (10**6 + 10**4)
-    parts = azuma_subsampled(4.0, 8000, 0.05, N, n, candidates=9, width=WIDTH)
+    parts = azuma_subsampled(4.0, 8000, 0.05, N, n, candidates=9, width=WIDTH, nominal=N, share=s)
     assert parts.complexity == pytest.approx(
         WIDTH * math.sqrt((8000 * math.log(2) + math.log(1 / (s * 0.05))) / (2 * N)), rel=1e-14
     )
@@ -101,7 +110,7 @@ def test_freedman_by_hand():
 def test_freedman_gains_where_the_variance_is_small():
     N, nats = 200_000, complexity_nats(4000, 0.05)
     losses, guesses = stream(N)
-    plain = azuma(losses.mean(), nats, N, width=WIDTH)
+    plain = azuma(losses.mean(), nats, N, width=WIDTH, nominal=N)
     guessed = freedman(losses, guesses, nats, **RANGES, grid=betting_grid(N, nats))
     assert losses.mean() < guessed < losses.mean() + 0.6 * (plain - losses.mean())
 
@@ -116,7 +125,7 @@ def test_monotone_in_nats_and_tokens(seed, nats, more):
         mean = losses.mean()
         return np.array(
             [
-                azuma(mean, nats, 300 * copies, width=WIDTH),
+                azuma(mean, nats, 300 * copies, width=WIDTH, nominal=300),
                 freedman(np.tile(losses, copies), np.tile(guesses, copies), nats, **RANGES, grid=grid),
             ]
         )
@@ -128,7 +137,9 @@ def test_monotone_in_nats_and_tokens(seed, nats, more):
 def test_subsampled_freedman_is_the_formula():
     losses, guesses = stream(400)
     N, bits, A = 5000, 300, 3
-    first, second = split_nats(bits, 0.05, N, 400, candidates=A)
+    first, second = split_nats(bits, 0.05, N, 400, candidates=A, share=0.01)
+    assert first == complexity_nats(bits, 0.01 * 0.05) and second == math.log(A / (0.99 * 0.05))
+    drawn = {"nominal": N, "share": 0.01}
     grid = np.array([0.1, 0.5])
     clipped = np.clip(guesses, LOW + WIDTH - GUESS_WIDTH, LOW + WIDTH)
     expected = []
@@ -138,9 +149,9 @@ def test_subsampled_freedman_is_the_formula():
         assert LOW - 1e-9 <= w.min() and w.max() <= high
         limit = LOW + (high - LOW) * upper_limit(np.clip((w - LOW) / (high - LOW), 0, 1), second + math.log(2))
         expected.append(GUESS_WIDTH * (first + math.log(2)) / (s * N) + limit)
-    found = freedman_subsampled(losses, guesses, bits, 0.05, N, candidates=A, **RANGES, grid=grid)
+    found = freedman_subsampled(losses, guesses, bits, 0.05, N, candidates=A, **RANGES, grid=grid, **drawn)
     assert found == pytest.approx(min(expected), rel=1e-9)
-    assert freedman_subsampled(losses, guesses, bits, 0.05, N, candidates=99, **RANGES, grid=grid) > found
+    assert freedman_subsampled(losses, guesses, bits, 0.05, N, candidates=99, **RANGES, grid=grid, **drawn) > found
 
 
 @given(st.floats(0, 1), st.floats(0, 1), st.floats(0.001, 0.999))
@@ -162,23 +173,28 @@ def test_subsampled_freedman_lies_above_all_tokens():
     nats = complexity_nats(bits, 0.05)
     every = freedman(losses, guesses, nats, **RANGES, grid=betting_grid(N, nats))
     drawn = np.random.default_rng(1).choice(N, n, replace=False)
-    some = freedman_subsampled(losses[drawn], guesses[drawn], bits, 0.05, N, candidates=1, **RANGES)
-    simple = azuma_subsampled(losses[drawn].mean(), bits, 0.05, N, n, candidates=1, width=WIDTH).bound
+    told = {"candidates": 1, "nominal": N, "share": token_share(n, N)}
+    some = freedman_subsampled(losses[drawn], guesses[drawn], bits, 0.05, N, **RANGES, **told)
+    simple = azuma_subsampled(losses[drawn].mean(), bits, 0.05, N, n, width=WIDTH, **told).bound
     assert every < some < simple
 
 
 LOSSES, GUESSES, GRID = np.full(5, 1.0), np.full(5, 2.0), np.array([0.5])
+DRAWN = {"candidates": 1, "width": 4.0, "nominal": 10, "share": 0.5}
 
 
 @pytest.mark.parametrize(
     ("call", "named"),
     [
-        (lambda: azuma(math.nan, 1.0, 10, width=1.0), "mean"),
-        (lambda: azuma(1.0, -1.0, 10, width=1.0), "nats"),
-        (lambda: azuma(1.0, 1.0, 0, width=1.0), "N"),
-        (lambda: azuma(1.0, 1.0, 10, width=0.0), "width"),
-        (lambda: azuma_subsampled(1.0, 8, 0.05, 10, 11, candidates=1, width=1.0), "n"),
-        (lambda: azuma_subsampled(math.inf, 8, 0.05, 10, 5, candidates=1, width=1.0), "mean_n"),
+        (lambda: azuma(math.nan, 1.0, 10, width=1.0, nominal=10), "mean"),
+        (lambda: azuma(1.0, -1.0, 10, width=1.0, nominal=10), "nats"),
+        (lambda: azuma(1.0, 1.0, 0, width=1.0, nominal=10), "N"),
+        (lambda: azuma(1.0, 1.0, 10, width=0.0, nominal=10), "width"),
+        (lambda: azuma(1.0, 1.0, 10, width=1.0, nominal=0), "nominal"),
+        (lambda: azuma_subsampled(1.0, 8, 0.05, 10, 5, **{**DRAWN, "share": 1.0}), "share"),
+        (lambda: token_share(0, 10), "n"),
+        (lambda: azuma_subsampled(1.0, 8, 0.05, 10, 11, **DRAWN), "n"),
+        (lambda: azuma_subsampled(math.inf, 8, 0.05, 10, 5, **DRAWN), "mean_n"),
         (lambda: entropy_guess_width(1.0, 257), "alpha"),
         (lambda: freedman(LOSSES, GUESSES[:4], 1.0, low=0.0, width=4.0, guess_width=4.0, grid=GRID), "guesses"),
         (lambda: freedman(LOSSES, GUESSES * math.nan, 1.0, low=0.0, width=4.0, guess_width=4.0, grid=GRID), "guesses"),
@@ -188,8 +204,8 @@ LOSSES, GUESSES, GRID = np.full(5, 1.0), np.full(5, 2.0), np.array([0.5])
         (lambda: freedman(LOSSES, GUESSES, 1.0, low=0.0, width=4.0, guess_width=0.0, grid=GRID), "guess_width"),
         (lambda: freedman(LOSSES, GUESSES, 1.0, low=0.0, width=4.0, guess_width=4.0, grid=[1.0]), "bets"),
         (lambda: freedman([], [], 1.0, low=0.0, width=4.0, guess_width=4.0, grid=GRID), "losses"),
-        (lambda: freedman_subsampled(LOSSES, GUESSES, 8, 0.05, 4, candidates=1, low=0.0, width=4.0, guess_width=4.0), "n"),
-        (lambda: freedman_subsampled(LOSSES, GUESSES, 8, 2.0, 40, candidates=1, low=0.0, width=4.0, guess_width=4.0), "delta"),
+        (lambda: freedman_subsampled(LOSSES, GUESSES, 8, 0.05, 4, low=0.0, guess_width=4.0, **DRAWN), "n"),
+        (lambda: freedman_subsampled(LOSSES, GUESSES, 8, 2.0, 40, low=0.0, guess_width=4.0, **DRAWN), "delta"),
     ],
 )
 def test_bad_input_is_named_in_one_line(call, named):

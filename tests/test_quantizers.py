@@ -22,6 +22,7 @@ from sublora.compression.quantizers import (
     uniform_codebook,
 )
 from sublora.experiment import Gpt, Subspace
+from sublora.message import Coded, published_bits
 from sublora.models import build
 
 TINY = Gpt(layers=1, heads=2, width=16, block=8)
@@ -47,9 +48,25 @@ def least_error(values, levels):
 
 
 def test_uniform_levels_are_the_means_of_equal_bins():
-    values = np.array([0.0, 1.0, 2.0, 9.0, 10.0])
-    assert uniform_codebook(values, 2).tolist() == [1.0, 9.5]
-    assert uniform_codebook(values, 5).tolist() == [0.5, 2.0, 5.0, 7.0, 9.5]  # the empty bins keep their centres
+    values = np.array([-10.0, -9.0, -2.0, 0.0, 1.0, 9.0])
+    assert uniform_codebook(values, 2).tolist() == [-7.0, np.float16(10 / 3)]
+    assert uniform_codebook(values, 5).tolist() == [-9.5, -6.0, np.float16(-1 / 3), 2.0, 9.0]  # empty bins keep their lower ends
+
+
+def test_uniform_levels_of_skewed_values_are_the_papers_and_not_those_of_their_range():
+    """The paper's bins span ±max|v|. Between min and max there are others, with another entropy, which its accounting counts."""
+    values = np.random.default_rng(0).gamma(2.0, size=1000) - 0.5
+    largest = max(values.max(), -values.min())
+    edges = np.linspace(-largest - 1e-6, largest + 1e-6, 12)
+    bins = np.digitize(values, edges) - 1
+    papers = [values[bins == i].mean() if (bins == i).any() else edges[i] for i in range(11)]
+    found = uniform_codebook(values, 11)
+    assert found.tolist() == np.array(papers, np.float16).tolist()
+    middle, half = (values.max() + values.min()) / 2, (values.max() - values.min()) / 2
+    twin = uniform_codebook(values - middle, 11).astype(np.float64) + middle  # their range, in the middle of which they stand
+    assert half < largest and not np.allclose(found, twin, atol=0.1)
+    paper, other = (published_bits(Coded(codebook, nearest(values, codebook))) for codebook in (found, twin.astype(np.float16)))
+    assert paper < other - 300
 
 
 def test_nearest_by_hand():

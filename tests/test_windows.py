@@ -1,4 +1,4 @@
-"""No window looks at the end of its document: in scoring, in training, and what happens to probabilities and to azuma where one does."""
+"""No window looks at the end of its document, in scoring and in training; what happens to probabilities where one does."""
 
 import math
 
@@ -6,23 +6,13 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from worlds import moved_back
 
 from sublora.data import write_store
 from sublora.experiment import Gpt
-from sublora.inequalities.independent import complexity_nats
-from sublora.inequalities.martingale import azuma
 from sublora.models import GPT
-from sublora.scoring.scores import Windows, score, unit_windows
+from sublora.scoring.scores import score, unit_windows
 from sublora.training.batches import IGNORED, Sampler
-
-
-def moved_back(starts, lengths, block, stride):
-    """The broken twin of `unit_windows`: the last window begins earlier, so that it ends with its document."""
-    right = unit_windows(starts, lengths, block, stride)
-    ends = np.repeat(starts + lengths, 1 + np.maximum(0, -(-(lengths - block) // stride)))
-    last = ~right.opening & (right.first + right.size == ends)
-    earlier = np.where(last, block - right.size, 0)
-    return Windows(right.first - earlier, right.size + earlier, right.skip + earlier, right.goal, right.opening)
 
 
 def store_of(folder, documents, vocab_size):
@@ -96,36 +86,3 @@ def test_training_windows_begin_where_scored_ones_do_and_every_token_counts_the_
         share = weights[(real.sum(1) == 1) & (targets[:, 0] == 40)].sum()
         expected = 1 / 4 / 9 if sampling == "document" else 1 / lengths.sum()
         assert share == pytest.approx(expected, rel=0.15), "the twin, a window drawn uniformly, gives it 1/8 for documents"
-
-
-def cue_in_the_stream(rule, documents, block, random):
-    """(losses, their conditional means) of a stream of documents of block + 1 to 2 block tokens, read with stride = block.
-
-    A loss is 1/2 in a first window; in a second one 1 where its first token has an odd place, which the token says, else 0.
-    """
-    more = random.integers(1, block + 1, documents)
-    windows = rule(np.zeros(documents, np.int64), block + more, block, block)  # where a window begins in its document
-    second = (windows.first[~windows.opening] % 2).astype(float)
-    place = np.arange(2 * block)
-    inside = place < (block + more)[:, None]
-    losses = np.where(place < block, 0.5, second[:, None])
-    # Of the lengths that are still possible at a place all are equally likely.
-    possible = rule(np.zeros(block, np.int64), block + np.arange(1, block + 1), block, block)
-    odd = (possible.first[~possible.opening] % 2).astype(float)
-    expected = np.cumsum(odd[::-1])[::-1] / np.arange(block, 0, -1)
-    means = np.concatenate([np.full(block, 0.5), expected])
-    return losses[inside], np.broadcast_to(means, inside.shape)[inside]
-
-
-def test_azuma_is_violated_by_a_window_that_is_moved_back():
-    """THEORY 6: the losses of a window move together, by what the future holds; under the right rule they do not."""
-    block, N, trials = 64, 6400, 500
-    nats, random = complexity_nats(0, 0.05), np.random.default_rng(0)
-    violated = dict.fromkeys((unit_windows, moved_back), 0)
-    for rule in violated:
-        for _ in range(trials):
-            losses, means = (values[:N] for values in cue_in_the_stream(rule, N // block, block, random))
-            assert len(losses) == N
-            violated[rule] += azuma(losses.mean(), nats, N, width=1.0) < means.mean()
-    assert violated[unit_windows] <= 0.05 * trials
-    assert violated[moved_back] >= 1.3 * 0.0646 * trials

@@ -1,4 +1,4 @@
-"""How often a bound is violated, exactly: small worlds of 0-1 losses in which the truth is known.
+"""How often a bound is violated: small worlds of 0-1 losses in which the truth is known, exactly unless they say otherwise.
 
 A bound grows with the count of ones, so it is violated up to some count, and the worst of H independent hypotheses is violated with
 probability `1 - (1 - P)^H`: no hypothesis needs to be simulated.
@@ -9,6 +9,8 @@ from collections.abc import Callable
 
 import numpy as np
 from scipy.stats import binom, hypergeom
+
+from sublora.scoring.scores import Windows, unit_windows
 
 Counted = Callable[[int], float]
 """A bound as a function of the count of ones among the units that it sees; it grows with the count."""
@@ -68,3 +70,43 @@ def unseen_violation(bound: Counted, M: int, ones: int, m: int, n: int, *, hypot
         truth = (ones - count) / (M - m)
         total += law[count] * hypergeom.cdf(violated_below(bound, truth, n) - 1, m, count, n)
     return total
+
+
+def worst_stop(bound: Callable[[int, int], float], first: int, last: int) -> float:
+    """Exact probability that `bound(ones, N)` of fair bits is below 1/2, at the worst stopping time N from `first` to `last`."""
+
+    def violated(N: int) -> np.ndarray:
+        return np.arange(N + 1) < violated_below(lambda ones: bound(ones, N), 0.5, N)
+
+    worst = violated(last).astype(float)  # by the count of ones: if one stops here, or goes on as well as one can
+    for N in range(last - 1, first - 1, -1):
+        worst = np.maximum(violated(N), (worst[:-1] + worst[1:]) / 2)
+    return float(binom.pmf(np.arange(first + 1), first, 0.5) @ worst)
+
+
+def moved_back(starts: np.ndarray, lengths: np.ndarray, block: int, stride: int) -> Windows:
+    """The broken twin of `unit_windows`: the last window begins earlier, so that it ends with its document."""
+    right = unit_windows(starts, lengths, block, stride)
+    ends = np.repeat(starts + lengths, 1 + np.maximum(0, -(-(lengths - block) // stride)))
+    last = ~right.opening & (right.first + right.size == ends)
+    earlier = np.where(last, block - right.size, 0)
+    return Windows(right.first - earlier, right.size + earlier, right.skip + earlier, right.goal, right.opening)
+
+
+def cue_in_the_stream(rule, documents: int, block: int, random) -> tuple[np.ndarray, np.ndarray]:
+    """(losses, their conditional means) of a stream of documents of block + 1 to 2 block tokens, read with stride = block.
+
+    A loss is 1/2 in a first window; in a second one 1 where its first token has an odd place, which the token says, else 0.
+    """
+    more = random.integers(1, block + 1, documents)
+    windows = rule(np.zeros(documents, np.int64), block + more, block, block)  # where a window begins in its document
+    second = (windows.first[~windows.opening] % 2).astype(float)
+    place = np.arange(2 * block)
+    inside = place < (block + more)[:, None]
+    losses = np.where(place < block, 0.5, second[:, None])
+    # Of the lengths that are still possible at a place all are equally likely.
+    possible = rule(np.zeros(block, np.int64), block + np.arange(1, block + 1), block, block)
+    odd = (possible.first[~possible.opening] % 2).astype(float)
+    expected = np.cumsum(odd[::-1])[::-1] / np.arange(block, 0, -1)
+    means = np.concatenate([np.full(block, 0.5), expected])
+    return losses[inside], np.broadcast_to(means, inside.shape)[inside]

@@ -64,6 +64,9 @@ class Statement(Part):
     pool: Annotated[Count | None, Field(description="M, the units of the pool; null where there is none")]
     evaluated: Annotated[Count, Field(description="n, the training units that were evaluated")]
     candidates: Annotated[Count, Field(description="A, the messages compared on the evaluated units")]
+    nominal_tokens: Annotated[
+        Count | None, Field(description="N0, the number of tokens that a bound for tokens is tuned for; null for other units")
+    ]
     empirical: Annotated[FiniteFloat, Field(description="the mean loss of the evaluated units")]
     bound: Annotated[FiniteFloat, Field(description="with probability 1 - delta the bounded loss is at most this")]
     vacuous_at: Annotated[FiniteFloat, Field(description="the loss of guessing: a bound that is not below it says nothing")]
@@ -76,6 +79,8 @@ class Statement(Part):
             raise ValueError("nonvacuous contradicts bound and vacuous_at")
         if self.assumption in ("pool", "unseen") and (self.pool is None or self.pool <= self.units):
             raise ValueError(f"assumption {self.assumption} needs a pool that is larger than units")
+        if (self.level == "token") != (self.nominal_tokens is not None):
+            raise ValueError("nominal_tokens belongs to bounds for tokens, and to no others")
         if self.metric == "bpd" and self.alpha is None:
             raise ValueError("metric bpd needs an alpha")
         return self

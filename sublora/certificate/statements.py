@@ -11,7 +11,16 @@ from sublora.certificate.schema import AssumptionName, HeldOut, Statement, Terms
 from sublora.errors import SubloraError
 from sublora.experiment import ALPHA_GRID, TOP_K, Level
 from sublora.inequalities.independent import betting_grid, complexity_nats
-from sublora.inequalities.martingale import azuma, azuma_subsampled, entropy_guess_width, freedman, freedman_subsampled
+from sublora.inequalities.martingale import (
+    NOMINAL_BITS,
+    azuma,
+    azuma_subsampled,
+    entropy_guess_width,
+    freedman,
+    freedman_subsampled,
+    nearest_nominal,
+    token_share,
+)
 from sublora.inequalities.means import NEED_ALL_UNITS, Bound, bound_mean
 from sublora.inequalities.smoothing import document_means, loss_range, scale_to_unit, smoothed_bits, topk_errors
 from sublora.inequalities.subsampling import Parts
@@ -88,7 +97,10 @@ def expected_losses(scores: Scores, of: Metric) -> np.ndarray:
 
 
 class Facts(NamedTuple):
-    """What all bounds of a certificate share. message_bits: K; alpha: the message's; units: m of each level; pool: M documents."""
+    """What all bounds of a certificate share. message_bits: K; alpha: the message's; units: m of each level; pool: M documents.
+
+    tokens: n asked for at token level, None: all; nominal_tokens: N0, if it was fixed before the corpus was read.
+    """
 
     message_bits: float
     alpha: float
@@ -96,6 +108,13 @@ class Facts(NamedTuple):
     delta: float
     units: Mapping[Level, int]
     pool: int
+    tokens: int | None = None
+    nominal_tokens: int | None = None
+
+    @property
+    def nominal(self) -> int:
+        """N0 of the bounds at token level."""
+        return self.nominal_tokens or nearest_nominal(self.units["token"])
 
 
 def all_bounds(training: Mapping[Level, Scores], pilot: Mapping[Level, Scores], facts: Facts) -> Iterator[Statement]:
@@ -151,6 +170,7 @@ def bound(
         alpha=of.alpha,
         units=m,
         pool=facts.pool if level == "document" else None,
+        nominal_tokens=facts.nominal if level == "token" else None,
         evaluated=len(scores.offsets) - 1,
         candidates=candidates,
         vacuous_at=of.vacuous_at,
@@ -177,9 +197,8 @@ def example_bounds(
     for name in names or FOR_EXAMPLES[assumption]:
         shared: dict[str, Any] = {"assumption": assumption, "inequality": name, "pool": others, "candidates": 1}
         found = bound_mean(errors, message_bits=message_bits, delta=delta, m=m, places=np.arange(m), **shared)
-        yield _statement(
-            found, tolerance, level="example", metric="error", alpha=None, units=m, evaluated=m, vacuous_at=guess, **shared
-        )
+        shared |= {"level": "example", "metric": "error", "alpha": None, "nominal_tokens": None}
+        yield _statement(found, tolerance, units=m, evaluated=m, vacuous_at=guess, **shared)
 
 
 def _statement(found: Bound, tolerance: float, *, vacuous_at: float, **said: Any) -> Statement:
@@ -192,26 +211,35 @@ def _statement(found: Bound, tolerance: float, *, vacuous_at: float, **said: Any
 
 
 def _token_bound(of: Metric, inequality: str, scores: Scores, pilot: Scores, facts: Facts, *, candidates: int) -> Bound:
-    """In the metric's unit. With all N tokens evaluated there is no second term, and the whole of delta is spent on the first."""
-    losses, N = token_losses(scores, of, facts.vocab_size), facts.units["token"]
+    """In the metric's unit. Where all tokens are asked for, the whole of delta is spent on the stream (see `martingale`).
+
+    freedman is the smaller of freedman's bound and azuma's, each at delta/2.
+    """
+    losses, N, nominal = token_losses(scores, of, facts.vocab_size), facts.units["token"], facts.nominal
     n, mean = len(losses), float(losses.mean())
-    nats = complexity_nats(facts.message_bits, facts.delta)
-    drawn = (facts.message_bits, facts.delta, N)
-    if inequality == "azuma":
+    bits = facts.message_bits + (NOMINAL_BITS if facts.nominal_tokens is None else 0)
+    share = 1.0 if facts.tokens is None else token_share(facts.tokens, facts.nominal_tokens)
+    drawn: dict[str, Any] = {"candidates": candidates, "width": of.width, "nominal": nominal, "share": share}
+
+    def by_azuma(delta: float) -> Parts:
         if n < N:
-            parts = azuma_subsampled(mean, *drawn, n, candidates=candidates, width=of.width)
-        else:
-            parts = Parts(mean, azuma(mean, nats, N, width=of.width) - mean, 0.0)
+            return azuma_subsampled(mean, bits, delta, N, n, **drawn)
+        return Parts(mean, azuma(0.0, complexity_nats(bits, share * delta), N, width=of.width, nominal=nominal), 0.0)
+
+    if inequality == "azuma":
+        parts = by_azuma(facts.delta)
         return Bound(parts.bound, mean, parts)
+    half = facts.delta / 2
     guess_width = of.width if of.alpha is None else entropy_guess_width(of.alpha, facts.vocab_size)
-    ranges: dict[str, Any] = {"low": of.low, "width": of.width, "guess_width": guess_width}
+    ranges: dict[str, Any] = {"low": of.low, "guess_width": guess_width}
     guesses = expected_losses(scores, of)
     if n < N:
         on_pilot = token_losses(pilot, of, facts.vocab_size), expected_losses(pilot, of)
-        value = freedman_subsampled(losses, guesses, *drawn, candidates=candidates, **ranges, pilot=on_pilot)
+        value = freedman_subsampled(losses, guesses, bits, half, N, **drawn, **ranges, pilot=on_pilot)
     else:
-        value = freedman(losses, guesses, nats, **ranges, grid=betting_grid(N, nats))
-    return Bound(value, mean, None)
+        nats = complexity_nats(bits, share * half)
+        value = freedman(losses, guesses, nats, width=of.width, **ranges, grid=betting_grid(nominal, nats))
+    return Bound(min(value, by_azuma(half).bound), mean, None)
 
 
 def held_out(scores: Mapping[Level, Scores], levels: tuple[Level, ...], vocab_size: int) -> Iterator[HeldOut]:

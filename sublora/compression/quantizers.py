@@ -26,16 +26,17 @@ def quantize(values: np.ndarray, name: str, levels: int, penalty: float = 0.0) -
 
 
 def uniform_codebook(values: np.ndarray, levels: int) -> np.ndarray:
-    """Levels of L equal bins over the range of `values` (d,): float16 (L',), strictly ascending.
+    """Levels of L equal bins of ±max|v| over `values` v (d,): float16 (L',), strictly ascending.
 
-    Each is the mean of its bin, or the centre of an empty one: the paper's quantizer (Lotfi et al. 2024a, released code).
+    Each is the mean of its bin, or the lower end of an empty one: the paper's quantizer (Lotfi et al. 2024a, released code).
     """
     values = _finite(values, levels)
-    edges = np.linspace(values.min(), values.max(), levels + 1)
-    bins = np.clip(np.searchsorted(edges, values, side="right") - 1, 0, levels - 1)
+    largest = abs(values).max() + 1e-6
+    edges = np.linspace(-largest, largest, levels + 1)
+    bins = np.searchsorted(edges, values, side="right") - 1
     counts = np.bincount(bins, minlength=levels)
     sums = np.bincount(bins, weights=values, minlength=levels)
-    means = np.where(counts > 0, sums / np.maximum(counts, 1), (edges[:-1] + edges[1:]) / 2)
+    means = np.where(counts > 0, sums / np.maximum(counts, 1), edges[:-1])
     return np.unique(means.astype(np.float16))
 
 

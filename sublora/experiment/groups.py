@@ -351,13 +351,16 @@ class Bounds(Group):
     documents: Count | None = 10_000  # n, the evaluated subsample; null: all m
     sequences: Count | None = 10_000  # the same at sequence level
     tokens: Count | None = 50_000  # the same at token level
+    nominal_tokens: Count | None = None  # N0, about the number of training tokens, set before they are read; null: 5 more bits
     pilot: Share = 0.1  # an independent subsample for choosing alpha and the bets, as a share of n
     held_out_documents: Count = 2_000
     stride: Count | None = None  # how far the window moves in documents longer than the block, in tokens; null: half the block
     batch_tokens: Annotated[int, Field(ge=1, le=2**20)] = 4096  # in a forward pass; a GPU is faster with more
 
     def _without_effect(self) -> dict[str, str]:
-        return {f"{level}s": f"levels [{', '.join(self.levels)}]" for level in get_args(Level) if level not in self.levels}
+        levels = f"levels [{', '.join(self.levels)}]"
+        unused = [f"{level}s" for level in get_args(Level) if level not in self.levels]
+        return dict.fromkeys([*unused, *["nominal_tokens"] * ("tokens" in unused)], levels)
 
 
 class TaskBounds(Group):

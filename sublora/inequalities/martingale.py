@@ -1,10 +1,21 @@
-"""Token-level bounds: tokens in a fixed order, no independence.
+"""Token-level bounds: tokens in a fixed order, each drawn by a source given those before it.
 
-Bounded is `(1/N) sum mu_i`, `mu_i = E[loss_i | the tokens before]`: the average, over the training contexts, of the
-expected loss of the next token drawn afresh. The order of the stream is fixed without looking at content, loss i uses
-tokens <= i only, and N is fixed in advance. Losses are in bits per token and lie in `[low, low + width]`; complexities are
-nats. Each bound holds for every message at once with probability >= 1 - delta, is in bits, and is not clipped. Arguments out of
-range raise SubloraError with the argument's name.
+Bounded is `(1/N) sum mu_i`, `mu_i = E[loss_i | the tokens before]`: the average, over the training contexts, of the expected loss
+of the next token drawn afresh. This needs a source; of the other documents of a pool it says little. The order of the stream is
+fixed without looking at content, and loss i uses tokens <= i only. Losses are in bits per token and lie in `[low, low + width]`;
+complexities are nats. Each bound holds for every message at once with probability >= 1 - delta, is in bits, and is not clipped.
+Arguments out of range raise SubloraError with the argument's name.
+
+**N is a stopping time**: it is the length of m drawn documents, and a document ends where it likes. So the bounds are tuned for a
+nominal number N0. It is fixed before the corpus is read, or it is `2^j`, which N decides (`nearest_nominal`), for `NOMINAL_BITS`
+more message bits. s = `share` is fixed in advance (`token_share`). Proof:
+
+1. `exp(l sum (mu - loss) - l^2 width^2 N/8)`, l fixed, is a supermartingale from 1, like freedman's product: at N the mean is <= 1.
+2. So for any message and j (prior 2^-K, 2^-5) it exceeds exp(B), B at s delta, with probability <= s delta: the first event.
+3. Given stream, message and j, n of the tokens are a uniform draw: their limit fails with probability <= (1-s) delta, whatever j.
+4. The sum is delta, for s is a constant. Were s = n/(n + 2^j), it would move with N: the mass of 1. could lie on streams with a
+   large s and that of 3. on all others, and the sum would exceed delta.
+5. Whether N > n shows at the end only: where n tokens were asked for, the first event has s delta even if all N are evaluated.
 """
 
 import math
@@ -16,23 +27,42 @@ from sublora.inequalities.independent import betting_grid, check_bets, check_cou
 from sublora.inequalities.smoothing import loss_range, scale_to_unit
 from sublora.inequalities.subsampling import Parts, split_nats, upper_limit
 
+NOMINAL_BITS = 5
+"""What it costs to choose N0 = 2^j, j in 0..31, after looking."""
 
-def azuma(mean: float, nats: float, N: int, *, width: float) -> float:
-    """`mean + width sqrt(nats/(2N))`: N tokens, N fixed in advance (Lotfi et al. 2024b, arXiv:2407.18158; Azuma 1967).
 
+def nearest_nominal(N: int) -> int:
+    """`2^j`, j in 0..31, nearest to N by ratio: N0 where none was fixed. It costs `NOMINAL_BITS` of message."""
+    return 2 ** min(31, round(math.log2(check_count("N", N))))
+
+
+def token_share(n: int, nominal: int | None) -> float:
+    """`n/(n + N0)`: the share of delta for the stream, where n tokens are asked for; N0 = 2^31, whatever j, if none was fixed."""
+    return check_count("n", n) / (n + check_count("nominal", 2**31 if nominal is None else nominal))
+
+
+def azuma(mean: float, nats: float, N: int, *, width: float, nominal: int) -> float:
+    """`mean + nats/(l N) + l width^2/8`, `l = sqrt(8 nats/(N0 width^2))`: N tokens, a stopping time; N0 = `nominal` fixed.
+
+    With N0 = N, for an N fixed in advance: `mean + width sqrt(nats/(2N))` (Lotfi et al. 2024b, arXiv:2407.18158; Azuma 1967).
     `mean`: of the N losses, bits; `nats`: `complexity_nats(K, delta)`; `width`: Delta of `loss_range`, bits.
     """
-    return _bits("mean", mean) + _bits("width", width, above=0.0) * math.sqrt(check_nats("nats", nats) / (2 * check_count("N", N)))
+    root = math.sqrt(check_count("nominal", nominal))
+    gap = _bits("width", width, above=0.0) * math.sqrt(check_nats("nats", nats) / 8) * (root / check_count("N", N) + 1 / root)
+    return _bits("mean", mean) + gap
 
 
-def azuma_subsampled(mean_n: float, message_bits: float, delta: float, N: int, n: int, *, candidates: int, width: float) -> Parts:
-    """`mean_n + width (sqrt((K ln 2 + ln(1/(s delta)))/(2N)) + sqrt(ln(A/((1-s) delta))/(2n)))`, `s = n/(n+N)`; in bits.
+def azuma_subsampled(
+    mean_n: float, message_bits: float, delta: float, N: int, n: int, *, candidates: int, width: float, nominal: int, share: float
+) -> Parts:
+    """`azuma` at complexity `K ln 2 + ln(1/(s delta))`, and `width sqrt(ln(A/((1-s) delta))/(2n))` for the subsample; in bits.
 
     n of the N *tokens* (not documents) drawn uniformly without replacement by `subsample`; A = `candidates` as there.
+    `message_bits`: with `NOMINAL_BITS` where they are due; s = `share`: `token_share(n, ...)`.
     """
-    first, second = split_nats(message_bits, delta, N, n, candidates=candidates)
-    width = _bits("width", width, above=0.0)
-    return Parts(_bits("mean_n", mean_n), width * math.sqrt(first / (2 * N)), width * math.sqrt(second / (2 * n)))
+    first, second = split_nats(message_bits, delta, N, n, candidates=candidates, share=share)
+    complexity = azuma(0.0, first, N, width=width, nominal=nominal)
+    return Parts(_bits("mean_n", mean_n), complexity, width * math.sqrt(second / (2 * n)))
 
 
 def entropy_guess_width(alpha: float, vocab_size: int) -> float:
@@ -55,7 +85,10 @@ def freedman(
     `losses`: shape (N,), bits, in [low, low + width]; `guesses` Y: shape (N,), bits, each a function of the tokens
     before its own and of the message; clipped into [low + width - D, low + width], which keeps them predictable.
     `nats`: `complexity_nats(K, delta)`; choosing among J kinds of guesses adds ln J. `grid`: numbers s in (0, 0.999],
-    shape (G,), fixed in advance: `betting_grid(N, nats)`. Holds at stopping times too.
+    shape (G,), fixed in advance: `betting_grid(N0, nats)`. N may be a stopping time.
+
+    It can exceed `azuma`, at large `nats` or where the model is wrong about itself. So the statement `freedman` of a certificate is
+    the smaller of the two, each at delta/2.
     """
     losses, guesses = _tokens(losses, guesses, low=low, width=width, guess_width=guess_width)
     nats, grid, N = check_nats("nats", nats), check_bets(grid), losses.size
@@ -76,21 +109,23 @@ def freedman_subsampled(
     low: float,
     width: float,
     guess_width: float,
+    nominal: int,
+    share: float,
     grid: np.ndarray | None = None,
     pilot: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> float:
-    """`freedman` from n of the N tokens: least over s of `D (K ln 2 + ln(G/(sigma delta)))/(s N) + UCL_s`, `sigma = n/(n+N)`.
+    """`freedman` from n of the N tokens: least over s of `D (K ln 2 + ln(G/(sigma delta)))/(s N) + UCL_s`, sigma = `share`.
 
     UCL_s is an upper limit (betting), complexity `ln(A G/((1-sigma) delta))`, of the mean over the N tokens of
     `W_i = Y_i - (D/s) ln(1 + s (Y_i - loss_i)/D)`, which lies in `[low, low + width + D (-ln(1-s)/s - 1)]`.
-    n tokens drawn uniformly without replacement by `subsample`. `grid` defaults to `betting_grid(N, K ln 2 + ...)`.
+    n tokens drawn uniformly without replacement by `subsample`. `grid` defaults to `betting_grid(N0, K ln 2 + ...)`.
     `pilot`: (losses, guesses) of the same model on tokens drawn independently of these, or None. With it only the s that does
     best on the pilot is tried, which is fixed when the n tokens are drawn: ln G leaves the subsample's complexity (it stays in the
     first, because the pilot is made of training tokens).
     """
     losses_n, guesses_n = _tokens(losses_n, guesses_n, low=low, width=width, guess_width=guess_width)
-    first, second = split_nats(message_bits, delta, N, losses_n.size, candidates=candidates)
-    grid = betting_grid(N, first) if grid is None else check_bets(grid)
+    first, second = split_nats(message_bits, delta, N, losses_n.size, candidates=candidates, share=share)
+    grid = betting_grid(nominal, first) if grid is None else check_bets(grid)
     first += math.log(grid.size)
 
     def limit(losses: np.ndarray, guesses: np.ndarray, s: float, nats: float) -> float:

@@ -57,12 +57,21 @@ def shares(n: int, m: int) -> float:
     return n / (n + m)
 
 
-def split_nats(message_bits: float, delta: float, m: int, n: int, *, candidates: int, parts: int = 1) -> tuple[float, float]:
+def _open_share(share: float) -> float:
+    if not 0.0 < share < 1.0:
+        raise SubloraError(f"share: {share!r} is not in (0, 1); both parts need some of delta")
+    return share
+
+
+def split_nats(
+    message_bits: float, delta: float, m: int, n: int, *, candidates: int, parts: int = 1, share: float | None = None
+) -> tuple[float, float]:
     """`(K ln 2 + ln(1/(s delta)), ln(A parts/((1 - s) delta)))` in nats: complexity of the training and the subsample term.
 
-    `parts`: into how many equal parts the subsample's share of delta is divided.
+    `parts`: into how many equal parts the subsample's share of delta is divided; `share`: another s than that of `shares`.
     """
     s, delta, candidates = shares(n, m), check_delta(delta), check_count("candidates", candidates)
+    s = s if share is None else _open_share(share)
     return complexity_nats(message_bits, s * delta), math.log(candidates * parts / ((1.0 - s) * delta))
 
 

@@ -135,7 +135,11 @@ class DocumentProblem:
         hypothesis = decode(message, self.experiment, store.vocab_size, self.local_only)
         assert hypothesis.alpha is not None
         facts = self._facts(message, hypothesis.alpha)
-        training, pilot, published = evaluation.training, evaluation.pilot, facts._replace(message_bits=hypothesis.published_bits)
+        training, pilot = evaluation.training, evaluation.pilot
+        published = facts._replace(message_bits=hypothesis.published_bits)
+        if "token" in levels:  # the paper takes N as fixed in advance
+            N, n = facts.units["token"], len(training["token"].places)
+            published = published._replace(nominal_tokens=N, tokens=None if n == N else n)
         return Findings(
             alpha=hypothesis.alpha,
             public=self._public(),
@@ -158,7 +162,8 @@ class DocumentProblem:
     def _facts(self, message: bytes, alpha: float) -> statements.Facts:
         store, bounds, block = self.store, self.experiment.bounds, self.experiment.model.block
         units = {level: unit_count(level, store, self.split.train, block) for level in bounds.levels}
-        return statements.Facts(8 * len(message), alpha, store.vocab_size, bounds.delta, units, len(store))
+        shared = (8 * len(message), alpha, store.vocab_size, bounds.delta, units, len(store))
+        return statements.Facts(*shared, tokens=bounds.tokens, nominal_tokens=bounds.nominal_tokens)
 
     def _corpus(self) -> dict[str, Any]:
         store, split = self.store, self.split

@@ -3,10 +3,9 @@
 The loss of a document is a function of the model and the document alone. A document's context starts with the end-of-text token and
 never leaves the document; every one of its tokens, its own end of text included, is predicted. Up to `block` tokens are one window.
 A longer document is read by a window that moves `stride` tokens at a time: window k begins at token `k stride`, the first predicts
-all of its tokens, each further one those behind its first `block - stride`. The last one is shorter. (The code of Lotfi et al. 2024a
-moves it back, so that it ends with the document: then a token's context tells where the document ends, and no bound for tokens
-holds.) The rule is part of the hypothesis and stated in the certificate. A sequence is read as if it were a document; a single
-token is predicted in the window that the rule gives it.
+all of its tokens, each further one those behind its first `block - stride`. The last one may be shorter: moved back, to end with
+the document, it would tell where that ends, and no bound for tokens would hold. It is part of the hypothesis and stated in the
+certificate. A sequence is read as if it were a document; a single token is predicted in the window that the rule gives it.
 """
 
 import contextlib
