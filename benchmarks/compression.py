@@ -24,7 +24,7 @@ from sublora.progress import progress_bar
 
 SETTINGS = {
     "name": "compression-benchmark",
-    "corpus": {"source": "python-stdlib", "train": 0.7, "split_seed": 3},
+    "corpus": {"source": "python-packages", "train": 0.7, "split_seed": 3},
     "model": {"layers": 2, "heads": 4, "width": 128, "block": 128},
     "subspace": {"dimension": 961, "rank": 4, "lora_dropout": 0.0},
     "training": {"steps": 600, "batch": 32, "learning_rate": 0.04, "min_learning_rate": 0.004},

@@ -157,8 +157,13 @@ def report(
 
 @app.command()
 def data(
-    source: Annotated[str, typer.Argument(help="python-stdlib, text, file, openwebtext, or the name of a Hugging Face data set.")],
+    source: Annotated[
+        str, typer.Argument(help="python-packages, python-stdlib, text, file, openwebtext, or the name of a Hugging Face data set.")
+    ],
     *,
+    package: Annotated[
+        list[str] | None, typer.Option(help="python-packages: a wheel, such as networkx==3.6.1. Repeatable. Default: all.")
+    ] = None,
     path: Annotated[Path | None, typer.Option(help="text: a folder. file: a .jsonl, .csv, .tsv or .parquet file.")] = None,
     field: Annotated[str, typer.Option(help="Column or key of the text.")] = "text",
     subset: Annotated[str | None, typer.Option(help="Hugging Face: the configuration.")] = None,
@@ -171,7 +176,7 @@ def data(
     """Prepare a corpus: turn documents into tokens on disk. Experiments with the same corpus settings use it."""
     from sublora.data import prepare
 
-    files = {"source": source, "path": path and str(path), "field": field, "subset": subset}
+    files = {"source": source, "packages": package or None, "path": path and str(path), "field": field, "subset": subset}
     corpus = {**files, "tokenizer": tokenizer, "max_documents": max_documents}
     experiment = as_experiment({"name": "data", "corpus": corpus}, "sublora data")
     assert isinstance(experiment, Pretrain)  # the kind that is meant where none is named

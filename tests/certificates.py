@@ -114,7 +114,7 @@ def certificate(name="quick", message_bytes=281, loss=4.2) -> Certificate:
         "message_sha256": hashlib.sha256(message).hexdigest(),
         "public": TEXT_PUBLIC,
         "corpus": {
-            "name": "python-stdlib",
+            "name": "python-packages",
             "sha256": "0" * 64,
             "documents": UNITS,
             "pool": POOL,

@@ -275,10 +275,10 @@ def draws(folder: Path) -> dict[str, Any]:
     values = language_values(write_texts(folder / "texts"))
     values["corpus"]["max_documents"] = 100
     found["sample"] = prepare(as_experiment(values).corpus, folder / "corpora").sha256
-    for source in ("text", "openwebtext"):
-        corpus = as_experiment({"name": "golden", "corpus": {"source": source, "path": "none"}}).corpus
+    for how in ("seeded", "paper"):
+        corpus = as_experiment({"name": "golden", "corpus": {"source": "openwebtext", "split": how}}).corpus
         split = draw_split(20_000, corpus)
-        found |= {f"{source} {part}": hashed(getattr(split, part)) for part in ("train", "validation", "test")}
+        found |= {f"{how} {part}": hashed(getattr(split, part)) for part in ("train", "validation", "test")}
     return {"drawn": found}
 
 

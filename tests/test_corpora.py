@@ -19,12 +19,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from sublora.data import documents, get_tokenizer, prepare
+from sublora.data.code import python_functions
 from sublora.data.corpora import corpus_identity, corpus_name
-from sublora.data.functions import python_functions
 from sublora.errors import SubloraError
 from sublora.experiment import Corpus
 
 TEXTS = ["first", "second, with a comma", 'a "quote" and\ttab', "ünïcödé 🙂", "two\nlines"]
+
+
+STDLIB = Corpus(source="python-stdlib")
 
 
 def file_corpus(path, field="text"):
@@ -105,9 +108,14 @@ def test_a_form_feed_ends_no_line_and_line_ends_are_normalized():
 
 
 @pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("source", [b"def f(:", b"print 'x'\ndef f(): pass", b"\xff\ndef f(): pass", b"def f(): pass\0"])
+@pytest.mark.parametrize("source", [b"def f(:", b"print 'x'\ndef f(): pass)", b"\xff\ndef f(): pass", b"def f(): pass\0"])
 def test_a_file_that_is_not_python_has_no_functions(source):
     assert python_functions(source) == []
+
+
+def test_comments_below_the_last_statement_are_no_part_of_a_function():
+    source = b"def f():\n    if x:\n        pass  # here\n        # below\n    # below\n# outside\n\ndef g(): pass\n"
+    assert python_functions(source) == ["def f():\n    if x:\n        pass  # here\n", "def g(): pass\n"]
 
 
 @pytest.mark.filterwarnings("error")
@@ -136,26 +144,26 @@ def fake_stdlib(tmp_path, monkeypatch):
 
 
 def test_stdlib_order_and_distinctness(fake_stdlib):
-    assert [text.split()[1] for text in documents(Corpus())] == ["first():", "same():", "a():", "b():"]
+    assert [text.split()[1] for text in documents(STDLIB)] == ["first():", "same():", "a():", "b():"]
 
 
 def test_stdlib_order_does_not_depend_on_the_file_system(fake_stdlib, monkeypatch):
-    before = list(documents(Corpus()))
+    before = list(documents(STDLIB))
     rglob = Path.rglob
     monkeypatch.setattr(Path, "rglob", lambda self, pattern: reversed(list(rglob(self, pattern))))
-    assert list(documents(Corpus())) == before
+    assert list(documents(STDLIB)) == before
 
 
 def test_stdlib_identity_is_of_the_interpreter(fake_stdlib, monkeypatch):
-    identity = corpus_identity(Corpus())
-    assert corpus_identity(Corpus(split_seed=5, train=0.5)) == identity
+    identity = corpus_identity(STDLIB)
+    assert corpus_identity(Corpus(source="python-stdlib", split_seed=5, train=0.5)) == identity
     monkeypatch.setattr(sys, "version", "3.99")
-    assert corpus_identity(Corpus()) != identity
+    assert corpus_identity(STDLIB) != identity
 
 
 def test_stdlib_without_functions(tmp_path, monkeypatch):
     monkeypatch.setattr(sysconfig, "get_path", lambda name: str(tmp_path))
-    assert error_of(Corpus()).startswith("python-stdlib: no document with text in " + str(tmp_path.resolve()))
+    assert error_of(STDLIB).startswith("python-stdlib: no document with text in " + str(tmp_path.resolve()))
 
 
 # --- text

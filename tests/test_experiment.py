@@ -225,9 +225,12 @@ def test_of_a_classifier_too(modules, more):
 
 
 IGNORED = [
-    ("corpus: {path: mytexts}", "path", "source python-stdlib"),
-    ("corpus: {subset: en}", "subset", "source python-stdlib"),
-    ("corpus: {field: body}", "field", "source python-stdlib"),
+    ("corpus: {path: mytexts}", "path", "source python-packages"),
+    ("corpus: {subset: en}", "subset", "source python-packages"),
+    ("corpus: {source: python-stdlib, field: body}", "field", "source python-stdlib"),
+    ("corpus: {source: python-stdlib, packages: [networkx==3.6.1]}", "packages", "source python-stdlib"),
+    ("corpus: {source: openwebtext, split: paper, split_seed: 7}", "split_seed", "split paper"),
+    ("corpus: {source: openwebtext, split: paper, train: 0.9}", "train", "split paper"),
     ("corpus: {source: text, path: here, field: body}", "field", "source text"),
     ("corpus: {source: file, path: a.csv, subset: en}", "subset", "source file"),
     ("compression: {quantizer: kmeans, entropy_penalty: 0.1}", "entropy_penalty", "quantizer kmeans"),
@@ -322,7 +325,11 @@ def test_warm_up_and_validations_scale_with_the_steps_unless_they_are_set(settin
         ("training: {steps: 1:30}", "key 'training.steps': Input should be a valid integer (got '1:30')"),
         (f"training: {{steps: {5000 * '9'}}}", "key 'training.steps': Input should be a valid integer"),
         (f"model: {{seed: {2**64}}}", "key 'model.seed': Input should be less than"),
-        ("corpus: {source: txt}", "key 'corpus.source': must be python-stdlib, text, file, openwebtext, or owner/name"),
+        ("corpus: {source: txt}", "must be python-packages, python-stdlib, text, file, openwebtext, or owner/name"),
+        ("corpus: {packages: [sympy]}", "key 'corpus.packages.0': must be one of sympy==1.14.0, networkx==3.6.1, "),
+        ("corpus: {packages: ['a==1 --hash=sha256:0']}", "or name==version --hash=sha256:HEX of a wheel (got"),
+        ("corpus: {packages: []}", "key 'corpus.packages': must be a list of one or more choices"),
+        ("corpus: {split: paper}", "split paper is of openwebtext, not of source python-packages"),
         ('corpus: {path: "a\\0b"}', "key 'corpus.path': must be text without NUL"),
         ('corpus: {field: "\\ud800"}', "key 'corpus.field': must be text without NUL and lone surrogates"),
         ("kind: finetune", "key 'model' is missing"),

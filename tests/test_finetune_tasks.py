@@ -1,4 +1,4 @@
-"""GLUE's files: every task's own row format, and what is wrong with a file. The functions of two installed packages."""
+"""GLUE's files: every task's own row format, and what is wrong with a file. The functions of two pinned packages."""
 
 import gzip
 import json
@@ -9,9 +9,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from sublora.data import labelled
 from sublora.data.labelled import TASKS, data_identity, load_task, read_examples
 from sublora.errors import SubloraError
 from sublora.experiment import Task, Words, groups
+from sublora.experiment.packages import WHEELS
 from sublora.models.classifiers import BagOfWords
 
 
@@ -245,16 +247,12 @@ def test_a_file_that_is_not_there_is_named_with_its_key(tmp_path):
 
 
 @pytest.fixture
-def packages(tmp_path, monkeypatch):
-    """Two small packages, of which the second has more functions; both have `same`."""
-    folders = (tmp_path / "networkx", tmp_path / "sympy")
-    for folder, n in zip(folders, (10, 25), strict=True):
-        (folder / "sub").mkdir(parents=True)
-        text = "".join(f"def {folder.name}{i}(): pass\n" for i in range(n))
-        (folder / "a.py").write_text(text + "def same(): pass\n", "utf-8")
-        (folder / "sub" / "b.py").write_text(f"def {folder.name}0(): pass\n", "utf-8")  # there already
-    monkeypatch.setattr("sublora.data.functions.package_folders", lambda: folders)
-    return folders
+def packages(monkeypatch):
+    """Two small packages by name, of which the second has more functions; both have `same`."""
+    found = {name: [f"def {name}{i}(): pass\n" for i in range(n)] for name, n in (("networkx", 10), ("sympy", 25))}
+    both = ["def same(): pass\n"]
+    monkeypatch.setattr(labelled, "package_functions", lambda pins, folder: iter(found[pins[0].split("==")[0]] + both))
+    return list(found)
 
 
 def test_functions_are_distinct_balanced_and_of_their_package(packages):
@@ -264,26 +262,18 @@ def test_functions_are_distinct_balanced_and_of_their_package(packages):
     texts, labels = training.texts + held_out.texts, [*training.labels, *held_out.labels]
     assert len(set(texts)) == 20 and labels.count(0) == labels.count(1) == 10
     for (text,), label in zip(texts, labels, strict=True):
-        assert text.startswith(f"def {packages[label].name}") and text.endswith("(): pass\n")
+        assert text.startswith(f"def {packages[label]}") and text.endswith("(): pass\n")
 
 
-def test_the_same_sources_give_the_same_functions(packages):
-    first, again = load_task(task("functions")), load_task(task("functions"))
-    assert first[0].sha256 == again[0].sha256
-    assert first[1]["validation"].sha256 == again[1]["validation"].sha256
+def test_the_functions_of_the_pinned_packages_are_known():
+    """Kept certificates depend on these numbers."""
+    training, validation = load_task(task("functions"))
+    assert (len(training), len(validation["validation"])) == (11_310, 2_828)
+    assert training.sha256 == "6995fe147d4fd60031bd5875a8c6f20f7b687f075ce92c924ca49d2bc592d556"
+    assert validation["validation"].sha256 == "228b75b5112bbf933ca9f936ed2f2385d8096f1fc956194a146b652bc8c17e76"
+    assert data_identity(task("functions"))["wheels"] == [[name, WHEELS[name].sha256] for name in labelled.PACKAGES]
 
 
-def test_identity_of_the_packages_is_of_their_sources_alone(packages):
-    before = data_identity(task("functions"))
-    assert set(before["packages"]) == {"networkx", "sympy"} and before["packages"]["sympy"]["version"]
-    (packages[1] / "a.pyc").write_bytes(b"compiled")
-    (packages[1] / "a.py").touch()
-    assert data_identity(task("functions")) == before
-    (packages[1] / "sub" / "b.py").write_text("def other(): pass\n", "utf-8")
-    assert data_identity(task("functions")) != before
-
-
-def test_a_package_that_is_missing_is_named(monkeypatch):
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(SubloraError, match="source of networkx, which is not installed; pip install networkx"):
-        load_task(task("functions"))
+def test_functions_come_from_a_folder_of_wheels_if_one_is_given(tmp_path):
+    with pytest.raises(SubloraError, match="the folder lacks the wheel of networkx==3.6.1"):
+        load_task(task("functions"), tmp_path)

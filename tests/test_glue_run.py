@@ -330,28 +330,25 @@ def test_unseen_bounds_hold_for_the_others_of_the_pool(tmp_path):
             assert {"unseen": truth, "pool": pool, "iid": 0.0}[bound.assumption] < bound.bound
 
 
-def write_packages(folder):
-    """Two folders of Python files: functions that say which they are from, a few that both have, and more in the second."""
-    random = np.random.default_rng(0)
-    folders = (folder / "networkx", folder / "sympy")
-    for package, n, word in zip(folders, (900, 1100), ("graph", "symbol"), strict=True):
-        package.mkdir(parents=True)
+def functions_of_packages():
+    """Functions of two packages, which say which they are from; a few are in both, and the second has more."""
+    random, found = np.random.default_rng(0), {}
+    for package, n, word in zip(("networkx", "sympy"), (900, 1100), ("graph", "symbol"), strict=True):
         names = [[*random.choice(["add", "find", "walk"], 3).tolist(), word] for _ in range(n)]
         functions = [f"def f{i}(x):\n    return {'(x) + '.join(words)}(x)\n" for i, words in enumerate(names)]
-        both = [f"def same{i}(x):\n    return x\n" for i in range(20)]
-        (package / "code.py").write_text("\n".join([*functions, *both]), "utf-8")
-    return folders
+        found[package] = functions + [f"def same{i}(x):\n    return x\n" for i in range(20)]
+    return found
 
 
 def test_functions_of_packages_make_a_certificate(tmp_path, monkeypatch):
-    folders = write_packages(tmp_path)
-    monkeypatch.setattr("sublora.data.functions.package_folders", lambda: folders)
+    found = functions_of_packages()
+    monkeypatch.setattr("sublora.data.labelled.package_functions", lambda pins, folder: iter(found[pins[0].split("==")[0]]))
     run, certificate = certified(settings("x", task={"name": "functions", "train": 0.7}, training__epochs=12), tmp_path)
     assert certificate.public.classes == ["networkx", "sympy"]
     assert (certificate.corpus.pool, certificate.corpus.documents) == (1440, 1008)
     assert [value.split for value in certificate.held_out] == ["validation", "unseen"]
     assert of(certificate, "unseen", "betting").nonvacuous
     assert verify(run.folder / "certificate.json", run.corpora) == []
-    (folders[0] / "code.py").write_text("def other(): pass\n" * 2 + "def third(): pass\n", "utf-8")
+    found["networkx"] = ["def other(): pass\n", "def third(): pass\n"]
     with pytest.raises(SubloraError, match="speaks of examples with sha256"):
         verify(run.folder / "certificate.json", run.corpora)

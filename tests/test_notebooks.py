@@ -98,7 +98,7 @@ def test_defaults_are_a_valid_experiment_that_needs_no_network(path):
     if experiment.kind == "classify":
         assert (experiment.task.name, experiment.task.path) == ("functions", None)
     else:
-        assert (experiment.corpus.source, experiment.corpus.path) == ("python-stdlib", None)
+        assert (experiment.corpus.source, experiment.corpus.packages) == ("python-packages", ("networkx==3.6.1",))
 
 
 def run_of(path, parameters, folder):

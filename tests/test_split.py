@@ -7,10 +7,12 @@ import pytest
 from datasets import Dataset
 from scipy import stats
 
-from sublora.data import draw_split
+from sublora.data import draw_split, prepare
 from sublora.data.split import permutation
 from sublora.errors import SubloraError
 from sublora.experiment import Corpus
+
+PAPER = Corpus(source="openwebtext", split="paper")
 
 
 def parts(split):
@@ -72,15 +74,28 @@ def test_description_says_how_it_was_drawn():
 @pytest.mark.parametrize("documents", [2001, 10_000, 123_457])
 def test_openwebtext_has_the_publications_split(documents):
     published = Dataset.from_dict({"i": range(documents)}).train_test_split(test_size=0.0005, seed=2357, shuffle=True)
-    split = draw_split(documents, Corpus(source="openwebtext", split_seed=99))
+    split = draw_split(documents, PAPER)
     assert split.train.tolist() == published["train"]["i"][:]
     assert np.concatenate([split.validation, split.test]).tolist() == published["test"]["i"][:]
     assert len(split.test) - len(split.validation) in (0, 1)
     assert "openwebtext" in split.description and "2357" in split.description
 
 
+def test_openwebtext_honours_seed_and_shares(tmp_path):
+    """The broken form: one split for all seeds and shares, which is what `split: paper` says."""
+    (tmp_path / "train.jsonl").write_text("".join(f'{{"text": "document {i}"}}\n' for i in range(100)), "utf-8")
+    corpora = [Corpus(source="openwebtext", path=str(tmp_path), **settings) for settings in (
+        {"split_seed": 1}, {"split_seed": 2}, {"split_seed": 1, "train": 0.3})]  # fmt: skip
+    store = prepare(corpora[0], tmp_path / "corpora")
+    first, other, fewer = (draw_split(len(store), corpus) for corpus in corpora)
+    trained = [{store.document(i).tobytes() for i in split.train} for split in (first, other, fewer)]
+    assert trained[0] != trained[1] and [len(each) for each in trained] == [75, 75, 30]
+    assert {split.rule for split in (first, other, fewer)} == {"permutation"}
+    assert all(np.array_equal(a, b) for a, b in zip(parts(first), parts(draw_split(100, Corpus(split_seed=1))), strict=True))
+
+
 def test_openwebtext_has_the_published_number_of_documents():
-    assert len(draw_split(8_013_769, Corpus(source="openwebtext")).train) == 8_009_762
+    assert len(draw_split(8_013_769, PAPER).train) == 8_009_762
 
 
 @pytest.mark.parametrize(
@@ -90,7 +105,7 @@ def test_openwebtext_has_the_published_number_of_documents():
         (1, Corpus()),
         (2, Corpus()),
         (3, Corpus(train=0.9)),
-        (2000, Corpus(source="openwebtext")),
+        (2000, PAPER),
     ],
 )
 def test_too_few_documents(documents, corpus):

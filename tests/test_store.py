@@ -143,23 +143,17 @@ def test_sha256_depends_on_all_that_defines_the_documents(tmp_path):
 # --- the embedded corpus
 
 
-@pytest.fixture(scope="session")
-def stdlib(tmp_path_factory):
-    return prepare(Corpus(), tmp_path_factory.mktemp("stdlib"))
-
-
-def test_the_embedded_corpus(stdlib):
-    assert len(stdlib) > 10_000  # some systems leave out the standard library's own tests
-    meta = json.loads((stdlib.path / "meta.json").read_text())
-    assert meta["python"] == platform.python_version()
-    distinct = {stdlib.document(i).tobytes() for i in range(len(stdlib))}
-    assert len(distinct) == len(stdlib)
-    split = draw_split(len(stdlib), Corpus())
-    for i in split.test[:100]:
-        text = get_tokenizer("bytes").decode(stdlib.document(i))
+def test_the_embedded_corpus(tmp_path):
+    """Kept certificates depend on these numbers."""
+    functions = prepare(Corpus(), tmp_path)
+    known = (56_748, 43_575_430, "433bbdaa4a11d6b4e35d8787f1ff354e6f3f6b0a20a472a8913bc2c4b7702596")
+    assert (len(functions), len(functions.tokens), functions.sha256) == known
+    assert len({functions.document(i).tobytes() for i in range(len(functions))}) == len(functions)
+    for i in draw_split(len(functions), Corpus()).test[:100]:
+        text = get_tokenizer("bytes").decode(functions.document(i))
         assert "def " in text and text.endswith("\n")
-    again = prepare(Corpus(split_seed=1, train=0.5), stdlib.path.parent)  # the split is no part of the key
-    assert again.path == stdlib.path and again.sha256 == stdlib.sha256
+    again = prepare(Corpus(split_seed=1, train=0.5), tmp_path)  # the split is no part of the key
+    assert again.path == functions.path and again.sha256 == functions.sha256
 
 
 # --- max_documents
@@ -381,13 +375,14 @@ def test_prepare_names_a_missing_file(tmp_path):
 
 
 def test_another_interpreter_has_another_store(tmp_path, monkeypatch):
-    root = tmp_path / "lib"
+    root, stdlib = tmp_path / "lib", Corpus(source="python-stdlib")
     root.mkdir()
     (root / "a.py").write_text("def f(): pass\n")
     monkeypatch.setattr("sysconfig.get_path", lambda name: str(root))
-    first = prepare(Corpus(), tmp_path / "stores")
+    first = prepare(stdlib, tmp_path / "stores")
+    assert json.loads((first.path / "meta.json").read_text())["python"] == platform.python_version()
     monkeypatch.setattr(sys, "version", sys.version.replace(platform.python_version(), "3.99.0"))
-    assert prepare(Corpus(), tmp_path / "stores").path != first.path
+    assert prepare(stdlib, tmp_path / "stores").path != first.path
 
 
 def _prepare_and_say_when_built(corpus, root, results):

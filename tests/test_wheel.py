@@ -10,7 +10,7 @@ from tiny import HOME, settings, write_params, write_texts
 
 TINY = {
     "name": "quick",
-    "corpus": {"source": "python-stdlib", "max_documents": 300},
+    "corpus": {"packages": ["networkx==3.6.1"], "max_documents": 300},
     "model": {"layers": 1, "heads": 2, "width": 16, "block": 32},
     "subspace": {"dimension": 40},
     "training": {"steps": 20, "batch": 8, "validate_every": 10},

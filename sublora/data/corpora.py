@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from sublora.data.code import distinct_functions
 from sublora.data.files import files_below, files_fingerprint, given_path
-from sublora.data.functions import distinct_functions
+from sublora.data.packages import package_functions, packages_identity, parser_versions
 from sublora.data.rows import read_bytes, read_rows, table_kind
 from sublora.errors import SubloraError, errors_named, listed
 from sublora.experiment import Corpus
@@ -19,14 +20,18 @@ KINDS = {"text": "folder of text files", "file": "file (.jsonl, .csv, .tsv or .p
 """What the path of a source leads to; that of a data set on the hub leads to the folder of a copy."""
 
 
-def documents(corpus: Corpus) -> Iterator[str]:
+def documents(corpus: Corpus, folder: Path | None = None) -> Iterator[str]:
     """The pool's documents, one text after the other, with a progress bar. A document without text is dropped.
 
     Dropping is a function of the pool alone, done before any split; how many are dropped is said on standard error. Memory does not
-    grow with the corpus, except for a hash of each document of `python-stdlib`. Raises SubloraError for a source that is missing,
-    unreadable or empty.
+    grow with the corpus, except for a hash of each function. folder: of a `python-packages` corpus, where its wheels are
+    (`package_functions`). Raises SubloraError for a source that is missing, unreadable or empty.
     """
-    sources = {"python-stdlib": _python_stdlib, "text": _text_folder, "file": _table_file}
+
+    def packages(corpus: Corpus) -> Iterator[str]:
+        return package_functions(_named(corpus), folder)
+
+    sources = {"python-packages": packages, "python-stdlib": _python_stdlib, "text": _text_folder, "file": _table_file}
     kept = left_out = 0
     for text in sources.get(corpus.source, _hugging_face)(corpus):
         if text:
@@ -35,7 +40,8 @@ def documents(corpus: Corpus) -> Iterator[str]:
         else:
             left_out += 1
     if not kept:
-        where = _stdlib() if corpus.source == "python-stdlib" else _hub_name(corpus)
+        inside = {"python-packages": lambda: ", ".join(_named(corpus)), "python-stdlib": _stdlib}
+        where = inside.get(corpus.source, lambda: _hub_name(corpus))()
         raise SubloraError(f"{corpus.source}: no document with text in {where}; choose another corpus")
     if left_out:
         notice(f"{corpus_name(corpus)}: {left_out:,} of {kept + left_out:,} documents have no text and are left out")
@@ -50,13 +56,16 @@ def corpus_name(corpus: Corpus) -> str:
 def corpus_identity(corpus: Corpus) -> dict[str, Any]:
     """What the documents depend on, as plain data: two corpora with the same identity have the same documents.
 
-    Files count by path, size and time of last change; the standard library by the interpreter's version and its folder.
+    Files count by path, size and time of last change; packages by their wheels' SHA-256 and the parser's version; the standard
+    library by the interpreter's version and its folder.
     """
     identity = {"source": corpus.source, "tokenizer": corpus.tokenizer, "max_documents": corpus.max_documents}
     if corpus.tokenizer not in ("bytes", "gpt2") and given_path(corpus.tokenizer, "corpus.tokenizer").exists():
         identity["tokenizer files"] = files_fingerprint(Path(corpus.tokenizer))
+    if corpus.source == "python-packages":
+        return identity | packages_identity(_named(corpus))
     if corpus.source == "python-stdlib":
-        return identity | {"python": sys.version, "folder": str(_stdlib())}
+        return identity | {"python": sys.version, "folder": str(_stdlib()), "parser": parser_versions()}
     if corpus.source == "text":
         return identity | {"files": files_fingerprint(_path(corpus))}
     if corpus.source == "file":
@@ -66,13 +75,21 @@ def corpus_identity(corpus: Corpus) -> dict[str, Any]:
     return identity | {"name": _hub_name(corpus), "subset": corpus.subset, "field": corpus.field, "files": files}
 
 
+def _named(corpus: Corpus) -> tuple[str, ...]:
+    assert corpus.packages is not None  # the settings see to it
+    return corpus.packages
+
+
 def _stdlib() -> Path:
     return Path(sysconfig.get_path("stdlib")).resolve()
 
 
 def _python_stdlib(corpus: Corpus) -> Iterator[str]:
     """Every distinct function of the running interpreter's standard library."""
-    return distinct_functions(_stdlib(), "python-stdlib")
+    folder, others = _stdlib(), {"site-packages", "dist-packages", "__pycache__"}
+    names = (path.relative_to(folder) for path in folder.rglob("*.py"))
+    files = sorted(name.as_posix() for name in names if not others & set(name.parts))
+    return distinct_functions(read_bytes(folder / file) for file in progress_bar(files, desc="python-stdlib", unit="file"))
 
 
 def _path(corpus: Corpus) -> Path:

@@ -1,6 +1,6 @@
 """Tasks: GLUE's (Wang et al. 2018, arXiv:1804.07461), from local files in its row formats or from the hub, and `functions`.
 
-GLUE's examples are labelled sentences. Those of `functions` are functions of two installed packages: no file and no network.
+GLUE's examples are labelled sentences. Those of `functions` are functions of two pinned packages: of which one is it?
 """
 
 import hashlib
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from sublora.data.files import files_fingerprint, given_path
-from sublora.data.functions import PACKAGES, labelled_functions, packages_identity
+from sublora.data.packages import package_functions, packages_identity
 from sublora.data.rows import Row, read_rows, table_kind, whole_characters
 from sublora.data.split import permutation
 from sublora.errors import SubloraError, errors_named, listed
@@ -23,6 +23,8 @@ from sublora.progress import notice
 HUB = "nyu-mll/glue"
 ENTAILED = ("entailment", "not_entailment")
 FUNCTIONS = "functions"
+PACKAGES = ("networkx==3.6.1", "sympy==1.14.0")
+"""torch needs both, so that they are often installed. Their order numbers the classes."""
 FUNCTIONS_VALIDATION = 0.2  # share of the functions that validates
 TABLES = (".jsonl", ".json", ".csv", ".tsv", ".txt", ".parquet")
 HELD_OUT_NAMES = ("dev", "validation", "dev_matched", "validation_matched", "dev_mismatched", "validation_mismatched")
@@ -57,7 +59,7 @@ TASKS = {
     "qnli": Format((("question",), ("sentence",)), classes=ENTAILED),
     "rte": Format(_PAIR, classes=ENTAILED),
     "wnli": Format(_PAIR),
-    FUNCTIONS: Format((("function",),), classes=PACKAGES),
+    FUNCTIONS: Format((("function",),), classes=("networkx", "sympy")),
 }
 
 
@@ -84,16 +86,16 @@ class Examples:
         return digest.hexdigest()
 
 
-def load_task(task: Task) -> tuple[Examples, dict[str, Examples]]:
+def load_task(task: Task, folder: Path | None = None) -> tuple[Examples, dict[str, Examples]]:
     """(training examples, {name: validation examples}) of a task: from `task.path`, or from the hub where it is null.
 
-    `functions` reads the installed packages; a fixed share of its examples is for validation.
+    `functions` reads pinned packages (`package_functions`, also for `folder`); a fixed share of its examples is for validation.
     Validation files lie beside the training file, `train` in its name being `dev` or `validation` (mnli: `_matched`,
     `_mismatched`), unless `task.validation` names one. Raises SubloraError naming what to put where.
     """
     form = TASKS[task.name]
     if task.name == FUNCTIONS:
-        return _functions()
+        return _functions(folder)
     if task.path is None:
         return _from_hub(task.name, "train", form), {name: _from_hub(task.name, name, form) for name in form.validation}
     path = given_path(task.path, "task.path")
@@ -106,12 +108,12 @@ def load_task(task: Task) -> tuple[Examples, dict[str, Examples]]:
 
 def data_identity(task: Task) -> dict[str, Any]:
     """What the examples depend on, as plain data: files count by path, size and time of last change,
-    installed packages by version and content.
+    packages by their wheels' SHA-256.
 
     Raises SubloraError naming the key of a file that is not there.
     """
     if task.name == FUNCTIONS:
-        return {"task": task.name, "packages": packages_identity()}
+        return {"task": task.name, **packages_identity(PACKAGES)}
     if task.path is None:
         return {"task": task.name, "hub": HUB}
     for key, file in (("path", task.path), ("validation", task.validation)):
@@ -190,9 +192,18 @@ def _stem(path: Path) -> str:
     return path.name.split(".")[0]
 
 
-def _functions() -> tuple[Examples, dict[str, Examples]]:
-    texts, labels = labelled_functions()
-    examples = Examples([(text,) for text in texts], labels)
+def _functions(folder: Path | None) -> tuple[Examples, dict[str, Examples]]:
+    """As many functions of each package, shuffled; which are drawn is a function of the sources alone.
+
+    A text counts once. One that both packages have answers no question and is left out.
+    """
+    found = [list(package_functions([package], folder)) for package in PACKAGES]
+    both = set(found[0]) & set(found[1])
+    found = [[text for text in texts if text not in both] for texts in found]
+    size = min(map(len, found))
+    texts = [texts[i] for texts in found for i in permutation(len(texts), 0)[:size]]
+    order = permutation(len(texts), 1)
+    examples = Examples([(texts[i],) for i in order], order // size)
     held_out, training = np.split(permutation(len(examples), 2), [round(FUNCTIONS_VALIDATION * len(examples))])
     return examples.subset(training), {"validation": examples.subset(held_out)}
 

@@ -31,11 +31,11 @@ def draw_split(documents: int, corpus: Corpus) -> Split:
     """Split `range(documents)` uniformly at random, without looking at any document (THEORY 3, pool).
 
     train and validation are `corpus.train` and `corpus.validation` of the documents, rounded, at least one each; test
-    is what remains. `openwebtext` keeps the paper's split, whatever the shares and the seed say: 0.05% held out
-    by `datasets.Dataset.train_test_split` with seed 2357, of which the first half is validation and the rest test.
+    is what remains. `corpus.split: paper` is the publication's split of openwebtext: 0.05% held out by
+    `datasets.Dataset.train_test_split` with seed 2357, of which the first half is validation and the rest test.
     Raises SubloraError when there are too few documents for three parts.
     """
-    if corpus.source == "openwebtext":
+    if corpus.split == "paper":
         # As `datasets` draws it, from a stream that numpy does not promise to keep for ever.
         order = np.random.default_rng(OPENWEBTEXT_SEED).permutation(documents)
         held_out = math.ceil(OPENWEBTEXT_SHARE * documents)
@@ -53,7 +53,7 @@ def draw_split(documents: int, corpus: Corpus) -> Split:
             "test, and none may be 0; add documents, or change corpus.train and corpus.validation"
         )
     description = f"{documents} documents by {how}: {len(train)} train, {len(validation)} validation, {len(test)} test"
-    rule: Literal["permutation", "paper"] = "paper" if corpus.source == "openwebtext" else "permutation"
+    rule: Literal["permutation", "paper"] = "paper" if corpus.split == "paper" else "permutation"
     return Split(train.astype(np.int64), validation.astype(np.int64), test.astype(np.int64), rule, description)
 
 

@@ -130,7 +130,7 @@ def store_path(corpus: Corpus, root: str | Path) -> Path:
     """Where `prepare` keeps the store of `corpus` below `root`.
 
     The folder's name ends in a hash of all that the tokens depend on (`corpus_identity`: files by size and time of
-    change, the standard library by its interpreter); how the corpus is split is no part of it.
+    change, packages by their wheels, the standard library by its interpreter); how the corpus is split is no part of it.
     """
     identity = json.dumps({"format": FORMAT, **corpus_identity(corpus)}, sort_keys=True)
     readable = re.sub(r"[^A-Za-z0-9.-]", "-", f"{corpus_name(corpus)}-{corpus.tokenizer}")[:80]

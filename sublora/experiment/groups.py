@@ -14,6 +14,8 @@ from pydantic import (
     model_validator,
 )
 
+from sublora.experiment.packages import WHEELS, pinned
+
 ALPHA_GRID = (0.0001, 0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5)
 """Smoothing weights fixed in advance (Lotfi et al. 2024a, released code). A message names one by its index."""
 
@@ -30,7 +32,7 @@ PROJECTORS = (*_PLAIN, "film", *(f"film+{name}" for name in _PLAIN))
 LAYERS = ("q", "k", "v", "proj", "up", "down", "head")
 """The GPT's linear layers. The order is part of the message format, too."""
 
-SOURCES = ("python-stdlib", "text", "file", "openwebtext")
+SOURCES = ("python-packages", "python-stdlib", "text", "file", "openwebtext")
 """Where documents may come from, beside the hub."""
 
 Share = Annotated[float, Field(gt=0, lt=1)]
@@ -64,6 +66,13 @@ _Tokenizer = Annotated[
 _Modules = _must("[attention, head], [attention] or [head]", (("attention", "head"), ("attention",), ("head",)).__contains__)
 
 
+_Package = Annotated[
+    str,
+    _must(
+        f"one of {', '.join(WHEELS)}, or name==version --hash=sha256:HEX of a wheel",
+        lambda value: pinned(value) is not None,
+    ),
+]
 _Source = Annotated[
     str,
     _must(
@@ -104,7 +113,8 @@ class Group(BaseModel):
 class Corpus(Group):
     """Which documents, how they become tokens, and how the training split is drawn. Everything here is public."""
 
-    source: _Source = "python-stdlib"  # python-stdlib | text | file | openwebtext | owner/name of a Hugging Face data set
+    source: _Source = "python-packages"  # | python-stdlib | text | file | openwebtext | owner/name of a Hugging Face data set
+    packages: Annotated[tuple[_Package, ...], AsTuple, _Choices] | None = None  # python-packages: wheels; null: all of `WHEELS`
     path: str | None = None  # text: a folder of files; file: a .jsonl, .csv, .tsv or .parquet file (also .xz, .gz, .bz2)
     field: str = "text"  # the column or key of a document's text
     subset: str | None = None  # Hugging Face: the data set's configuration
@@ -112,9 +122,23 @@ class Corpus(Group):
         "bytes"  # bytes | gpt2 | a `transformers` tokenizer (./folder, owner/name on the hub) | llama2.c's (.bin)
     )
     max_documents: Count | None = None  # keep a fixed uniform sample of the pool, for trials
+    split: Literal["seeded", "paper"] = "seeded"  # paper: the publication's own split of openwebtext
     train: Share = 0.75  # shares of the documents; the rest after train and validation is the test split
     validation: Share = 0.02
     split_seed: Seed = 0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _packages_are_stated(cls, values):
+        """So that a certificate names them."""
+        embedded = isinstance(values, dict) and values.get("source", "python-packages") == "python-packages"
+        return {**values, "packages": tuple(WHEELS)} if embedded and values.get("packages") is None else values
+
+    @model_validator(mode="after")
+    def _paper_splits_openwebtext(self):
+        if self.split == "paper" and self.source != "openwebtext":
+            raise ValueError(f"split paper is of openwebtext, not of source {self.source}; remove it")
+        return self
 
     @model_validator(mode="after")
     def _shares_leave_a_test_split(self):
@@ -129,8 +153,15 @@ class Corpus(Group):
         return self
 
     def _without_effect(self) -> dict[str, str]:
-        keys = {"python-stdlib": ("path", "field", "subset"), "text": ("field", "subset"), "file": ("subset",)}
-        return dict.fromkeys(keys.get(self.source, ()), f"source {self.source}")
+        functions = ("path", "field", "subset")
+        keys = {"python-packages": functions, "python-stdlib": functions, "text": ("field", "subset"), "file": ("subset",)}
+        unused = (*keys.get(self.source, ()), *(() if self.source == "python-packages" else ("packages",)))
+        drawn = ("train", "validation", "split_seed") if self.split == "paper" else ()
+        return dict.fromkeys(unused, f"source {self.source}") | dict.fromkeys(drawn, "split paper")
+
+    @model_serializer(mode="wrap")
+    def _what_has_an_effect(self, handler):
+        return {key: value for key, value in handler(self).items() if key not in self._without_effect()}
 
 
 class Gpt(Group):
@@ -377,7 +408,7 @@ class Task(Group):
     """A GLUE task: which examples, and how the training split is drawn. Everything here is public."""
 
     name: _Task = "sst2"  # functions needs no file
-    path: str | None = None  # the local training file; null: from the hub (functions: from the installed packages)
+    path: str | None = None  # the local training file; null: from the hub (functions: from pinned packages)
     validation: str | None = None  # the local validation file; null: beside the training file
     train: Annotated[float, Field(gt=0, le=1)] = 1.0  # share of the training file to train on, drawn at random; 1: all, iid only
     split_seed: Seed = 0

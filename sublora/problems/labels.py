@@ -58,7 +58,7 @@ class LabelProblem:
         """
         problem, task = replace(cls.open(experiment, corpora), local_only=True), experiment.task
         if (here := problem.pool.sha256) != (stated := certificate.corpus.sha256):
-            cure = f"the file it was made from (task.path {task.path})" if task.path else "the packages' versions it was made with"
+            cure = f"the file it was made from (task.path {task.path})" if task.path else "the version of sublora that made it"
             raise SubloraError(f"{path}: it speaks of examples with sha256 {stated:.12}, here it is {here:.12}; use {cure}")
         return problem
 

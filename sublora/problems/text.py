@@ -18,6 +18,7 @@ from sublora.data.files import files_fingerprint, given_path
 from sublora.data.tokenizers import get_tokenizer
 from sublora.errors import SubloraError
 from sublora.experiment import ALPHA_GRID, TOP_K, Finetune, Gpt, Level, OnText, Pretrain
+from sublora.experiment.packages import WHEELS
 from sublora.message import Coded, configured, decode, refuse_large_model, with_alpha
 from sublora.message.language import Message, encode
 from sublora.models import Subspace, base_model, base_sha256, build, layer_names
@@ -72,13 +73,15 @@ class DocumentProblem:
     def open_for_verification(cls, experiment: OnText, certificate: Certificate, path: Path, corpora: Path) -> Self:
         """`open`, for somebody else's certificate.
 
-        The embedded corpus is prepared if it is missing. Any other, or one of another tokenizer, must have been prepared before: a
-        stranger's certificate must not choose which files are read. Nothing is downloaded.
+        A corpus of functions, if sublora itself pins the packages, is prepared when it is missing, with a download if need be. Any
+        other, or one of another tokenizer, must have been prepared before: a stranger's certificate must not choose which files
+        are read, and nothing else is downloaded.
         Raises SubloraError when corpus or base model are not here, or are not those that the certificate speaks of.
         """
         refuse_large_model(f"{path}: params", experiment, certificate.corpus.vocab_size)
         corpus = experiment.corpus
-        embedded = corpus.source == "python-stdlib" and corpus.tokenizer in ("bytes", "gpt2")
+        pinned = corpus.source == "python-stdlib" or corpus.packages is not None and set(corpus.packages) <= WHEELS.keys()
+        embedded = pinned and corpus.tokenizer in ("bytes", "gpt2")
         if not embedded and not store_path(corpus, corpora).exists():
             raise SubloraError(
                 f"{path}: its corpus ({corpus.source}, path {corpus.path}, tokenizer {corpus.tokenizer}) is not prepared in "
@@ -86,7 +89,7 @@ class DocumentProblem:
             )
         problem = replace(cls.open(experiment, corpora), local_only=True)
         if (here := problem.store.sha256) != (stated := certificate.corpus.sha256):
-            cure = f"Python {certificate.environment.python}" if embedded else "the data it was made from"
+            cure = f"Python {certificate.environment.python}" if corpus.source == "python-stdlib" else "the data it was made from"
             raise SubloraError(f"{path}: it speaks of a corpus with sha256 {stated:.12}, here it is {here:.12}; use {cure}")
         base, base_here = certificate.public.base_weights_sha256, problem._base_sha256()
         if base_here != base:

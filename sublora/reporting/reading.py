@@ -127,7 +127,7 @@ def metric_name(certificate: Certificate, metric: str) -> str:
 
 def units_name(certificate: Certificate, level: str) -> tuple[str, str]:
     """What one unit of a level is, and several, in words."""
-    document = "Python function" if certificate.corpus.name == "python-stdlib" else "document"
+    document = "Python function" if certificate.corpus.name in ("python-packages", "python-stdlib") else "document"
     name = {"document": document, "token": certificate.corpus.unit}.get(level, level)
     return name, name + "s"
 
