@@ -5,19 +5,31 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from sublora.certificate.arithmetic import EXACT, determined
 from sublora.certificate.build import facts
-from sublora.certificate.schema import certificate_of, digest, read_json
-from sublora.certificate.statements import TOLERANCE
-from sublora.experiment import as_experiment
-from sublora.message import MessageError
+from sublora.certificate.schema import Certificate, LabelPublic, certificate_of, digest, read_json
+from sublora.certificate.statements import tolerance
+from sublora.data.labelled import TASKS
+from sublora.errors import SubloraError
+from sublora.experiment import Classify, Experiment, as_experiment
+from sublora.message import MessageError, decode, refuse_large_model
 from sublora.problems import problem_class
 
 UNVERIFIED = ("environment", "certificate_sha256")
 """Keys that nobody can compute again: where the certificate was made, and how long that took."""
-MEASURED = {"empirical", "bound", "value", "complexity", "subsampling", "accuracy", "f1", "matthews"}
-"""Keys of values that float32 arithmetic moves a little on another machine. Everything else must be equal."""
-
-VALUES = {"evaluated", "inequalities", "assumptions", "reference"}
+ARITHMETIC = (
+    "environment; losses, counts and sha256 of the data; betting, freedman and empirical_bernstein (kl of a subsample, too) beyond "
+    "the least that such losses allow"
+)
+"""What `verify_arithmetic` leaves unchecked."""
+MEASURED = {"empirical", "bound", "value", "accuracy", "f1", "matthews"}
+"""Keys of values that float32 arithmetic moves a little on another machine, by `DETERMINISM` at most. A bound has that on top, so a
+stated bound within it is not below what the losses prove here."""
+CALCULATED = {"complexity", "subsampling", "bits"}
+"""Keys of values that float64 arithmetic alone moves, by `EXACT` at most. Everything else must be equal."""
+FOLLOWS = {"nonvacuous"}
+"""Keys that a certificate must have as its other keys make them, or it cannot be read."""
+VALUES = {"evaluated", "inequalities", "assumptions", "determinism", "reference"}
 """Keys of dictionaries that are values, not settings: none of their keys may be missing, nor of the dictionaries in them."""
 
 
@@ -32,13 +44,51 @@ def verify(path: str | Path, corpora: str | Path = "runs/corpora") -> Verdict:
     """What is wrong with a certificate, one line each; empty if everything agrees.
 
     Everything that the certificate states is computed again from message, params and data, and compared. Measured values and bounds
-    may differ by `TOLERANCE`; counts, settings and texts must be equal. What the certificate does not state, such as a
-    setting of a later version, is not compared; but every required key must be there, and every bound that the settings imply.
+    may differ by `DETERMINISM`, but not from each other (`determined`); all else must be equal. What the certificate does not state,
+    such as a setting of a later version, is not compared; but every required key must be there, and every bound that the settings
+    imply.
     A setting that is not stated has its default. How the model was searched for (`SEARCH`) nobody can compute again.
     corpora: folder of prepared corpora (a problem's `open_for_verification` says which data are read).
     Raises SubloraError when the certificate cannot be read, or its data cannot be had here.
     """
     path, corpora = Path(path), Path(corpora)
+    certificate, claimed, stated, wrong = _read(path)
+    problem = problem_class(stated).open_for_verification(stated, certificate, path, corpora)
+    try:
+        again = facts(problem, certificate.message_bytes, problem.evaluate(certificate.message_bytes))
+    except MessageError as error:
+        return Verdict([*wrong, f"message: {error}"])
+    lines = [*_differences(claimed, again, ""), *_unfounded(certificate, claimed, stated)]
+    return Verdict(wrong + list({line.partition(": ")[0]: line for line in reversed(lines)}.values())[::-1])
+
+
+def verify_arithmetic(path: str | Path) -> Verdict:
+    """What is wrong with a certificate whose data one does not have: `verify` without the losses, which are taken as stated.
+
+    The message is decoded, and what it says is compared with params. Everything that settings and stated losses determine is
+    computed again (`determined`). Not checked: losses, the data's SHA-256 and counts, and bounds that need the losses themselves,
+    beyond the least that they can be. Raises SubloraError as `verify`; a pretrained base model must be here.
+    """
+    path = Path(path)
+    certificate, claimed, stated, wrong = _read(path)
+    if isinstance(stated, Classify):
+        size = len(TASKS[stated.task.name].classes)
+    else:
+        refuse_large_model(f"{path}: params", stated, size := certificate.corpus.vocab_size)
+    if isinstance(certificate.public, LabelPublic) != isinstance(stated, Classify) or size != certificate.corpus.vocab_size:
+        return Verdict([*wrong, "public: it belongs to another kind of experiment than params"])
+    try:
+        hypothesis = decode(certificate.message_bytes, stated, size, local_only=True)
+    except MessageError as error:
+        return Verdict([*wrong, f"message: {error}"])
+    params = {group: {**claimed["params"][group], **values} for group, values in hypothesis.said.items()}
+    again = {**claimed, "params": {**claimed["params"], **params}, "alpha": hypothesis.alpha}
+    again["paper_accounting"] = {**claimed["paper_accounting"], "bits": hypothesis.published_bits}
+    return Verdict([*wrong, *_differences(claimed, again, ""), *_unfounded(certificate, claimed, stated)])
+
+
+def _read(path: Path) -> tuple[Certificate, dict[str, Any], Experiment, list[str]]:
+    """(the certificate, what is to be verified of its data, its experiment, what is wrong with its file)."""
     data = read_json(path)
     certificate = certificate_of(data, path)
     wrong = []
@@ -47,28 +97,42 @@ def verify(path: str | Path, corpora: str | Path = "runs/corpora") -> Verdict:
     if path.read_text("utf-8") != json.dumps(data, indent=1) + "\n":
         wrong.append("the file is not as sublora writes it: it was edited")
     stated = as_experiment(certificate.params, f"{path}: params")
-    problem = problem_class(stated).open_for_verification(stated, certificate, path, corpora)
-    try:
-        again = facts(problem, certificate.message_bytes, problem.evaluate(certificate.message_bytes))
-    except MessageError as error:
-        return Verdict([*wrong, f"message: {error}"])
     claimed = {key: value for key, value in data.items() if key not in UNVERIFIED} | {"params": stated.parameters()}
-    return Verdict(wrong + list(_differences(claimed, again, "")))
+    return certificate, claimed, stated, wrong
 
 
-def _differences(stated: Any, found: Any, where: str, key: str = "", whole: bool = False) -> Iterator[str]:
-    """One line for each stated leaf that was found otherwise; where `whole`, also for keys that only one of them has."""
+def _unfounded(certificate: Certificate, claimed: dict[str, Any], stated: Experiment) -> Iterator[str]:
+    """One line for each stated value that the settings and the other stated values contradict."""
+    try:
+        again = determined(certificate, stated)
+    except SubloraError as error:  # numbers that no inequality takes
+        yield f"bounds: {error}"
+    else:
+        yield from _differences({key: claimed[key] for key in again}, again, "", within=EXACT)
+
+
+def _differences(
+    stated: Any, found: Any, where: str, key: str = "", whole: bool = False, within: float | None = None, metric: str = ""
+) -> Iterator[str]:
+    """One line for each stated leaf that was found otherwise; where `whole`, also for keys that only one of them has.
+
+    within: how far measured values may differ; by default as `metric`, that of their statement, allows.
+    """
     whole |= key in VALUES
     if isinstance(stated, dict) and isinstance(found, dict):
         if whole and stated.keys() != found.keys():
             yield f"{where}: the certificate has {_short(sorted(stated))}, computed again there are {_short(sorted(found))}"
-        for name in stated:
-            yield from _differences(stated[name], found.get(name), f"{where}.{name}".lstrip("."), name, whole)
+        metric = str(stated.get("metric", metric))
+        for name in (name for name in stated if name not in FOLLOWS):
+            yield from _differences(stated[name], found.get(name), f"{where}.{name}".lstrip("."), name, whole, within, metric)
     elif isinstance(stated, list) and isinstance(found, list) and len(stated) == len(found):
         for index, pair in enumerate(zip(stated, found, strict=True)):
-            yield from _differences(*pair, f"{where}[{_label(pair[0], index)}]", key, whole)
-    elif key in MEASURED and isinstance(found, float) and isinstance(stated, float):
-        if not abs(stated - found) <= TOLERANCE:
+            yield from _differences(*pair, f"{where}[{_label(pair[0], index)}]", key, whole, within, metric)
+    elif isinstance(stated, list) and isinstance(found, list) and {dict} <= set(map(type, stated + found)):
+        yield f"{where}: the certificate has {len(stated)} entries, computed again there are {len(found)}"
+    elif key in MEASURED | CALCULATED and isinstance(found, float) and isinstance(stated, float):
+        allowed = EXACT * max(1.0, abs(found)) if key in CALCULATED else tolerance(metric) if within is None else within
+        if not abs(stated - found) <= allowed:
             yield f"{where}: the certificate says {stated}, computed again it is {found}"
     elif stated != found or type(stated) is not type(found):
         yield f"{where}: the certificate says {_short(stated)}, computed again it is {_short(found)}"

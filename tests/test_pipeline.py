@@ -154,7 +154,7 @@ ALTERED = {
     ("corpus", "tokens"): "corpus.tokens: the certificate says",
     ("delta",): "delta: the certificate says 0.06",
     ("paper_accounting", "bits"): "paper_accounting.bits: the certificate says",
-    ("public", "tolerance"): "public.tolerance: the certificate says",
+    ("public", "determinism", "bits"): "public.determinism.bits: the certificate says",
     ("environment", "seconds", "pretrain"): "certificate_sha256: the file was altered",
 }
 

@@ -34,6 +34,9 @@ def test_a_certificate_survives_saving_and_loading(tmp_path, make):
         (("message_sha256",), "0" * 64, "it was altered"),
         (("delta",), "0.05", "'delta'"),
         (("format",), "sublora-certificate/1", "'sublora-certificate/1'"),
+        (("format",), "sublora-certificate/2", "'sublora-certificate/2', not 'sublora-certificate/3'; make the run again"),
+        (("bounds", 0, "configurations"), None, "needs configurations"),
+        (("bounds", 4, "configurations"), 1, "needs configurations"),
         (("format",), KeyError, "'format' is missing"),
         (("bounds",), [], "'bounds'"),
         (("bounds", 3, "units"), 1.5, "'bounds[3].units'"),
@@ -89,7 +92,7 @@ def leaves(values, before=""):
 def test_the_table_explains_every_key_of_a_file():
     rows = {row["Key"].replace("`", ""): row for row in keys_table().rows}
     assert len(rows) == len(keys_table().rows) and all(row["Type"] and row["Meaning"] for row in rows.values())
-    public = r"public\.(units|evaluated|inequalities|assumptions)"
+    public = r"public\.(units|evaluated|inequalities|assumptions|determinism)"
     values = rf"(params|{public}|environment\.seconds|reference|paper_accounting\.bounds\[i\])\."
     found = set()
     for make, kind in ((certificate, "language model"), (classifier_certificate, "classifier")):

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError,
 from sublora.atomic import write_text
 from sublora.errors import SubloraError
 
-FORMAT = "sublora-certificate/2"
+FORMAT = "sublora-certificate/3"
 LARGEST_CERTIFICATE = 96 * 2**20  # bytes; enough for GPT-2 small at 5 bits a weight; a trained subspace's has a few thousandths
 
 SEARCH = ("training", "compression", "rounding", "notebooks", "subspace.lora_dropout", "bounds.batch_tokens")
@@ -45,10 +45,10 @@ class Part(BaseModel):
 
 
 class Terms(Part):
-    """The terms of the paper's inequality, whose sum is the bound (without the tolerance)."""
+    """The terms of the paper's inequality: their sum and the tolerance are the bound, unless no loss is so large."""
 
     empirical: Annotated[FiniteFloat, Field(description="the mean loss of the evaluated units")]
-    complexity: Annotated[FiniteFloat, Field(description="the price of the message's bits")]
+    complexity: Annotated[FiniteFloat, Field(description="the price of the message's bits, and of configurations")]
     subsampling: Annotated[FiniteFloat, Field(description="the price of evaluating a subsample; 0 if all units were evaluated")]
 
 
@@ -63,9 +63,18 @@ class Statement(Part):
     units: Annotated[Count, Field(description="m, the training units")]
     pool: Annotated[Count | None, Field(description="M, the units of the pool; null where there is none")]
     evaluated: Annotated[Count, Field(description="n, the training units that were evaluated")]
-    candidates: Annotated[Count, Field(description="A, the messages compared on the evaluated units")]
+    candidates: Annotated[
+        Count, Field(description="A, the messages compared on the evaluated units; 1 where all are evaluated, which costs nothing")
+    ]
     nominal_tokens: Annotated[
         Count | None, Field(description="N0, the number of tokens that a bound for tokens is tuned for; null for other units")
+    ]
+    configurations: Annotated[
+        Count | None,
+        Field(
+            description="J, the configurations that could have been chosen with the data in hand: they cost log2 J bits beside the "
+            "message's; null for unseen and pool, where the random split comes after the choice"
+        ),
     ]
     empirical: Annotated[FiniteFloat, Field(description="the mean loss of the evaluated units")]
     bound: Annotated[FiniteFloat, Field(description="with probability 1 - delta the bounded loss is at most this")]
@@ -81,6 +90,8 @@ class Statement(Part):
             raise ValueError(f"assumption {self.assumption} needs a pool that is larger than units")
         if (self.level == "token") != (self.nominal_tokens is not None):
             raise ValueError("nominal_tokens belongs to bounds for tokens, and to no others")
+        if (self.configurations is None) != (self.assumption in ("pool", "unseen")):
+            raise ValueError(f"assumption {self.assumption} needs configurations to be a number, pool and unseen need null")
         if self.metric == "bpd" and self.alpha is None:
             raise ValueError("metric bpd needs an alpha")
         return self
@@ -142,7 +153,10 @@ class TextPublic(Part):
     metrics: Annotated[list[str], Field(description="what is measured")]
     inequalities: Annotated[dict[str, list[str]], Field(description="the inequalities of each level")]
     assumptions: Annotated[dict[str, list[str]], Field(description="the assumptions of each level")]
-    tolerance: Annotated[FiniteFloat, Field(description="what rounding on another machine may change; added to every bound")]
+    determinism: Annotated[
+        dict[str, FiniteFloat],
+        Field(description="by how much another machine may find bits and errors otherwise, a constant; added to every bound"),
+    ]
 
 
 class LabelPublic(Part):
@@ -159,7 +173,10 @@ class LabelPublic(Part):
     arithmetic: Annotated[str, Field(description="the precision of the predictions")]
     metrics: Annotated[list[str], Field(description="what is measured")]
     inequalities: Annotated[dict[str, list[str]], Field(description="the inequalities under each assumption")]
-    tolerance: Annotated[FiniteFloat, Field(description="what rounding on another machine may change; added to every bound")]
+    determinism: Annotated[
+        dict[str, FiniteFloat],
+        Field(description="by how much another machine may find bits and errors otherwise, a constant; added to every bound"),
+    ]
 
 
 class PaperAccounting(Part):
@@ -184,9 +201,9 @@ class Environment(Part):
 
 
 class Certificate(Part):
-    """Everything that a stranger needs to check the bounds."""
+    """Everything that a stranger needs to compute the bounds again."""
 
-    format: Annotated[Literal["sublora-certificate/2"], Field(description="which keys the file has, and what they mean")]
+    format: Annotated[Literal["sublora-certificate/3"], Field(description="which keys the file has, and what they mean")]
     experiment: Annotated[str, Field(description="the experiment's name")]
     params: Annotated[
         dict[str, Any],
@@ -297,7 +314,7 @@ def read_json(path: str | os.PathLike) -> dict[str, Any]:
     try:
         if path.stat().st_size > LARGEST_CERTIFICATE:
             raise SubloraError(f"{path}: larger than {LARGEST_CERTIFICATE >> 20} MiB, so it is not a certificate; remove it")
-        data = json.loads(path.read_text("utf-8"), parse_constant=_refuse_constant)
+        data = json.loads(path.read_text("utf-8"), parse_constant=_refuse_constant, object_pairs_hook=_each_key_once)
     except FileNotFoundError:
         raise SubloraError(f"{path}: no certificate; finish the run with `sublora run` and its params file") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -312,6 +329,13 @@ def read_json(path: str | os.PathLike) -> dict[str, Any]:
 def json_schema() -> str:
     """The JSON Schema of a certificate's file, as text."""
     return json.dumps(Certificate.model_json_schema(by_alias=True), indent=1) + "\n"
+
+
+def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(found := dict(pairs)) < len(pairs):
+        twice = next(key for index, (key, _) in enumerate(pairs) if key in dict(pairs[:index]))
+        raise ValueError(f"the key {twice!r:.60} is there twice")
+    return found
 
 
 def _refuse_constant(name: str) -> None:

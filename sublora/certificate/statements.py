@@ -9,8 +9,8 @@ import numpy as np
 
 from sublora.certificate.schema import AssumptionName, HeldOut, Statement, Terms
 from sublora.errors import SubloraError
-from sublora.experiment import ALPHA_GRID, TOP_K, Level
-from sublora.inequalities.independent import betting_grid, complexity_nats
+from sublora.experiment import ALPHA_GRID, TOP_K, Level, OnText
+from sublora.inequalities.independent import betting_grid, check_nats, complexity_nats
 from sublora.inequalities.martingale import (
     NOMINAL_BITS,
     azuma,
@@ -40,8 +40,19 @@ ASSUMPTIONS: dict[Level, tuple[AssumptionName, ...]] = {
     "sequence": ("iid",),
     "token": ("martingale",),
 }
-TOLERANCE = 1e-4
-"""How far another machine's float32 arithmetic may move a value (bits per token, or an error); every bound includes it."""
+By = tuple[AssumptionName, str]
+"""An assumption and an inequality."""
+PUBLISHED: dict[Level, By] = {
+    "document": ("iid", "hoeffding"),
+    "sequence": ("iid", "hoeffding"),
+    "token": ("martingale", "azuma"),
+}
+"""The papers' assumption and inequality of each level."""
+CHARGED: tuple[AssumptionName, ...] = ("iid", "martingale")
+"""A random split mends what was tuned on the pool for unseen and pool only; the others pay for all configurations (THEORY 1)."""
+DETERMINISM = {"bits": 5e-6, "errors": 5e-5}
+"""How far another machine's arithmetic may move a measured value or a bound: not less than `results/determinism.csv` has measured
+between numbers of threads and versions of torch. Every bound includes it; no certificate may state another."""
 
 
 class Metric(NamedTuple):
@@ -74,6 +85,16 @@ def metrics(vocab_size: int) -> list[Metric]:
     return bits + [metric(f"top{k}_error", None, vocab_size) for k in TOP_K if k < vocab_size]
 
 
+def tolerance(metric: str) -> float:
+    """That of `DETERMINISM` for a metric."""
+    return DETERMINISM["bits" if metric == "bpd" else "errors"]
+
+
+def charged_bits(message_bits: float, assumption: AssumptionName, configurations: int) -> float:
+    """The bits that a bound pays: K, and log2 J more where the assumption is one of `CHARGED`."""
+    return check_nats("message_bits", message_bits) + (math.log2(configurations) if assumption in CHARGED else 0.0)
+
+
 def token_losses(scores: Scores, of: Metric, vocab_size: int) -> np.ndarray:
     """Loss of each token, float64 (tokens,), in [low, low + width] of the metric."""
     if of.alpha is not None:
@@ -96,10 +117,38 @@ def expected_losses(scores: Scores, of: Metric) -> np.ndarray:
     return 1.0 - scores.expected_hits[:, TOP_K.index(of.k)].astype(np.float64)
 
 
-class Facts(NamedTuple):
-    """What all bounds of a certificate share. message_bits: K; alpha: the message's; units: m of each level; pool: M documents.
+def text_rules(experiment: OnText) -> dict[str, Any]:
+    """How a language model is scored and what is stated of it, as `public` has it."""
+    levels = experiment.bounds.levels
+    return {
+        "windows": {"block": experiment.model.block, "stride": experiment.stride},
+        "evaluated": {level: getattr(experiment.bounds, level + "s") for level in levels},
+        "pilot": experiment.bounds.pilot,
+        "alpha_grid": list(ALPHA_GRID),
+        "metrics": ["bpd", *(f"top{k}_error" for k in TOP_K)],
+        "inequalities": {level: list(INEQUALITIES[level]) for level in levels},
+        "assumptions": {level: list(ASSUMPTIONS[level]) for level in levels},
+        "determinism": DETERMINISM,
+    }
 
-    tokens: n asked for at token level, None: all; nominal_tokens: N0, if it was fixed before the corpus was read.
+
+def label_assumptions(documents: int, pool: int) -> tuple[AssumptionName, ...]:
+    """Under which a classifier's error is bounded: all of them if a part of the pool was not trained on."""
+    return ("unseen", "iid", "pool") if documents < pool else ("iid",)
+
+
+def label_rules(assumptions: tuple[AssumptionName, ...]) -> dict[str, Any]:
+    """What is stated of a classifier, as `public` has it."""
+    inequalities = {name: list(FOR_EXAMPLES[name]) for name in assumptions}
+    return {"metrics": ["error"], "inequalities": inequalities, "determinism": DETERMINISM}
+
+
+class Facts(NamedTuple):
+    """What all bounds of a certificate share.
+
+    message_bits: K; alpha: the message's; units: m of each level; pool: M documents; configurations: J; candidates: A, the
+    certificates that are compared by their subsamples; tokens: n asked for at token level, None: all; nominal_tokens: N0, if it was
+    fixed before the corpus was read.
     """
 
     message_bits: float
@@ -108,6 +157,8 @@ class Facts(NamedTuple):
     delta: float
     units: Mapping[Level, int]
     pool: int
+    configurations: int
+    candidates: int
     tokens: int | None = None
     nominal_tokens: int | None = None
 
@@ -116,20 +167,46 @@ class Facts(NamedTuple):
         """N0 of the bounds at token level."""
         return self.nominal_tokens or nearest_nominal(self.units["token"])
 
+    @property
+    def nominal_bits(self) -> int:
+        """What the choice of N0 costs."""
+        return NOMINAL_BITS if self.nominal_tokens is None else 0
+
+    @property
+    def share(self) -> float:
+        """The share of delta that is spent on the stream; all of it where all tokens are asked for."""
+        return 1.0 if self.tokens is None else token_share(self.tokens, self.nominal_tokens)
+
+    def compared(self, alpha: float | None, all_units: bool) -> int:
+        """A of a statement at that alpha: a reader may prefer any row of another alpha than the message's, so it pays for all."""
+        return 1 if all_units else self.candidates * (1 if alpha in (None, self.alpha) else len(ALPHA_GRID))
+
+    def as_published(self, bits: float) -> "Facts":
+        """For the paper's accounting: its bits, no choices charged, and N taken as fixed in advance."""
+        published = self._replace(message_bits=bits, configurations=1, candidates=1)
+        if (N := self.units.get("token")) is None:
+            return published
+        return published._replace(nominal_tokens=N, tokens=None if (self.tokens or N) >= N else self.tokens)
+
+
+def listed(level: Level, vocab_size: int, all_units: bool) -> Iterator[tuple[Metric, AssumptionName, str]]:
+    """(metric, assumption, inequality) of every bound at a level, in order. all_units: n = m."""
+    for of in metrics(vocab_size):
+        for assumption in ASSUMPTIONS[level]:
+            for inequality in INEQUALITIES[level]:
+                if inequality not in NEED_ALL_UNITS or (assumption == "iid" and all_units):
+                    yield of, assumption, inequality
+
 
 def all_bounds(training: Mapping[Level, Scores], pilot: Mapping[Level, Scores], facts: Facts) -> Iterator[Statement]:
     """Every bound: each level, metric and alpha, by each inequality, under each assumption that the level admits.
 
-    The message holds one alpha, chosen on the pilot: its bounds have A = 1. The rows of the other alphas are other messages of
-    the same length, scored on the same units; since a reader may prefer any of them, each is charged for all (A = 8).
+    The message holds one alpha, chosen on the pilot. The rows of the other alphas are other messages of the same length, scored on
+    the same units: `Facts.compared`.
     """
     for level, scores in training.items():
-        all_units = len(scores.offsets) - 1 == facts.units[level]
-        for of in metrics(facts.vocab_size):
-            for assumption in ASSUMPTIONS[level]:
-                for inequality in INEQUALITIES[level]:
-                    if inequality not in NEED_ALL_UNITS or (assumption == "iid" and all_units):
-                        yield bound(level, of, assumption, inequality, scores=scores, pilot=pilot[level], facts=facts)
+        for statement in listed(level, facts.vocab_size, len(scores.offsets) - 1 == facts.units[level]):
+            yield bound(level, *statement, scores=scores, pilot=pilot[level], facts=facts)
 
 
 def bound(
@@ -141,10 +218,12 @@ def bound(
     scores: Scores,
     pilot: Scores,
     facts: Facts,
-    tolerance: float = TOLERANCE,
+    tolerant: bool = True,
 ) -> Statement:
-    """One statement. pilot: scores on units drawn independently of those of `scores`."""
-    m, candidates = facts.units[level], 1 if of.alpha in (None, facts.alpha) else len(ALPHA_GRID)
+    """One statement. pilot: scores on units drawn independently of those of `scores`. tolerant: with `tolerance` added."""
+    m, n = facts.units[level], len(scores.offsets) - 1
+    candidates = facts.compared(of.alpha, n == m)
+    facts = facts._replace(message_bits=charged_bits(facts.message_bits, assumption, facts.configurations))
     if level == "token":
         found = _token_bound(of, inequality, scores, pilot, facts, candidates=candidates)
     else:
@@ -162,7 +241,8 @@ def bound(
         ).unscaled(of.low, of.width)
     return _statement(
         found,
-        tolerance,
+        tolerant,
+        of.low + of.width,
         level=level,
         metric=of.name,
         assumption=assumption,
@@ -171,8 +251,9 @@ def bound(
         units=m,
         pool=facts.pool if level == "document" else None,
         nominal_tokens=facts.nominal if level == "token" else None,
-        evaluated=len(scores.offsets) - 1,
+        evaluated=n,
         candidates=candidates,
+        configurations=facts.configurations if assumption in CHARGED else None,
         vacuous_at=of.vacuous_at,
     )
 
@@ -182,64 +263,79 @@ def example_bounds(
     assumption: AssumptionName,
     *,
     message_bits: float,
+    configurations: int,
     delta: float,
     pool: int,
     guess: float,
     names: tuple[str, ...] | None = None,
-    tolerance: float = TOLERANCE,
+    tolerant: bool = True,
 ) -> Iterator[Statement]:
     """The bounds on a classifier's error under one assumption.
 
-    errors: 0 or 1, float64 (m,), of all m training examples in the order in which the split drew them. pool: M; guess: the error of
-    the commonest label; names: of `FOR_EXAMPLES`, all by default.
+    errors: 0 or 1, float64 (m,), of all m training examples in the order in which the split drew them. configurations: J; pool: M;
+    guess: the error of the commonest label; names: of `FOR_EXAMPLES`, all by default; tolerant: with `tolerance` added.
     """
+    bits, J = charged_bits(message_bits, assumption, configurations), configurations if assumption in CHARGED else None
     m, others = len(errors), None if assumption == "iid" else pool
     for name in names or FOR_EXAMPLES[assumption]:
         shared: dict[str, Any] = {"assumption": assumption, "inequality": name, "pool": others, "candidates": 1}
-        found = bound_mean(errors, message_bits=message_bits, delta=delta, m=m, places=np.arange(m), **shared)
-        shared |= {"level": "example", "metric": "error", "alpha": None, "nominal_tokens": None}
-        yield _statement(found, tolerance, units=m, evaluated=m, vacuous_at=guess, **shared)
+        found = bound_mean(errors, message_bits=bits, delta=delta, m=m, places=np.arange(m), **shared)
+        shared |= {"level": "example", "metric": "error", "alpha": None, "units": m, "evaluated": m, "configurations": J}
+        yield _statement(found, tolerant, 1.0, vacuous_at=guess, nominal_tokens=None, **shared)
 
 
-def _statement(found: Bound, tolerance: float, *, vacuous_at: float, **said: Any) -> Statement:
-    """A bound as a certificate states it: with the tolerance on top, in the unit of `vacuous_at`."""
-    value = float(found.bound + tolerance)
+def _statement(found: Bound, tolerant: bool, largest: float, *, metric: str, vacuous_at: float, **said: Any) -> Statement:
+    """A bound as a certificate states it: with the tolerance on top, never above the largest loss; in the unit of `vacuous_at`."""
+    value = min(float(found.bound + tolerant * tolerance(metric)), largest)
     parts = found.parts and Terms(**{name: float(part) for name, part in found.parts._asdict().items()})
     return Statement(
-        empirical=found.empirical, bound=value, vacuous_at=vacuous_at, nonvacuous=value < vacuous_at, parts=parts, **said
+        metric=metric,
+        empirical=found.empirical,
+        bound=value,
+        vacuous_at=vacuous_at,
+        nonvacuous=value < vacuous_at,
+        parts=parts,
+        **said,
     )
 
 
 def _token_bound(of: Metric, inequality: str, scores: Scores, pilot: Scores, facts: Facts, *, candidates: int) -> Bound:
-    """In the metric's unit. Where all tokens are asked for, the whole of delta is spent on the stream (see `martingale`).
-
-    freedman is the smaller of freedman's bound and azuma's, each at delta/2.
-    """
-    losses, N, nominal = token_losses(scores, of, facts.vocab_size), facts.units["token"], facts.nominal
+    """In the metric's unit. freedman is the smaller of freedman's bound and azuma's, each at delta/2."""
+    losses, N = token_losses(scores, of, facts.vocab_size), facts.units["token"]
     n, mean = len(losses), float(losses.mean())
-    bits = facts.message_bits + (NOMINAL_BITS if facts.nominal_tokens is None else 0)
-    share = 1.0 if facts.tokens is None else token_share(facts.tokens, facts.nominal_tokens)
-    drawn: dict[str, Any] = {"candidates": candidates, "width": of.width, "nominal": nominal, "share": share}
-
-    def by_azuma(delta: float) -> Parts:
-        if n < N:
-            return azuma_subsampled(mean, bits, delta, N, n, **drawn)
-        return Parts(mean, azuma(0.0, complexity_nats(bits, share * delta), N, width=of.width, nominal=nominal), 0.0)
-
     if inequality == "azuma":
-        parts = by_azuma(facts.delta)
-        return Bound(parts.bound, mean, parts)
-    half = facts.delta / 2
-    guess_width = of.width if of.alpha is None else entropy_guess_width(of.alpha, facts.vocab_size)
-    ranges: dict[str, Any] = {"low": of.low, "guess_width": guess_width}
+        return azuma_from_mean(mean, n, of, facts, candidates=candidates)
+    half = facts._replace(delta=facts.delta / 2)
+    bits, delta, nominal, share = half.message_bits + half.nominal_bits, half.delta, half.nominal, half.share
+    ranges: dict[str, Any] = {"low": of.low, "width": of.width, "guess_width": guess_width(of, facts.vocab_size)}
     guesses = expected_losses(scores, of)
     if n < N:
+        ranges |= {"candidates": candidates, "nominal": nominal, "share": share}
         on_pilot = token_losses(pilot, of, facts.vocab_size), expected_losses(pilot, of)
-        value = freedman_subsampled(losses, guesses, bits, half, N, **drawn, **ranges, pilot=on_pilot)
+        value = freedman_subsampled(losses, guesses, bits, delta, N, **ranges, pilot=on_pilot)
     else:
-        nats = complexity_nats(bits, share * half)
-        value = freedman(losses, guesses, nats, width=of.width, **ranges, grid=betting_grid(nominal, nats))
-    return Bound(min(value, by_azuma(half).bound), mean, None)
+        nats = complexity_nats(bits, share * delta)
+        value = freedman(losses, guesses, nats, **ranges, grid=betting_grid(nominal, nats))
+    return Bound(min(value, azuma_from_mean(mean, n, of, half, candidates=candidates).bound), mean, None)
+
+
+def azuma_from_mean(mean: float, n: int, of: Metric, facts: Facts, *, candidates: int) -> Bound:
+    """Azuma's bound, in the metric's unit, from the mean loss of n of the N tokens. facts: with the bits to be charged.
+
+    Where all tokens are asked for, the whole of delta is spent on the stream (see `martingale`).
+    """
+    bits, N, nominal = facts.message_bits + facts.nominal_bits, facts.units["token"], facts.nominal
+    if n < N:
+        drawn: dict[str, Any] = {"candidates": candidates, "width": of.width, "nominal": nominal, "share": facts.share}
+        parts = azuma_subsampled(mean, bits, facts.delta, N, n, **drawn)
+    else:
+        parts = Parts(mean, azuma(0.0, complexity_nats(bits, facts.share * facts.delta), N, width=of.width, nominal=nominal), 0.0)
+    return Bound(parts.bound, mean, parts)
+
+
+def guess_width(of: Metric, vocab_size: int) -> float:
+    """Delta' of freedman: how far a loss may exceed what the model expects."""
+    return of.width if of.alpha is None else entropy_guess_width(of.alpha, vocab_size)
 
 
 def held_out(scores: Mapping[Level, Scores], levels: tuple[Level, ...], vocab_size: int) -> Iterator[HeldOut]:

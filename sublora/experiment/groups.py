@@ -378,6 +378,8 @@ class Bounds(Group):
     """What is certified. All of it is fixed before the training split is drawn."""
 
     delta: Share = 0.05
+    configurations: Count = 2**20  # J: how many settings could have been chosen with the data in hand; iid, martingale pay log2 J bits
+    candidates: Count = 1  # A: how many certificates are compared by their subsamples before one is chosen
     levels: Annotated[tuple[Level, ...], AsTuple, _Choices] = ("document",)  # which units; alpha is chosen for the first
     documents: Count | None = 10_000  # n, the evaluated subsample; null: all m
     sequences: Count | None = 10_000  # the same at sequence level
@@ -391,13 +393,16 @@ class Bounds(Group):
     def _without_effect(self) -> dict[str, str]:
         levels = f"levels [{', '.join(self.levels)}]"
         unused = [f"{level}s" for level in get_args(Level) if level not in self.levels]
-        return dict.fromkeys([*unused, *["nominal_tokens"] * ("tokens" in unused)], levels)
+        found = dict.fromkeys([*unused, *["nominal_tokens"] * ("tokens" in unused)], levels)
+        drawn = any(getattr(self, f"{level}s") for level in self.levels)
+        return found if drawn else found | {"candidates": "levels whose units are all evaluated"}
 
 
 class TaskBounds(Group):
     """What is certified of a classifier: its 0-1 error."""
 
     delta: Share = 0.05
+    configurations: Count = 2**20  # J, as for language models
 
 
 TASKS = ("cola", "sst2", "mrpc", "qqp", "mnli", "qnli", "rte", "wnli", "functions")

@@ -68,17 +68,15 @@ def bound_mean(
         raise SubloraError(f"inequality: {inequality} holds for assumption iid with all m units evaluated only")
     if inequality == "empirical_bernstein":
         return Bound(independent.empirical_bernstein(values_n, message_bits, delta), mean, None)
+    known = from_mean(
+        mean, n, inequality=inequality, message_bits=message_bits, delta=delta, m=m, unseen_of=M, candidates=candidates
+    )
+    if known is not None:
+        return known
     if n == m:
-        bound = _all_units(values_n, independent.complexity_nats(message_bits, delta), inequality, places, M)
-        return Bound(bound, mean, Parts(mean, bound - mean, 0.0) if inequality == "hoeffding" else None)
+        return Bound(_all_units(values_n, independent.complexity_nats(message_bits, delta), inequality, places, M), mean, None)
 
     drawn = (message_bits, delta, m)
-    if inequality == "hoeffding":
-        if M is None:
-            parts = subsampling.hoeffding_subsampled(mean, *drawn, n, candidates=candidates)
-        else:
-            parts = unseen.hoeffding_unseen_subsampled(mean, *drawn, n, candidates=candidates, M=M)
-        return Bound(parts.bound, mean, parts)
     if inequality == "kl":
         if M is None:
             bound = subsampling.kl_subsampled(values_n, *drawn, candidates=candidates)
@@ -93,6 +91,29 @@ def bound_mean(
     return Bound(bound, mean, None)
 
 
+def from_mean(
+    mean: float, n: int, *, inequality: str, message_bits: float, delta: float, m: int, unseen_of: int | None, candidates: int
+) -> Bound | None:
+    """`bound_mean` for what the mean of the n losses determines: hoeffding, and kl of all m units. None for the others.
+
+    unseen_of: M where the pool's other units are bounded; None for iid and pool. Raises SubloraError as `bound_mean`.
+    """
+    M, nats = unseen_of, independent.complexity_nats(message_bits, delta)
+    if inequality == "kl" and n == m:
+        return Bound(independent.kl(mean, nats, m) if M is None else unseen.kl_unseen(mean, nats, m, M=M), mean, None)
+    if inequality != "hoeffding":
+        return None
+    if n == m:
+        bound = independent.hoeffding(mean, nats, m) if M is None else unseen.hoeffding_unseen(mean, nats, m, M=M)
+        return Bound(bound, mean, Parts(mean, bound - mean, 0.0))
+    drawn: tuple = (mean, message_bits, delta, m, n)
+    if M is None:
+        parts = subsampling.hoeffding_subsampled(*drawn, candidates=candidates)
+    else:
+        parts = unseen.hoeffding_unseen_subsampled(*drawn, candidates=candidates, M=M)
+    return Bound(parts.bound, mean, parts)
+
+
 def _pool(pool: int | None, assumption: str, m: int) -> int | None:
     """M, checked, if the pool's other units are bounded; None for assumptions iid and pool, which share their bounds."""
     if assumption == "iid":
@@ -105,11 +126,7 @@ def _pool(pool: int | None, assumption: str, m: int) -> int | None:
 
 
 def _all_units(values: np.ndarray, nats: float, inequality: str, places: np.ndarray | None, M: int | None) -> float:
-    m, mean = values.size, float(values.mean())
-    if inequality == "hoeffding":
-        return independent.hoeffding(mean, nats, m) if M is None else unseen.hoeffding_unseen(mean, nats, m, M=M)
-    if inequality == "kl":
-        return independent.kl(mean, nats, m) if M is None else unseen.kl_unseen(mean, nats, m, M=M)
+    m = values.size
     if inequality == "binomial_tail":
         if not np.isin(values, (0.0, 1.0)).all():
             raise SubloraError("values_n: a value is neither 0 nor 1; binomial_tail is for such losses only")

@@ -9,7 +9,7 @@ import pandas as pd
 
 from sublora.certificate.build import Findings
 from sublora.certificate.schema import AssumptionName, Certificate, HeldOut
-from sublora.certificate.statements import FOR_EXAMPLES, TOLERANCE, example_bounds
+from sublora.certificate.statements import example_bounds, label_assumptions, label_rules
 from sublora.compression import quantize_and_adapt
 from sublora.data.labelled import TASKS, Examples, data_identity, load_task
 from sublora.data.split import permutation
@@ -110,8 +110,9 @@ class LabelProblem:
         errors = (evaluation.training != training.labels).astype(np.float64)
         guess, bits = float(1 - np.bincount(training.labels).max() / len(training)), evaluation.hypothesis.published_bits
         common: dict[str, Any] = {"delta": self.experiment.bounds.delta, "pool": len(self.pool), "guess": guess}
-        published: dict[str, Any] = {"message_bits": bits, "names": ("hoeffding",), "tolerance": 0.0}
-        assumptions: tuple[AssumptionName, ...] = ("unseen", "iid", "pool") if len(unseen) else ("iid",)
+        published: dict[str, Any] = {"message_bits": bits, "names": ("hoeffding",), "configurations": 1, "tolerant": False}
+        priced = {"message_bits": 8 * len(message), "configurations": self.experiment.bounds.configurations}
+        assumptions = label_assumptions(len(training), len(self.pool))
         truths = [(first, evaluation.validation[first] != self.validation[first].labels)]
         truths += [("unseen", evaluation.unseen != unseen.labels)] if len(unseen) else []
         return Findings(
@@ -119,7 +120,7 @@ class LabelProblem:
             public=self._public(evaluation, assumptions),
             corpus=self._corpus(evaluation),
             bounds=[
-                each for name in assumptions for each in example_bounds(errors, name, message_bits=8 * len(message), **common)
+                each for name in assumptions for each in example_bounds(errors, name, **priced, **common)
             ],
             held_out=[
                 HeldOut(level="example", metric="error", alpha=None, n=len(wrong), value=float(wrong.mean()), split=name)
@@ -156,9 +157,7 @@ class LabelProblem:
             "classes": list(TASKS[experiment.task.name].classes),
             "condition": None if words else "base_independent",
             "arithmetic": "float64" if words else "float32",
-            "metrics": ["error"],
-            "inequalities": {name: list(FOR_EXAMPLES[name]) for name in assumptions},
-            "tolerance": TOLERANCE,
+            **label_rules(assumptions),
         }
 
     def _corpus(self, evaluation: LabelEvaluation) -> dict[str, Any]:

@@ -10,14 +10,15 @@ import pandas as pd
 
 from sublora.certificate import statements
 from sublora.certificate.build import Findings
-from sublora.certificate.schema import AssumptionName, Certificate, Statement
+from sublora.certificate.schema import Certificate, Statement
+from sublora.certificate.statements import PUBLISHED, By
 from sublora.compression import quantize_and_adapt
 from sublora.data import Split, TokenStore, draw_split, prepare, store_path
 from sublora.data.corpora import corpus_identity
 from sublora.data.files import files_fingerprint, given_path
 from sublora.data.tokenizers import get_tokenizer
 from sublora.errors import SubloraError
-from sublora.experiment import ALPHA_GRID, TOP_K, Finetune, Gpt, Level, OnText, Pretrain
+from sublora.experiment import ALPHA_GRID, Finetune, Gpt, Level, OnText, Pretrain
 from sublora.experiment.packages import WHEELS
 from sublora.message import Coded, configured, decode, refuse_large_model, with_alpha
 from sublora.message.language import Message, encode
@@ -27,20 +28,12 @@ from sublora.progress import progress_bar
 from sublora.scoring.text import Evaluation, evaluate, evaluate_pilot, evaluated_units, unit_count
 from sublora.training import train_phase, training_seconds
 
-By = tuple[AssumptionName, str]
-"""An assumption and an inequality."""
 HEADLINES: dict[Level, By] = {
     "document": ("unseen", "betting"),
     "sequence": ("iid", "betting"),
     "token": ("martingale", "freedman"),
 }
 """What the smoothing weight is chosen for, by the level that comes first in an experiment."""
-PUBLISHED: dict[Level, By] = {
-    "document": ("iid", "hoeffding"),
-    "sequence": ("iid", "hoeffding"),
-    "token": ("martingale", "azuma"),
-}
-"""The papers' assumption and inequality of each level."""
 PROMISED = ("message_bits", "alpha", "empirical", "gap", "bound", "seconds")
 """What is known of a way to make a message before it is certified."""
 
@@ -139,10 +132,7 @@ class DocumentProblem:
         assert hypothesis.alpha is not None
         facts = self._facts(message, hypothesis.alpha)
         training, pilot = evaluation.training, evaluation.pilot
-        published = facts._replace(message_bits=hypothesis.published_bits)
-        if "token" in levels:  # the paper takes N as fixed in advance
-            N, n = facts.units["token"], len(training["token"].places)
-            published = published._replace(nominal_tokens=N, tokens=None if n == N else n)
+        published = facts.as_published(hypothesis.published_bits)
         return Findings(
             alpha=hypothesis.alpha,
             public=self._public(),
@@ -151,7 +141,7 @@ class DocumentProblem:
             held_out=list(statements.held_out(evaluation.held_out, levels, store.vocab_size)),
             published_bits=hypothesis.published_bits,
             published_bounds=[
-                statements.bound(level, of, *PUBLISHED[level], scores=scores, pilot=pilot[level], facts=published, tolerance=0.0)
+                statements.bound(level, of, *PUBLISHED[level], scores=scores, pilot=pilot[level], facts=published, tolerant=False)
                 for level, scores in training.items()
                 for of in statements.metrics(store.vocab_size)
             ],
@@ -166,7 +156,7 @@ class DocumentProblem:
         store, bounds, block = self.store, self.experiment.bounds, self.experiment.model.block
         units = {level: unit_count(level, store, self.split.train, block) for level in bounds.levels}
         shared = (8 * len(message), alpha, store.vocab_size, bounds.delta, units, len(store))
-        return statements.Facts(*shared, tokens=bounds.tokens, nominal_tokens=bounds.nominal_tokens)
+        return statements.Facts(*shared, bounds.configurations, bounds.candidates, bounds.tokens, bounds.nominal_tokens)
 
     def _corpus(self) -> dict[str, Any]:
         store, split = self.store, self.split
@@ -183,7 +173,7 @@ class DocumentProblem:
 
     def _public(self) -> dict[str, Any]:
         """What the decoder and the reader may assume: fixed before the training split was drawn."""
-        experiment, levels = self.experiment, self.experiment.bounds.levels
+        experiment = self.experiment
         tokenizer = get_tokenizer(experiment.corpus.tokenizer, self.local_only)
         return {
             "base": "gpt" if isinstance(experiment.model, Gpt) else "transformers",
@@ -192,14 +182,7 @@ class DocumentProblem:
             "tokenizer_sha256": tokenizer.sha256,
             "end_of_text": self.store.eot,
             "condition": "base_independent" if isinstance(experiment, Finetune) or tokenizer.name != "bytes" else None,
-            "windows": {"block": experiment.model.block, "stride": experiment.stride},
-            "evaluated": {level: getattr(experiment.bounds, level + "s") for level in levels},
-            "pilot": experiment.bounds.pilot,
-            "alpha_grid": list(ALPHA_GRID),
-            "metrics": ["bpd", *(f"top{k}_error" for k in TOP_K)],
-            "inequalities": {level: list(statements.INEQUALITIES[level]) for level in levels},
-            "assumptions": {level: list(statements.ASSUMPTIONS[level]) for level in levels},
-            "tolerance": statements.TOLERANCE,
+            **statements.text_rules(experiment),
         }
 
     def _base_sha256(self) -> str | None:

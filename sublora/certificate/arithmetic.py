@@ -1,0 +1,145 @@
+"""What a certificate's settings and stated values determine, computed without its data and without its model."""
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from sublora.certificate import statements
+from sublora.certificate.schema import AssumptionName, Certificate, Statement
+from sublora.certificate.statements import Facts, Metric
+from sublora.experiment import Classify, Experiment, OnText
+from sublora.inequalities.independent import betting_grid, binomial_tail, complexity_nats, mixed, smallest_refuted
+from sublora.inequalities.means import Bound, from_mean
+from sublora.scoring.text import evaluated_units
+
+EXACT = 1e-9
+"""How far float64 arithmetic may move what stated values determine."""
+SEARCHED = 1e-8
+"""More than a search for a bound may end above it."""
+
+
+def determined(certificate: Certificate, experiment: Experiment) -> dict[str, Any]:
+    """`delta`, `public`, `bounds`, `held_out` and `paper_accounting` as plain data, with the stated losses and the rest computed.
+
+    The mean loss determines hoeffding, azuma, binomial_tail, and kl where all units were evaluated. The other bounds need the
+    losses themselves: they are as stated, or, if less, the least that losses of that mean allow.
+    """
+    data = certificate.data()
+    found = _of_labels if isinstance(experiment, Classify) else _of_text
+    rules, bounds, published, held_out = found(certificate, experiment)  # type: ignore[operator]
+    return {
+        "delta": experiment.bounds.delta,
+        "public": {**data["public"], **rules},
+        "bounds": list(bounds),
+        "held_out": data["held_out"] if held_out is None else held_out,
+        "paper_accounting": {**data["paper_accounting"], "bounds": list(published)},
+    }
+
+
+def _of_text(certificate: Certificate, experiment: OnText) -> tuple[dict, Iterable[dict], Iterable[dict], list[dict] | None]:
+    corpus, choices = certificate.corpus, experiment.bounds
+    V, levels = corpus.vocab_size, choices.levels
+    sequences = next((bound.units for bound in certificate.statements if bound.level == "sequence"), 1)  # the data's to say
+    units = {"document": corpus.documents, "token": corpus.tokens, "sequence": sequences}
+    price = certificate.message_bits, certificate.alpha or 0.5, V, choices.delta, units, corpus.pool or 0
+    facts = Facts(*price, choices.configurations, choices.candidates, choices.tokens, choices.nominal_tokens)
+    published = facts.as_published(certificate.paper_accounting.bits)
+    evaluated = {level: evaluated_units(level, experiment, units[level]) for level in levels}
+    rows = ((level, *of) for level in levels for of in statements.listed(level, V, evaluated[level] == units[level]))
+    papers = ((level, of, *statements.PUBLISHED[level]) for level in levels for of in statements.metrics(V))
+    apart = [{"level": level, "metric": of.name, "alpha": of.alpha} for level in levels for of in statements.metrics(V)]
+    held_out = [{**value, **said} for value, said in zip(certificate.data()["held_out"], apart, strict=False)]
+    return (
+        statements.text_rules(experiment),
+        _restated(rows, certificate.statements, facts, evaluated),
+        _restated(papers, certificate.paper_accounting.bounds, published, evaluated, tolerant=False),
+        held_out + apart[len(held_out) :],
+    )
+
+
+def _of_labels(certificate: Certificate, experiment: Classify) -> tuple[dict, Iterable[dict], Iterable[dict], list[dict] | None]:
+    corpus, J = certificate.corpus, experiment.bounds.configurations
+    m, pool = corpus.documents, corpus.pool or 0
+    assumptions = statements.label_assumptions(m, pool)
+    facts = Facts(certificate.message_bits, 0.5, 2, experiment.bounds.delta, {"example": m}, pool, J, 1)  # type: ignore[dict-item]
+    of = Metric("error", None, 0.0, 1.0, certificate.statements[0].vacuous_at)  # the commonest label is the data's to say
+    rows = [("example", of, name, inequality) for name in assumptions for inequality in statements.FOR_EXAMPLES[name]]
+    published = facts._replace(message_bits=certificate.paper_accounting.bits, configurations=1)
+    papers, stated = [("example", of, "iid", "hoeffding")], certificate.paper_accounting.bounds
+    return (
+        statements.label_rules(assumptions),
+        _restated(rows, certificate.statements, facts, {"example": m}),
+        _restated(papers, stated, published, {"example": m}, tolerant=False),
+        None,
+    )
+
+
+def _restated(
+    rows: Iterable[tuple], stated: list[Statement], facts: Facts, evaluated: Mapping[str, int], *, tolerant: bool = True
+) -> Iterator[dict[str, Any]]:
+    """The statements (level, metric, assumption, inequality) as data, made of those that are stated."""
+    known = {(s.level, s.metric, s.alpha, s.assumption, s.inequality): s for s in stated}
+    means: dict[tuple, float] = {}  # of one level, metric and alpha there is one
+    for level, of, assumption, inequality in rows:
+        key = (level, of.name, of.alpha)
+        names = dict(zip(("level", "metric", "alpha", "assumption", "inequality"), (*key, assumption, inequality), strict=True))
+        said = known.get((*key, assumption, inequality))
+        if said is None:
+            yield names
+            continue
+        low, high, m, n = of.low, of.low + of.width, facts.units[level], evaluated[level]
+        empirical = min(max(means.setdefault(key, said.empirical), low), high)
+        if level == "example":  # a number of errors
+            empirical = round(empirical * m) / m
+        candidates = facts.compared(of.alpha, n == m)
+        bits = statements.charged_bits(facts.message_bits, assumption, facts.configurations)
+        price = facts._replace(message_bits=bits)
+        found, exact = _from_mean(empirical, n, level, of, assumption, inequality, price, candidates)
+        least = min(found.bound + tolerant * statements.tolerance(of.name), high)
+        in_pool = facts.pool if level == "document" or (level == "example" and assumption != "iid") else None
+        yield {
+            **said.model_dump(mode="json"),
+            **names,
+            "units": m,
+            "pool": in_pool,
+            "evaluated": n,
+            "candidates": candidates,
+            "nominal_tokens": facts.nominal if level == "token" else None,
+            "configurations": facts.configurations if assumption in statements.CHARGED else None,
+            "empirical": empirical,
+            "bound": least if exact else min(max(said.bound, least), high),
+            "vacuous_at": of.vacuous_at,
+            "parts": found.parts and {name: float(part) for name, part in found.parts._asdict().items()},
+        }
+
+
+def _from_mean(
+    mean: float, n: int, level: str, of: Metric, assumption: AssumptionName, inequality: str, facts: Facts, candidates: int
+) -> tuple[Bound, bool]:
+    """(the bound, True) if the mean determines it; else (the least that it can be, False). facts: with the bits to be charged."""
+    bits, delta, m = facts.message_bits, facts.delta, facts.units[level]  # type: ignore[index]
+    nats = complexity_nats(bits, delta)
+    if inequality == "azuma":
+        return statements.azuma_from_mean(mean, n, of, facts, candidates=candidates), True
+    if inequality == "freedman":  # the variance term is not negative, s is below 1, and the subsample makes it larger
+        by_azuma = statements.azuma_from_mean(mean, n, of, facts._replace(delta=delta / 2), candidates=candidates).bound
+        return Bound(min(by_azuma, mean + statements.guess_width(of, facts.vocab_size) * nats / m), mean, None), False
+    scaled = min(max((mean - of.low) / of.width, 0.0), 1.0)
+    unseen_of = facts.pool if assumption == "unseen" else None
+    price: dict[str, Any] = {"message_bits": bits, "delta": delta, "m": m, "unseen_of": unseen_of, "candidates": candidates}
+    if (found := from_mean(scaled, n, inequality=inequality, **price)) is not None:
+        return found.unscaled(of.low, of.width), True
+    if inequality == "binomial_tail":
+        return Bound(binomial_tail(round(scaled * m), nats, m), mean, None), True
+    least = scaled
+    if inequality == "empirical_bernstein" and m > 1:  # without variance
+        least += 7 * complexity_nats(bits, delta / 2) / (3 * (m - 1))
+    if inequality == "betting" and n == m and unseen_of is None:  # wealth is concave in the losses: largest if they are all alike
+        bets = betting_grid(m, nats)
+        step = math.sqrt(nats / (2 * m))
+        least = smallest_refuted(
+            lambda u: mixed(m * np.log1p(bets * (u - scaled) / (1 - u))) - nats, start=scaled, step=step
+        )
+    return Bound(max(least - SEARCHED, scaled), scaled, None).unscaled(of.low, of.width), False
