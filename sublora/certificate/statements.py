@@ -218,7 +218,7 @@ def _token_bound(of: Metric, inequality: str, scores: Scores, pilot: Scores, fac
     losses, N, nominal = token_losses(scores, of, facts.vocab_size), facts.units["token"], facts.nominal
     n, mean = len(losses), float(losses.mean())
     bits = facts.message_bits + (NOMINAL_BITS if facts.nominal_tokens is None else 0)
-    share = 1.0 if facts.tokens is None else token_share(facts.tokens, facts.nominal_tokens)
+    share = 1.0 if facts.tokens is None else token_share(facts.tokens, nominal=facts.nominal_tokens)
     drawn: dict[str, Any] = {"candidates": candidates, "width": of.width, "nominal": nominal, "share": share}
 
     def by_azuma(delta: float) -> Parts:
