@@ -100,7 +100,7 @@ def of_subsample(bits, m, n, candidates=1, delta=DELTA):
     """Bounds from n of m losses of 0 or 1 as functions of the count of ones among the n."""
     guess = np.full(n, 0.5)
     common = (bits, delta, m)
-    tokens = {"candidates": candidates, "width": 1.0, "nominal": m, "share": token_share(n, m)}
+    tokens = {"candidates": candidates, "width": 1.0, "nominal": m, "share": token_share(n, nominal=m)}
     ranges = {"low": 0.0, "guess_width": 0.5, **tokens}
     return {
         "hoeffding": lambda k: hoeffding_subsampled(k / n, bits, delta, m, n, candidates=candidates).bound,

@@ -252,7 +252,7 @@ def test_azuma_is_violated_by_a_window_that_is_moved_back():
 def subsampled(message_bits, m, n, candidates=1, delta=DELTA):
     """Every bound from n of m losses of 0 or 1 as a function of the count of ones among the n."""
     guess = np.full(n, 0.5)
-    drawn = {"candidates": candidates, "width": 1.0, "nominal": m, "share": token_share(n, m)}
+    drawn = {"candidates": candidates, "width": 1.0, "nominal": m, "share": token_share(n, nominal=m)}
 
     def tokens(k):
         ones, grid = zeros_and_ones(k, n), betting_grid(m, 14, 6)

@@ -44,8 +44,8 @@ def test_azuma_by_hand():
 
 def test_a_nominal_number_is_a_power_of_two_and_its_share_does_not_move():
     assert [nearest_nominal(N) for N in (1, 3, 1000, 1448, 1449, 2**40)] == [1, 4, 1024, 1024, 2048, 2**31]
-    assert token_share(50_000, 10**6) == 50_000 / 1_050_000
-    assert token_share(50_000, None) == 50_000 / (50_000 + 2**31)
+    assert token_share(50_000, nominal=10**6) == 50_000 / 1_050_000
+    assert token_share(50_000, nominal=None) == 50_000 / (50_000 + 2**31)
 
 
 def test_subsampled_azuma_is_the_formula():
@@ -173,7 +173,7 @@ def test_subsampled_freedman_lies_above_all_tokens():
     nats = complexity_nats(bits, 0.05)
     every = freedman(losses, guesses, nats, **RANGES, grid=betting_grid(N, nats))
     drawn = np.random.default_rng(1).choice(N, n, replace=False)
-    told = {"candidates": 1, "nominal": N, "share": token_share(n, N)}
+    told = {"candidates": 1, "nominal": N, "share": token_share(n, nominal=N)}
     some = freedman_subsampled(losses[drawn], guesses[drawn], bits, 0.05, N, **RANGES, **told)
     simple = azuma_subsampled(losses[drawn].mean(), bits, 0.05, N, n, width=WIDTH, **told).bound
     assert every < some < simple
@@ -192,7 +192,7 @@ DRAWN = {"candidates": 1, "width": 4.0, "nominal": 10, "share": 0.5}
         (lambda: azuma(1.0, 1.0, 10, width=0.0, nominal=10), "width"),
         (lambda: azuma(1.0, 1.0, 10, width=1.0, nominal=0), "nominal"),
         (lambda: azuma_subsampled(1.0, 8, 0.05, 10, 5, **{**DRAWN, "share": 1.0}), "share"),
-        (lambda: token_share(0, 10), "n"),
+        (lambda: token_share(0, nominal=10), "n"),
         (lambda: azuma_subsampled(1.0, 8, 0.05, 10, 11, **DRAWN), "n"),
         (lambda: azuma_subsampled(math.inf, 8, 0.05, 10, 5, **DRAWN), "mean_n"),
         (lambda: entropy_guess_width(1.0, 257), "alpha"),

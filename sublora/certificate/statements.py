@@ -175,7 +175,7 @@ class Facts(NamedTuple):
     @property
     def share(self) -> float:
         """The share of delta that is spent on the stream; all of it where all tokens are asked for."""
-        return 1.0 if self.tokens is None else token_share(self.tokens, self.nominal_tokens)
+        return 1.0 if self.tokens is None else token_share(self.tokens, nominal=self.nominal_tokens)
 
     def compared(self, alpha: float | None, all_units: bool) -> int:
         """A of a statement at that alpha: a reader may prefer any row of another alpha than the message's, so it pays for all."""

@@ -36,7 +36,7 @@ def nearest_nominal(N: int) -> int:
     return 2 ** min(31, round(math.log2(check_count("N", N))))
 
 
-def token_share(n: int, nominal: int | None) -> float:
+def token_share(n: int, *, nominal: int | None) -> float:
     """`n/(n + N0)`: the share of delta for the stream, where n tokens are asked for; N0 = 2^31, whatever j, if none was fixed."""
     return check_count("n", n) / (n + check_count("nominal", 2**31 if nominal is None else nominal))
 
