@@ -31,6 +31,13 @@ ASSUMPTIONS: dict[Level, tuple[AssumptionName, ...]] = {
     "sequence": ("iid",),
     "token": ("martingale",),
 }
+
+
+def assumptions(level: Level, tokenizer_from: str | None) -> tuple[AssumptionName, ...]:
+    """Those of a level, without iid and martingale where the tokenizer was made of this corpus: it was chosen with the units in hand."""
+    return tuple(name for name in ASSUMPTIONS[level] if tokenizer_from != "pool" or name in ("pool", "unseen"))
+
+
 TOLERANCE = 1e-4
 """How far another machine's float32 arithmetic may move a value (bits per token, or an error); every bound includes it."""
 
@@ -88,7 +95,10 @@ def expected_losses(scores: Scores, of: Metric) -> np.ndarray:
 
 
 class Facts(NamedTuple):
-    """What all bounds of a certificate share. message_bits: K; alpha: the message's; units: m of each level; pool: M documents."""
+    """What all bounds of a certificate share. message_bits: K; alpha: the message's; units: m of each level; pool: M documents.
+
+    tokenizer_from: "pool" if the tokenizer was made of this corpus.
+    """
 
     message_bits: float
     alpha: float
@@ -96,6 +106,7 @@ class Facts(NamedTuple):
     delta: float
     units: Mapping[Level, int]
     pool: int
+    tokenizer_from: str | None = None
 
 
 def all_bounds(training: Mapping[Level, Scores], pilot: Mapping[Level, Scores], facts: Facts) -> Iterator[Statement]:
@@ -107,7 +118,7 @@ def all_bounds(training: Mapping[Level, Scores], pilot: Mapping[Level, Scores], 
     for level, scores in training.items():
         all_units = len(scores.offsets) - 1 == facts.units[level]
         for of in metrics(facts.vocab_size):
-            for assumption in ASSUMPTIONS[level]:
+            for assumption in assumptions(level, facts.tokenizer_from):
                 for inequality in INEQUALITIES[level]:
                     if inequality not in NEED_ALL_UNITS or (assumption == "iid" and all_units):
                         yield bound(level, of, assumption, inequality, scores=scores, pilot=pilot[level], facts=facts)

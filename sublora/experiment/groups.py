@@ -1,5 +1,6 @@
 """The groups of settings that params files are made of. Each group is validated and immutable."""
 
+import re
 from collections.abc import Callable
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
@@ -30,6 +31,9 @@ PROJECTORS = (*_PLAIN, "film", *(f"film+{name}" for name in _PLAIN))
 LAYERS = ("q", "k", "v", "proj", "up", "down", "head")
 """The GPT's linear layers. The order is part of the message format, too."""
 
+OWN_TOKENIZERS = ("bytes", "gpt2")
+"""Tokenizers that everybody knows were made without a corpus of ours."""
+
 SOURCES = ("python-stdlib", "text", "file", "openwebtext")
 """Where documents may come from, beside the hub."""
 
@@ -58,8 +62,11 @@ _Tokenizer = Annotated[
     str,
     _must(
         "bytes, gpt2, ./a-folder, owner/name on the hub, or a llama2.c tokenizer (.bin)",
-        lambda value: value in ("bytes", "gpt2") or "/" in value or value.endswith(".bin"),
+        lambda value: value in OWN_TOKENIZERS or "/" in value or value.endswith(".bin"),
     ),
+]
+_Hex = Annotated[
+    str, _must("32 to 128 hexadecimal digits in quotes, of even number", re.compile("(?:[0-9a-f]{2}){16,64}").fullmatch)
 ]
 _Modules = _must("[attention, head], [attention] or [head]", (("attention", "head"), ("attention",), ("head",)).__contains__)
 
@@ -111,6 +118,8 @@ class Corpus(Group):
     tokenizer: _Tokenizer = (
         "bytes"  # bytes | gpt2 | a `transformers` tokenizer (./folder, owner/name on the hub) | llama2.c's (.bin)
     )
+    # where a tokenizer that is neither bytes nor gpt2 was made: elsewhere, without this corpus | pool, of it: no iid, no martingale
+    tokenizer_from: Literal["elsewhere", "pool"] | None = None
     max_documents: Count | None = None  # keep a fixed uniform sample of the pool, for trials
     train: Share = 0.75  # shares of the documents; the rest after train and validation is the test split
     validation: Share = 0.02
@@ -123,6 +132,12 @@ class Corpus(Group):
         return self
 
     @model_validator(mode="after")
+    def _tokenizers_origin_is_said(self):
+        if self.tokenizer not in OWN_TOKENIZERS and self.tokenizer_from is None:
+            raise ValueError(f"tokenizer_from is needed for tokenizer {self.tokenizer:.80}: elsewhere, or pool")
+        return self
+
+    @model_validator(mode="after")
     def _files_are_named(self):
         if self.source in ("text", "file") and self.path is None:
             raise ValueError(f"path is needed for source {self.source}: a {'folder' if self.source == 'text' else 'file'}")
@@ -130,7 +145,8 @@ class Corpus(Group):
 
     def _without_effect(self) -> dict[str, str]:
         keys = {"python-stdlib": ("path", "field", "subset"), "text": ("field", "subset"), "file": ("subset",)}
-        return dict.fromkeys(keys.get(self.source, ()), f"source {self.source}")
+        found = dict.fromkeys(keys.get(self.source, ()), f"source {self.source}")
+        return found | ({"tokenizer_from": f"tokenizer {self.tokenizer}"} if self.tokenizer in OWN_TOKENIZERS else {})
 
 
 class Gpt(Group):
@@ -351,6 +367,7 @@ class Bounds(Group):
     documents: Count | None = 10_000  # n, the evaluated subsample; null: all m
     sequences: Count | None = 10_000  # the same at sequence level
     tokens: Count | None = 50_000  # the same at token level
+    beacon: _Hex | None = None  # a public value, fixed after the message's hash was published, from which the n are drawn
     pilot: Share = 0.1  # an independent subsample for choosing alpha and the bets, as a share of n
     held_out_documents: Count = 2_000
     stride: Count | None = None  # how far the window moves in documents longer than the block, in tokens; null: half the block

@@ -158,7 +158,8 @@ class DocumentProblem:
     def _facts(self, message: bytes, alpha: float) -> statements.Facts:
         store, bounds, block = self.store, self.experiment.bounds, self.experiment.model.block
         units = {level: unit_count(level, store, self.split.train, block) for level in bounds.levels}
-        return statements.Facts(8 * len(message), alpha, store.vocab_size, bounds.delta, units, len(store))
+        origin = self.experiment.corpus.tokenizer_from
+        return statements.Facts(8 * len(message), alpha, store.vocab_size, bounds.delta, units, len(store), origin)
 
     def _corpus(self) -> dict[str, Any]:
         store, split = self.store, self.split
@@ -177,11 +178,16 @@ class DocumentProblem:
         """What the decoder and the reader may assume: fixed before the training split was drawn."""
         experiment, levels = self.experiment, self.experiment.bounds.levels
         tokenizer = get_tokenizer(experiment.corpus.tokenizer, self.local_only)
+        units = {level: unit_count(level, self.store, self.split.train, experiment.model.block) for level in levels}
+        whole = all(evaluated_units(level, experiment, m) == m for level, m in units.items())
         return {
             "base": "gpt" if isinstance(experiment.model, Gpt) else "transformers",
             "base_weights_sha256": self._base_sha256(),
             "tokenizer": experiment.corpus.tokenizer,
             "tokenizer_sha256": tokenizer.sha256,
+            "tokenizer_from": experiment.corpus.tokenizer_from or "elsewhere",
+            "draw": None if whole else "message" if experiment.bounds.beacon is None else "beacon",
+            "beacon": None if whole else experiment.bounds.beacon,
             "end_of_text": self.store.eot,
             "condition": "base_independent" if isinstance(experiment, Finetune) or tokenizer.name != "bytes" else None,
             "windows": {"block": experiment.model.block, "stride": experiment.stride},
@@ -190,7 +196,7 @@ class DocumentProblem:
             "alpha_grid": list(ALPHA_GRID),
             "metrics": ["bpd", *(f"top{k}_error" for k in TOP_K)],
             "inequalities": {level: list(statements.INEQUALITIES[level]) for level in levels},
-            "assumptions": {level: list(statements.ASSUMPTIONS[level]) for level in levels},
+            "assumptions": {level: list(statements.assumptions(level, experiment.corpus.tokenizer_from)) for level in levels},
             "tolerance": statements.TOLERANCE,
         }
 
