@@ -1,16 +1,23 @@
-"""Hostile messages for a while: decoding either gives a model or says MessageError, in bounded time and memory.
+"""Hostile messages for a while: each is refused in one line or is canonical, and no two say the same, in bounded time and memory.
 
-Mutations of valid messages (flipped bytes, pieces of one in another, cuts and repeats, a length prefix made right again) and random
-bytes go to every decoder. Fails on any other exception, on an input that takes more than 5 s, and on more than 2 GiB of memory.
+Mutations of valid messages (flipped bytes, pieces of one in another, cuts and repeats, a length prefix made right again), random
+bytes, and mutations of past findings (`messages/`, one a line) go to every decoder. Of those that decode, one in `BUILT` is also
+built as a model. Fails on any other exception, on a second message with the same meaning, on an input that takes more than 5 s of
+this process's time, and on more than 2 GiB of memory.
 
-    python fuzz/fuzz_message.py [--seconds 300] [--seed 0]
+    python fuzz/fuzz_message.py [--seconds 150 | --inputs 1000000] [--seed 0]
 """
 
 # ruff: noqa: I001  (sublora comes before torch: it sets how threads wait)
 import argparse
+import hashlib
+import itertools
+import json
 import resource
 import signal
 import time
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 
@@ -19,26 +26,26 @@ from sublora.compression.codebooks import FORMATS, unpack_codebook
 from sublora.compression.coder import CODERS, decode_symbols
 from sublora.errors import SubloraError
 from sublora.experiment import ALPHA_GRID, PARAMETRIZATIONS, Subspace, TaskSubspace, Words, as_experiment
-from sublora.message import Coded, MessageError, classifier, decode, with_alpha
+from sublora.message import Coded, MessageError, classifier, configured, decode, language, unwrapped, with_alpha
 from sublora.message.frame import prefixed
-from sublora.message.language import Message, encode
-from sublora.message.whole import encode_whole
+from sublora.message.whole import decode_whole, encode_whole, settings
 from sublora.models import PROJECTORS
-from sublora.models.pretrained import blank_causal
+from sublora.models.pretrained import blank_causal, stated_form
 from sublora.progress import progress_bar
 
-GPT2 = {"model_type": "gpt2", "n_embd": 8, "n_head": 2, "n_layer": 1, "vocab_size": 20, "n_positions": 16}
-GPT2 |= {"bos_token_id": 0, "eos_token_id": 0}
-EXPERIMENTS = [
-    as_experiment({"name": "fuzz", **values})
-    for values in (
-        {"model": {"layers": 1, "heads": 2, "width": 16, "block": 16}},
-        {"kind": "round", "model": {"source": "none", "block": 8, "architecture": GPT2}},
-        {"kind": "classify"},
-    )
-]
 V = 20
+GPT2 = stated_form({"model_type": "gpt2", "n_embd": 8, "n_head": 2, "n_layer": 1, "vocab_size": V, "n_positions": 16})
+EXPERIMENTS = {
+    0x52: {"model": {"layers": 1, "heads": 2, "width": 16, "block": 16}},
+    0x57: {"kind": "round", "model": {"source": "none", "block": 8}},
+    0x47: {"kind": "classify"},
+}
+KINDS = {format: as_experiment({"name": "fuzz", **values}) for format, values in EXPERIMENTS.items()}
+BLANK = blank_causal(GPT2, V, 8)
+SHAPES = [(name, parameter.shape) for name, parameter in BLANK.named_parameters()]
 SECONDS, MEMORY = 5, 2 * 2**30
+BUILT = 20
+FINDINGS = Path(__file__).with_name("messages")
 
 
 def valid_messages(random: np.random.Generator) -> list[bytes]:
@@ -52,10 +59,10 @@ def valid_messages(random: np.random.Generator) -> list[bytes]:
         values |= {"projector": PROJECTORS[index % len(PROJECTORS)]} if inside else {}
         values |= {"blocks": 2} if structured else {}
         values |= {"rank": 2, "lora_dropout": 0.0} if parametrization in ("sublora", "lora") else {}
-        coded = _coded(random, 40 if inside else 300)
-        messages.append(encode(Message(Subspace(**values), ALPHA_GRID[index % 8], coded)))
-    tensors = dict(blank_causal(GPT2, V, 8).named_parameters())
-    messages += [encode_whole(tensors, bits, 0.1, rows) for bits in range(2, 9) for rows in (False, True)]
+        coded = _coded(random, 40 if inside else 100)
+        messages.append(language.encode(language.Message(Subspace(**values), ALPHA_GRID[index % 8], coded)))
+    tensors = dict(BLANK.named_parameters())
+    messages += [configured(GPT2, encode_whole(tensors, bits, 0.1, rows)) for bits in (2, 3, 5, 8) for rows in (False, True)]
     for index in range(10):
         words = Words(buckets=20 + index)
         parametrization, dimension = (("lora", None), ("sublora", 9), ("full", None), ("subspace", 9))[index % 4]
@@ -66,9 +73,15 @@ def valid_messages(random: np.random.Generator) -> list[bytes]:
     return messages
 
 
+def findings() -> list[bytes]:
+    """What once was accepted and should not have been, or did worse."""
+    return [bytes.fromhex(line) for path in sorted(FINDINGS.glob("*.hex")) for line in path.read_text("ascii").split()]
+
+
 def _coded(random: np.random.Generator, size: int) -> Coded:
     levels = int(random.integers(2, 20))
     symbols = np.minimum(random.geometric(0.3, size) - 1, levels - 1)
+    symbols[:2] = 0, 1
     return Coded(np.sort(random.choice(np.arange(-500, 500), levels, replace=False)).astype(np.float16), symbols)
 
 
@@ -94,63 +107,119 @@ def mutated(messages: list[bytes], random: np.random.Generator) -> bytes:
     return prefixed(bytes(data[1:])) if random.random() < 0.8 else bytes(data)
 
 
-def decode_everything(data: bytes, random: np.random.Generator) -> int:
-    """Give `data` to every decoder, for each kind of experiment; how many accept it."""
-    accepted = 0
-    for experiment in EXPERIMENTS:
-        for attempt in (lambda e=experiment: decode(data, e, V), lambda e=experiment: with_alpha(data, 0.1, e, V)):
+class Attack:
+    """Decoders under attack. seen: for the meaning of each accepted message, the message; accepted, inputs: how many."""
+
+    def __init__(self, random: np.random.Generator):
+        self.random, self.seen, self.accepted, self.inputs = random, {}, 0, 0
+
+    def on(self, data: bytes) -> bool:
+        """Whether `data` is a message. Raises AssertionError if it has another form than its meaning's, or an error has lines."""
+        self.inputs += 1
+        meaning = None
+        for read in (_language, _classifier, _whole):
+            try:
+                found = read(data)
+            except MessageError as error:
+                assert "\n" not in str(error), f"an error of several lines: {error}"
+                continue
+            assert meaning is None, "two decoders accept it"
+            meaning = found
+        if self.random.integers(BUILT) == 0:
+            self._build(data, meaning is not None)
+            self._parts(data)
+        if meaning is not None:
+            self.accepted += 1
+            key = hashlib.sha256(meaning).digest()[:16]
+            assert self.seen.setdefault(key, data) == data, f"says the same as {self.seen[key].hex()}"
+        return meaning is not None
+
+    def _build(self, data: bytes, readable: bool) -> None:
+        """`decode` and `with_alpha` accept what the decoder of its format reads, if the model can be built, and nothing else."""
+        for experiment in KINDS.values():
+            for attempt in (lambda e=experiment: decode(data, e, V), lambda e=experiment: with_alpha(data, 0.1, e, V)):
+                try:
+                    attempt()
+                    assert readable, "accepted, though its format's decoder refuses it"
+                except MessageError as error:
+                    assert "\n" not in str(error), f"an error of several lines: {error}"
+
+    def _parts(self, data: bytes) -> None:
+        random, codebook = self.random, np.arange(30).astype(np.float16)
+        levels = int(random.integers(2, 30))
+        attempts: tuple[Callable, ...] = (
+            lambda: decode_symbols(data, int(random.integers(1, 2000)), levels, CODERS[random.integers(4)], codebook[:levels]),
+            lambda: unpack_codebook(int(random.integers(len(FORMATS))), data[:8], levels),
+        )
+        for attempt in attempts:
             try:
                 attempt()
-                accepted += 1
-            except MessageError as error:
-                if "\n" in str(error):
-                    raise SubloraError("an error of several lines") from error
-    levels, codebook = int(random.integers(2, 30)), np.arange(30).astype(np.float16)
-    for attempt in (
-        lambda: decode_symbols(data, int(random.integers(1, 2000)), levels, CODERS[random.integers(4)], codebook[:levels]),
-        lambda: unpack_codebook(int(random.integers(len(FORMATS))), data[:8], levels),
-    ):
-        try:
-            attempt()
-            accepted += 1
-        except ValueError:
-            pass
-    return accepted
+            except ValueError:
+                pass
+
+
+def _language(data: bytes) -> bytes:
+    message = language.decode(data, 10_000)
+    return repr((message.subspace, message.alpha)).encode() + message.coded.coordinates.tobytes()
+
+
+def _classifier(data: bytes) -> bytes:
+    message = classifier.decode(data, KINDS[0x47].model, 10_000)
+    return repr((message.model, message.subspace)).encode() + message.coded.coordinates.tobytes()
+
+
+def _whole(data: bytes) -> bytes:
+    configuration, message = unwrapped(data)
+    tensors, alpha = decode_whole(message, SHAPES)
+    said = json.dumps([configuration, alpha, settings(message)], sort_keys=True)
+    return said.encode() + b"".join(tensor.numpy().tobytes() for tensor in tensors.values())
+
+
+def attack(random: np.random.Generator, seconds: float | None, inputs: int | None) -> Attack:
+    """Attack until the time or the number of inputs is over. Raises AssertionError, or what a decoder raised, and prints the input."""
+    found, valid, past = Attack(random), valid_messages(random), findings()
+    for data in valid:
+        assert found.on(data), f"a valid message is refused: {data.hex()}"
+    for data in past:
+        assert not found.on(data), f"a past finding is accepted again: {data.hex()}"
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()  # first allocations are not the inputs' doing
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, before[1]))
+    signal.signal(signal.SIGPROF, _too_slow)
+    end = time.monotonic() + (seconds or float("inf"))
+    try:
+        with progress_bar(total=inputs, desc="fuzz", unit="input") as progress:
+            for _ in range(inputs) if inputs else itertools.count():
+                if time.monotonic() > end:
+                    break
+                data = mutated([*valid, *past], random)
+                signal.setitimer(signal.ITIMER_PROF, SECONDS)
+                try:
+                    found.on(data)
+                except BaseException:
+                    print(f"\nfailed on (hexadecimal; append it to {FINDINGS}): {data.hex()}")
+                    raise
+                finally:
+                    signal.setitimer(signal.ITIMER_PROF, 0)
+                progress.update()
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+    return found
+
+
+def _too_slow(*_) -> None:
+    raise TimeoutError(f"an input took more than {SECONDS} s of this process's time")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=300)
+    parser.add_argument("--seconds", type=float)
+    parser.add_argument("--inputs", type=int)
     parser.add_argument("--seed", type=int, default=0)
     wanted = parser.parse_args()
-    random = np.random.default_rng(wanted.seed)
-    messages = valid_messages(random)
-    accepted = sum(decode_everything(data, random) for data in messages)  # first allocations are not the inputs' doing
-    if accepted < 2 * len(messages) - 10:  # a classifier's message has no alpha
-        raise SystemExit(f"of {len(messages)} valid messages too few are accepted: {accepted}")
-    used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
-    signal.signal(signal.SIGALRM, _too_slow)
-    inputs = accepted = 0
-    end = time.monotonic() + wanted.seconds
-    with progress_bar(desc="fuzz", unit="input") as progress:
-        while time.monotonic() < end:
-            data = mutated(messages, random)
-            signal.alarm(SECONDS)
-            try:
-                accepted += decode_everything(data, random)
-            except BaseException:
-                print(f"\nfailed on (hexadecimal): {data.hex()}")
-                raise
-            finally:
-                signal.alarm(0)
-            inputs += 1
-            progress.update()
-    print(f"{inputs:,} inputs to eight decoders, {accepted:,} accepted as what they say, nothing worse")
-
-
-def _too_slow(*_) -> None:
-    raise TimeoutError(f"an input took more than {SECONDS} s")
+    seconds = 150 if wanted.seconds is None and wanted.inputs is None else wanted.seconds
+    found = attack(np.random.default_rng(wanted.seed), seconds, wanted.inputs)
+    print(f"{found.inputs:,} inputs, {found.accepted:,} accepted, of which no two say the same; nothing worse")
 
 
 if __name__ == "__main__":

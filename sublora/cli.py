@@ -4,6 +4,7 @@
 # What takes seconds to import is imported by the command that needs it.
 
 import io
+import json
 import os
 import shlex
 import sys
@@ -54,6 +55,9 @@ def run(
     ] = None,
     force: Annotated[bool, typer.Option(help="Run everything again, finished steps included.")] = False,
     set: Annotated[list[str] | None, typer.Option("--set", help="Override a key, such as training.steps=100. Repeatable.")] = None,
+    beacon: Annotated[
+        str | None, typer.Option(metavar="HEX", help="Draw evaluated subsamples from this public value, not from the message.")
+    ] = None,
 ) -> None:
     """Run experiments: papermill executes their notebooks into RUNS/<name>/. Finished steps are kept."""
     from sublora import pipeline
@@ -63,7 +67,8 @@ def run(
         notebooks = beside if beside.is_dir() else study.packaged("notebooks")
     for file in params:
         try:
-            for folder in pipeline.run(file, runs, notebooks, force, set or ()):
+            drawn = [] if beacon is None else [f"bounds.beacon={json.dumps(beacon)}"]
+            for folder in pipeline.run(file, runs, notebooks, force, [*(set or ()), *drawn]):
                 path = folder / "certificate.json"
                 _say(f"finished: {folder}")
                 if path.is_file():  # a run of training alone makes none
@@ -174,6 +179,7 @@ def data(
     tokenizer: Annotated[
         str, typer.Option(help="bytes, gpt2, a tokenizer's ./folder or hub name, or a llama2.c .bin file.")
     ] = "bytes",
+    tokenizer_from: Annotated[str | None, typer.Option(help="Where another tokenizer was made: elsewhere, or pool.")] = None,
     max_documents: Annotated[int | None, typer.Option(help="Keep a random sample of this many documents.")] = None,
     runs: Runs = Path("runs"),
 ) -> None:
@@ -181,7 +187,7 @@ def data(
     from sublora.data import prepare
 
     files = {"source": source, "packages": package or None, "path": path and str(path), "field": field, "subset": subset}
-    corpus = {**files, "tokenizer": tokenizer, "max_documents": max_documents}
+    corpus = {**files, "tokenizer": tokenizer, "tokenizer_from": tokenizer_from, "max_documents": max_documents}
     experiment = as_experiment({"name": "data", "corpus": corpus}, "sublora data")
     assert isinstance(experiment, Pretrain)  # the kind that is meant where none is named
     store = prepare(experiment.corpus, runs / "corpora")

@@ -26,7 +26,7 @@ from sublora.experiment import Experiment, load_experiments
 from sublora.own import claim, delete_all_but, delete_leftovers, note, noted
 from sublora.problems import problem_class
 from sublora.progress import PLAIN
-from sublora.run import alone, changed_settings, in_words, read_kept, write_params
+from sublora.run import alone, changed_settings, in_words, of_training, read_kept, write_params
 from sublora.study import study_folder
 
 STEPS = "steps.json"
@@ -70,7 +70,8 @@ def _run(experiment: Experiment, sources: list[Path], runs: Path, force: bool) -
             print(printable(f"{experiment.name}: {in_words(changed)}; replacing the run"), flush=True)
         write_params(folder, experiment)
         steps = {} if force else read_kept(folder / STEPS, json.loads)
-        kept, before = ["params.yaml", STEPS], ""
+        trained = bool(changed) and all(key.startswith("bounds.") for key in changed)
+        kept, before = ["params.yaml", STEPS, *(name for name in noted(folder) if trained and of_training(name))], ""
         for index, (source, code, parameters) in enumerate(zip(sources, cells, taken, strict=True)):
             before = _fingerprint(code, parameters, corpus, before)
             step = steps.get(source.stem)

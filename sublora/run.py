@@ -78,7 +78,7 @@ class Run:
             if changed:
                 print(f"{self.settings.name}: {in_words(changed)}; replacing what depends on them", flush=True)
                 trained = all(key.startswith("bounds.") for key in changed)
-                delete_all_but(self.folder, [name for name in noted(self.folder) if trained and _of_training(name)])
+                delete_all_but(self.folder, [name for name in noted(self.folder) if trained and of_training(name)])
             if changed or not (self.folder / "params.yaml").exists():
                 write_params(self.folder, self.settings)
             yield
@@ -190,7 +190,8 @@ def read_kept(path: Path, parse: Callable[[str], Any]) -> dict[str, Any]:
     return values if isinstance(values, dict) else {}
 
 
-def _of_training(name: str) -> bool:
+def of_training(name: str) -> bool:
+    """Whether a file of a run is one that other bounds leave as it is."""
     return ("/" not in name and name.endswith(".safetensors")) or name.split("/")[0] in ("metrics.csv", "tensorboard")
 
 

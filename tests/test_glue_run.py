@@ -15,6 +15,7 @@ from sublora.certificate.schema import digest
 from sublora.data.labelled import Examples
 from sublora.errors import SubloraError
 from sublora.experiment import as_experiment
+from sublora.message import unwrapped
 from sublora.message.classifier import FORMAT, decode
 from sublora.models.classifiers import Encoded
 from sublora.problems.labels import draw_training
@@ -140,7 +141,8 @@ def test_all_of_the_file_to_train_on_leaves_iid_alone(tmp_path):
 def test_a_certificate_verifies_and_states_what_the_message_says(words, tmp_path):
     run, certificate = words
     assert verify(run.folder / "certificate.json", run.corpora) == []
-    for group, key, value in (("model", "buckets", 65), ("model", "seed", 1), ("subspace", "seed", 5), ("model", "prefix", 3)):
+    altered = {"buckets": 65, "hashes": 2, "seed": 1, "prefix": 3}
+    for group, key, value in (*(("model", *pair) for pair in altered.items()), ("compression", "levels", 7)):
         data = certificate.data()
         data["params"][group] = {**data["params"][group], key: value}
         wrong = verify(write(data, tmp_path / "certificate.json"), run.corpora)
@@ -183,8 +185,9 @@ def test_any_classifier_from_a_folder(tmp_path, kind, modules):
     folder, pretrained = save_model(tmp_path / "model", kind), modules == ["head"]
     values = settings(write_sst2(tmp_path / "data", 100), **encoder(folder, modules, pretrained), training__accumulation=2)
     run, certificate = certified(values, tmp_path)
-    assert run.message[1 + (run.message[0] > 127)] == FORMAT
-    message = decode(run.message, run.experiment.model, 1000)
+    configuration, behind = unwrapped(run.message)
+    assert configuration["model_type"] == kind and behind[1 + (behind[0] > 127)] == FORMAT
+    message = decode(behind, run.experiment.model, 1000)
     assert (len(message.coded.symbols), message.subspace.dimension, message.subspace.modules) == (30, 30, tuple(modules))
     assert certificate.public.condition == "base_independent", "of random weights, the tokenizer is from the folder"
     assert verify(run.folder / "certificate.json", run.corpora) == []
@@ -238,7 +241,10 @@ def test_a_pretrained_base_that_changed_is_noticed(tmp_path, change, key):
     run, certificate = certified(values, tmp_path)
     change(folder)
     wrong = verify(run.folder / "certificate.json", run.corpora)
-    assert [line for line in wrong if line.startswith(f"public.{key}")]
+    if key == "configuration_sha256":  # the message has the configuration
+        assert wrong == [] and unwrapped(run.message)[0]["activation_function"] == "gelu_new"
+    else:
+        assert [line for line in wrong if line.startswith(f"public.{key}")]
     with pytest.raises(SubloraError, match=f"the checkpoint has base.{key}"):
         Run(values, tmp_path).train()
 

@@ -32,7 +32,7 @@ from sublora.certificate.schema import digest, load_certificate
 from sublora.data import get_tokenizer, prepare
 from sublora.errors import SubloraError
 from sublora.experiment import Corpus, Subspace, as_experiment
-from sublora.message import Coded, MessageError, decode, language, with_alpha
+from sublora.message import Coded, MessageError, configured, decode, language, unwrapped, with_alpha
 from sublora.message.language import Message, encode
 from sublora.message.whole import encode_whole
 from sublora.models.lora import linear_layers
@@ -82,7 +82,8 @@ def values_of(folder, model="gpt2", kind="round"):
     return {
         "kind": kind,
         "name": model,
-        "corpus": {"source": "text", "path": str(folder / "texts"), "tokenizer": str(folder / "tokenizer"), "train": 0.6},
+        "corpus": {"source": "text", "path": str(folder / "texts"), "tokenizer": str(folder / "tokenizer"), "train": 0.6}
+        | {"tokenizer_from": "elsewhere"},
         "model": {"source": str(folder / model), "block": 16},
         "bounds": {"levels": ["token", "document"], "tokens": 300, "documents": 60, "pilot": 0.5, "held_out_documents": 30},
         **groups[kind],
@@ -135,7 +136,7 @@ def test_the_way_with_the_smallest_promise_is_in_the_message(certified, elsewher
     table = run.compress()
     best = table.loc[table["bound"].idxmin()]
     assert run.model is None and len(table) == 4 and 8 * len(run.draft) == best["message_bits"]
-    format, settings = run.draft[2:4]
+    format, settings = unwrapped(run.draft)[1][2:4]
     assert (format, settings & 15, bool(settings & 16)) == (0x57, best["bits"], best["scales"] == "row")
     assert best["bits"] == 3, "an untrained model is not worth more bits"
 
@@ -169,8 +170,8 @@ def test_a_finished_run_is_kept_until_the_source_changes(elsewhere, tmp_path, ca
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"activation_function": "relu"}, "bounds["),
-        ({"n_embd": 32}, "message: "),
+        ({"activation_function": "relu"}, "params.model.architecture.activation_function: "),
+        ({"n_embd": 32}, "params.model.architecture.n_embd: "),
         ({"block": 8}, "bounds["),
     ],
 )
@@ -211,10 +212,9 @@ def test_any_change_to_an_architecture_is_refused_or_computed(elsewhere, data):
     values = architecture(model)
     for key in data.draw(st.lists(st.sampled_from(sorted(values)), min_size=1, max_size=3)):
         values[key] = data.draw(st.sampled_from(VALUES))
-    experiment = values_of(elsewhere)
-    experiment["model"]["architecture"] = values
+    message = configured(values, encode_whole(dict(model.named_parameters()), 4, 0.1))
     try:
-        decoded = decode(encode_whole(dict(model.named_parameters()), 4, 0.1), as_experiment(experiment), 280)
+        decoded = decode(message, as_experiment(values_of(elsewhere)), 280)
     except SubloraError as error:
         assert "\n" not in str(error)
     else:
@@ -261,8 +261,10 @@ def test_a_fine_tuned_model_is_a_short_message_on_top_of_its_base(finetuned, els
     path = finetuned.folder / "certificate.json"
     stated = load_certificate(path)
     assert verify(path, finetuned.corpora) == []
-    assert stated.params["model"]["architecture"]["n_embd"] == 16 and stated.message_bits < 300
-    assert finetuned.message[1] == 0x52 and len(finetuned.model.coordinates) == 12
+    assert stated.params["model"]["architecture"]["n_embd"] == 16 and stated.message_bits < 2600
+    configuration, message = unwrapped(finetuned.message)
+    assert 8 * len(message) < 300 and configuration == stated.params["model"]["architecture"]
+    assert message[1] == 0x52 and len(finetuned.model.coordinates) == 12
     tokens, base = torch.arange(16)[None], load_causal(str(elsewhere / "gpt2"), 280, 16)
     with torch.no_grad():
         decoded = decode(finetuned.message, finetuned.experiment, 280).model(tokens)
@@ -285,7 +287,7 @@ def test_lora_goes_on_the_linear_layers_of_any_model(elsewhere, tmp_path, model,
     certificate = run.certify()
     assert {name.split(".lora_")[0].rsplit(".", 1)[-1] for name in run.model.names} == set(targets)
     assert certificate.params["subspace"]["targets"] == targets
-    assert field in run.message[2:12]
+    assert field in unwrapped(run.message)[1][2:12]
     assert verify(run.folder / "certificate.json", run.corpora) == []
     tokens, base = torch.arange(16)[None], load_causal(str(elsewhere / model), 280, 16)
     with torch.no_grad():
@@ -304,7 +306,7 @@ def test_a_message_that_names_more_layers_than_there_are_is_refused(elsewhere):
 
 @pytest.mark.parametrize(
     ("source", "says"),
-    [("retrained", "sha256"), ("llama", "another"), ("none", "cannot load"), ("owner/name", "cannot load")],
+    [("retrained", "sha256"), ("llama", "the files lack"), ("none", "cannot load"), ("owner/name", "cannot load")],
 )
 def test_another_base_or_none_is_named_and_nothing_is_downloaded(finetuned, tmp_path, monkeypatch, source, says):
     asked = record_requests(monkeypatch, source)
@@ -367,11 +369,10 @@ def test_models_that_see_what_they_predict_are_refused(elsewhere):
         load_causal(str(elsewhere / "seeing"), 280, 16)
     seeing = Causal(Gemma3ForCausalLM.from_pretrained(elsewhere / "seeing"), 280, 16)
     values, data = values_of(elsewhere), encode_whole(dict(seeing.named_parameters()), 8, 0.1)
-    values["model"]["architecture"] = architecture(seeing)
     with pytest.raises(SubloraError, match="not a causal language model"):
-        decode(data, as_experiment(values), 280)
-    values["model"]["architecture"] |= {"use_bidirectional_attention": False}
-    assert decode(data, as_experiment(values), 280).alpha == 0.1
+        decode(configured(architecture(seeing), data), as_experiment(values), 280)
+    causal = architecture(seeing) | {"use_bidirectional_attention": False}
+    assert decode(configured(causal, data), as_experiment(values), 280).alpha == 0.1
 
 
 KINDS = {"seeing": Gemma3ForCausalLM, "bert": BertLMHeadModel, "llama": LlamaForCausalLM}
@@ -388,10 +389,57 @@ def test_looking_ahead_is_noticed_by_trying(elsewhere, folder, kind):
 
 
 def test_a_short_message_of_a_large_model_is_refused(certificate):
-    values = certificate.data()["params"]
-    values["model"]["architecture"] |= {"vocab_size": 10**6}
+    configuration, message = unwrapped(certificate.message_bytes)
+    large = configured(configuration | {"vocab_size": 10**6}, message)
     with pytest.raises(MessageError, match="too few for this architecture"):
-        decode(certificate.message_bytes, as_experiment(values), 280)
+        decode(large, as_experiment(certificate.params), 280)
+
+
+def test_what_the_message_says_of_its_configuration_makes_the_model(elsewhere, tmp_path):
+    """Twin: another `rope_theta` beside the message, in the settings or in the folder, moved the logits at the same number of bits."""
+    folder = shutil.copytree(elsewhere / "llama", tmp_path / "llama")
+    run = Run(values_of(elsewhere, "llama", "finetune") | {"model": {"source": str(folder), "block": 16}}, tmp_path)
+    message, tokens = run.draft, torch.arange(16)[None]
+
+    @torch.no_grad()
+    def logits(message, **other):
+        values = run.experiment.parameters()
+        values["model"]["architecture"] |= other
+        return decode(message, as_experiment(values), 280).model(tokens)
+
+    before, rope = logits(message), {"rope_type": "default", "rope_theta": 3}
+    configuration, behind = unwrapped(message)
+    moved = logits(configured(configuration | {"rope_parameters": rope}, behind))
+    assert (moved - before).abs().max() > 0.01
+    change_config(folder, rope_parameters=rope)
+    assert torch.equal(logits(message), before) and torch.equal(logits(message, rope_parameters=rope), before)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"attention_dropout": 0}, "another form"),
+        ({"rms_norm_eps": KeyError}, "another form"),
+        ({"initializer_range": 0.5}, "another form"),
+        ({"no_key": 1}, "another form"),
+        ({"model_type": "bert"}, "type 'bert' is none of"),
+        ({"model_type": KeyError}, "type None is none of"),
+        ({"rope_parameters": {"rope_theta": 10000.0, "rope_type": "default"}}, "another form"),
+        ({"vocab_size": float("nan")}, "message"),
+        ({"vocab_size": 10**10}, "more than 1,000,000,000 weights"),
+    ],
+    ids=str,
+)
+def test_a_configuration_has_one_form(elsewhere, change, says):
+    model = load_causal(str(elsewhere / "llama"), 280, 16)
+    values, known = architecture(model), as_experiment(values_of(elsewhere, "llama"))
+    data = encode_whole(dict(model.named_parameters()), 4, 0.1)
+    assert decode(configured(values, data), known, 280).said["model"]["architecture"] == values
+    for key, value in change.items():
+        values.pop(key, None)
+        values |= {} if value is KeyError else {key: value}
+    assert says in refusal(decode, configured(values, data), known, 280)
+    assert "lacks its pretrained model's configuration" in refusal(decode, data, known, 280)
 
 
 def test_what_is_learnt_and_no_parameter_is_named(elsewhere, monkeypatch):

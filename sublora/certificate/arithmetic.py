@@ -43,11 +43,12 @@ def _of_text(certificate: Certificate, experiment: OnText) -> tuple[dict, Iterab
     V, levels = corpus.vocab_size, choices.levels
     sequences = next((bound.units for bound in certificate.statements if bound.level == "sequence"), 1)  # the data's to say
     units = {"document": corpus.documents, "token": corpus.tokens, "sequence": sequences}
+    origin = experiment.corpus.tokenizer_from
     price = certificate.message_bits, certificate.alpha or 0.5, V, choices.delta, units, corpus.pool or 0
-    facts = Facts(*price, choices.configurations, choices.candidates, choices.tokens, choices.nominal_tokens)
+    facts = Facts(*price, choices.configurations, choices.candidates, choices.tokens, choices.nominal_tokens, origin)
     published = facts.as_published(certificate.paper_accounting.bits)
     evaluated = {level: evaluated_units(level, experiment, units[level]) for level in levels}
-    rows = ((level, *of) for level in levels for of in statements.listed(level, V, evaluated[level] == units[level]))
+    rows = ((level, *of) for level in levels for of in statements.listed(level, V, evaluated[level] == units[level], origin))
     papers = ((level, of, *statements.PUBLISHED[level]) for level in levels for of in statements.metrics(V))
     apart = [{"level": level, "metric": of.name, "alpha": of.alpha} for level in levels for of in statements.metrics(V)]
     held_out = [{**value, **said} for value, said in zip(certificate.data()["held_out"], apart, strict=False)]

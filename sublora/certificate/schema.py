@@ -21,7 +21,13 @@ from sublora.errors import SubloraError
 FORMAT = "sublora-certificate/3"
 LARGEST_CERTIFICATE = 96 * 2**20  # bytes; enough for GPT-2 small at 5 bits a weight; a trained subspace's has a few thousandths
 
-SEARCH = ("training", "compression", "rounding", "notebooks", "subspace.lora_dropout", "bounds.batch_tokens")
+SEARCH = (
+    "training",
+    *(f"compression.{key}" for key in ("quantizer", "entropy_penalty", "finetune_steps", "finetune_learning_rate", "rate_penalty")),
+    "notebooks",
+    "subspace.lora_dropout",
+    "bounds.batch_tokens",
+)
 """Keys of `params` that say how the model was searched for and scored. No bound depends on them, and nobody can verify them."""
 
 Count = Annotated[int, Field(ge=1)]
@@ -29,6 +35,7 @@ Share = Annotated[float, Field(gt=0, lt=1)]
 LevelName = Literal["document", "sequence", "token", "example"]
 AssumptionName = Literal["iid", "pool", "unseen", "martingale"]
 SplitRule = Literal["permutation", "paper", "all"]
+TokenizerOrigin = Literal["elsewhere", "pool"]
 ConditionName = Annotated[
     Literal["base_independent"] | None,
     Field(
@@ -144,6 +151,18 @@ class TextPublic(Part):
     tokenizer_sha256: Annotated[
         str | None, Field(description="of the tokenizer's vocabulary and rules; null for bytes and gpt2, whose name says it")
     ]
+    tokenizer_from: Annotated[
+        TokenizerOrigin,
+        Field(description="elsewhere: the tokenizer was made without this corpus; pool: iid and martingale are not stated. Its maker says so"),
+    ]
+    draw: Annotated[
+        Literal["message", "beacon"] | None,
+        Field(
+            description="what the evaluated subsample was drawn from: the message's hash, or a public value that was fixed after "
+            "this hash was published. Either way a statement with n < m trusts its maker's draw. null: all units were evaluated"
+        ),
+    ]
+    beacon: Annotated[str | None, Field(description="that public value, in hexadecimal; null where it plays no part")]
     end_of_text: Annotated[int, Field(description="the token that ends a document")]
     condition: ConditionName
     windows: Annotated[Windows, Field(description="how long documents are read")]

@@ -55,6 +55,11 @@ DETERMINISM = {"bits": 5e-6, "errors": 5e-5}
 between numbers of threads and versions of torch. Every bound includes it; no certificate may state another."""
 
 
+def assumptions(level: Level, tokenizer_from: str | None) -> tuple[AssumptionName, ...]:
+    """Those of a level, without iid and martingale where the tokenizer was made of this corpus: it was chosen with the units in hand."""
+    return tuple(name for name in ASSUMPTIONS[level] if tokenizer_from != "pool" or name in ("pool", "unseen"))
+
+
 class Metric(NamedTuple):
     """What is measured: "bpd" (bits per token under smoothing weight alpha) or "top<k>_error" (alpha None).
 
@@ -127,7 +132,7 @@ def text_rules(experiment: OnText) -> dict[str, Any]:
         "alpha_grid": list(ALPHA_GRID),
         "metrics": ["bpd", *(f"top{k}_error" for k in TOP_K)],
         "inequalities": {level: list(INEQUALITIES[level]) for level in levels},
-        "assumptions": {level: list(ASSUMPTIONS[level]) for level in levels},
+        "assumptions": {level: list(assumptions(level, experiment.corpus.tokenizer_from)) for level in levels},
         "determinism": DETERMINISM,
     }
 
@@ -148,7 +153,7 @@ class Facts(NamedTuple):
 
     message_bits: K; alpha: the message's; units: m of each level; pool: M documents; configurations: J; candidates: A, the
     certificates that are compared by their subsamples; tokens: n asked for at token level, None: all; nominal_tokens: N0, if it was
-    fixed before the corpus was read.
+    fixed before the corpus was read; tokenizer_from: "pool" if the tokenizer was made of this corpus.
     """
 
     message_bits: float
@@ -161,6 +166,7 @@ class Facts(NamedTuple):
     candidates: int
     tokens: int | None = None
     nominal_tokens: int | None = None
+    tokenizer_from: str | None = None
 
     @property
     def nominal(self) -> int:
@@ -189,10 +195,10 @@ class Facts(NamedTuple):
         return published._replace(nominal_tokens=N, tokens=None if (self.tokens or N) >= N else self.tokens)
 
 
-def listed(level: Level, vocab_size: int, all_units: bool) -> Iterator[tuple[Metric, AssumptionName, str]]:
+def listed(level: Level, vocab_size: int, all_units: bool, tokenizer_from: str | None) -> Iterator[tuple[Metric, AssumptionName, str]]:
     """(metric, assumption, inequality) of every bound at a level, in order. all_units: n = m."""
     for of in metrics(vocab_size):
-        for assumption in ASSUMPTIONS[level]:
+        for assumption in assumptions(level, tokenizer_from):
             for inequality in INEQUALITIES[level]:
                 if inequality not in NEED_ALL_UNITS or (assumption == "iid" and all_units):
                     yield of, assumption, inequality
@@ -205,7 +211,7 @@ def all_bounds(training: Mapping[Level, Scores], pilot: Mapping[Level, Scores], 
     the same units: `Facts.compared`.
     """
     for level, scores in training.items():
-        for statement in listed(level, facts.vocab_size, len(scores.offsets) - 1 == facts.units[level]):
+        for statement in listed(level, facts.vocab_size, len(scores.offsets) - 1 == facts.units[level], facts.tokenizer_from):
             yield bound(level, *statement, scores=scores, pilot=pilot[level], facts=facts)
 
 

@@ -17,6 +17,7 @@ the symbols and levels alone, on every machine: headers, too, are chosen by oper
 
 from collections.abc import Callable, Iterator
 from fractions import Fraction
+from typing import Any
 
 import constriction
 import numpy as np
@@ -216,12 +217,15 @@ def _static_prior(roots: np.ndarray) -> np.ndarray:
 # laplace, gaussian: the mass of each level's cell, which ends half-way to its neighbours
 
 
-def _shape_prior(coder: str, codebook: np.ndarray, location: int, scale: int, strength: float) -> np.ndarray:
-    """Mass of each level's cell in multiples of `UNIT`, at least one of them, times `strength`; location and scale are indices."""
+def _shape_prior(coder: str, codebook: np.ndarray, location: Any, scale: Any, strength: float) -> np.ndarray:
+    """Mass of each level's cell (..., L) in multiples of `UNIT`, at least one of them, times `strength`.
+
+    location, scale: indices, integers or arrays (...).
+    """
     levels = codebook.astype(np.float64)
     span = levels[-1] - levels[0]
-    centre = levels[0] + span * (location / (LOCATIONS - 1))
-    cumulative = _CUMULATIVE[coder](((levels[1:] + levels[:-1]) / 2 - centre) / (span * SCALES[scale]))
+    centre = levels[0] + span * (np.asarray(location)[..., None] / (LOCATIONS - 1))
+    cumulative = _CUMULATIVE[coder](((levels[1:] + levels[:-1]) / 2 - centre) / (span * np.array(SCALES)[scale][..., None]))
     masses = np.diff(cumulative, prepend=0.0, append=1.0)
     return np.maximum(np.rint(masses / UNIT), 1) * UNIT * strength
 
@@ -236,15 +240,12 @@ def _shape_header(coder: str, counts: np.ndarray, levels: np.ndarray) -> list[in
     spread = max(moment if power == 1 else np.sqrt(moment), 1e-9)
     location = round(mean * (LOCATIONS - 1))
     scale = min(range(len(SCALES)), key=lambda b: max(SCALES[b] / spread, spread / SCALES[b]))
-    near = [
-        (a, b)
-        for a in range(max(0, location - 3), min(LOCATIONS, location + 4))
-        for b in range(max(0, scale - 8), min(len(SCALES), scale + 9))
-    ]
-    priors = np.array([_shape_prior(coder, levels, a, b, 1.0) for a, b in near])
+    locations = np.arange(max(0, location - 3), min(LOCATIONS, location + 4))
+    scales = np.arange(max(0, scale - 8), min(len(SCALES), scale + 9))
+    priors = _shape_prior(coder, levels, *np.meshgrid(locations, scales, indexing="ij"), 1.0)
     costs = np.array([_cost(counts, priors * strength) for strength in STRENGTHS])
-    strength, place = np.unravel_index(costs.argmin(), costs.shape)
-    return [*near[place], int(strength)]
+    strength, a, b = np.unravel_index(costs.argmin(), costs.shape)
+    return [int(locations[a]), int(scales[b]), int(strength)]
 
 
 def _laplace(z: np.ndarray) -> np.ndarray:

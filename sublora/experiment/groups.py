@@ -1,5 +1,6 @@
 """The groups of settings that params files are made of. Each group is validated and immutable."""
 
+import re
 from collections.abc import Callable
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
@@ -32,6 +33,9 @@ PROJECTORS = (*_PLAIN, "film", *(f"film+{name}" for name in _PLAIN))
 LAYERS = ("q", "k", "v", "proj", "up", "down", "head")
 """The GPT's linear layers. The order is part of the message format, too."""
 
+OWN_TOKENIZERS = ("bytes", "gpt2")
+"""Tokenizers that everybody knows were made without a corpus of ours."""
+
 SOURCES = ("python-packages", "python-stdlib", "text", "file", "openwebtext")
 """Where documents may come from, beside the hub."""
 
@@ -60,8 +64,11 @@ _Tokenizer = Annotated[
     str,
     _must(
         "bytes, gpt2, ./a-folder, owner/name on the hub, or a llama2.c tokenizer (.bin)",
-        lambda value: value in ("bytes", "gpt2") or "/" in value or value.endswith(".bin"),
+        lambda value: value in OWN_TOKENIZERS or "/" in value or value.endswith(".bin"),
     ),
+]
+_Hex = Annotated[
+    str, _must("32 to 128 hexadecimal digits in quotes, of even number", re.compile("(?:[0-9a-f]{2}){16,64}").fullmatch)
 ]
 _Modules = _must("[attention, head], [attention] or [head]", (("attention", "head"), ("attention",), ("head",)).__contains__)
 
@@ -121,6 +128,8 @@ class Corpus(Group):
     tokenizer: _Tokenizer = (
         "bytes"  # bytes | gpt2 | a `transformers` tokenizer (./folder, owner/name on the hub) | llama2.c's (.bin)
     )
+    # where a tokenizer that is neither bytes nor gpt2 was made: elsewhere, without this corpus | pool, of it: no iid, no martingale
+    tokenizer_from: Literal["elsewhere", "pool"] | None = None
     max_documents: Count | None = None  # keep a fixed uniform sample of the pool, for trials
     split: Literal["seeded", "paper"] = "seeded"  # paper: the publication's own split of openwebtext
     train: Share = 0.75  # shares of the documents; the rest after train and validation is the test split
@@ -147,6 +156,12 @@ class Corpus(Group):
         return self
 
     @model_validator(mode="after")
+    def _tokenizers_origin_is_said(self):
+        if self.tokenizer not in OWN_TOKENIZERS and self.tokenizer_from is None:
+            raise ValueError(f"tokenizer_from is needed for tokenizer {self.tokenizer:.80}: elsewhere, or pool")
+        return self
+
+    @model_validator(mode="after")
     def _files_are_named(self):
         if self.source in ("text", "file") and self.path is None:
             raise ValueError(f"path is needed for source {self.source}: a {'folder' if self.source == 'text' else 'file'}")
@@ -157,7 +172,8 @@ class Corpus(Group):
         keys = {"python-packages": functions, "python-stdlib": functions, "text": ("field", "subset"), "file": ("subset",)}
         unused = (*keys.get(self.source, ()), *(() if self.source == "python-packages" else ("packages",)))
         drawn = ("train", "validation", "split_seed") if self.split == "paper" else ()
-        return dict.fromkeys(unused, f"source {self.source}") | dict.fromkeys(drawn, "split paper")
+        public = {"tokenizer_from": f"tokenizer {self.tokenizer}"} if self.tokenizer in OWN_TOKENIZERS else {}
+        return public | dict.fromkeys(unused, f"source {self.source}") | dict.fromkeys(drawn, "split paper")
 
     @model_serializer(mode="wrap")
     def _what_has_an_effect(self, handler):
@@ -385,6 +401,7 @@ class Bounds(Group):
     sequences: Count | None = 10_000  # the same at sequence level
     tokens: Count | None = 50_000  # the same at token level
     nominal_tokens: Count | None = None  # N0, about the number of training tokens, set before they are read; null: 5 more bits
+    beacon: _Hex | None = None  # a public value, fixed after the message's hash was published, from which the n are drawn
     pilot: Share = 0.1  # an independent subsample for choosing alpha and the bets, as a share of n
     held_out_documents: Count = 2_000
     stride: Count | None = None  # how far the window moves in documents longer than the block, in tokens; null: half the block

@@ -58,6 +58,13 @@ class _OnText(_Named):
             raise ValueError(f"bounds.stride {self.stride} exceeds model.block {self.model.block}")
         return self
 
+    @model_validator(mode="after")
+    def _tokenizer_may_have_read_the_pool(self):
+        if self.corpus.tokenizer_from == "pool" and (dependent := set(self.bounds.levels) - {"document"}):
+            why = "bounds assume iid or martingale, which a tokenizer made of this corpus breaks; take [document], or another tokenizer"
+            raise ValueError(f"bounds.levels: {sorted(dependent)[0]} {why}")
+        return self
+
     @property
     def stride(self) -> int:
         """How far the scoring window moves, in tokens."""

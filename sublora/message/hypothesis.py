@@ -27,7 +27,7 @@ class Hypothesis:
 
     model: token ids (batch, time) to logits (batch, time, V); for a classifier encoded texts (n, channels, time) to (n, 1, labels).
     alpha: the smoothing weight; None for a classifier. published_bits: its size as the papers count it, an estimate for comparison.
-    said: the settings that the message states, by group. sha256s: `base_sha256s` of a classifier's base model; else None.
+    said: the settings that the message states, by group; a certificate has these, and one that says otherwise is not verified. sha256s: `base_sha256s` of a classifier's base model; else None.
     """
 
     model: nn.Module
@@ -114,7 +114,8 @@ def _codec(data: bytes, experiment: Experiment) -> Codec:
 
 def _subspace(data: bytes, experiment: Pretrain | Finetune, vocab_size: int, local_only: bool) -> Hypothesis:
     subspace, message = language.rebuild(data, experiment.model, vocab_size, local_only)
-    return Hypothesis(subspace.materialized(), message.alpha, published_bits(message.coded), {"subspace": _said(message.subspace)})
+    said = {"subspace": _said(message.subspace), "compression": {"levels": len(message.coded.codebook)}}
+    return Hypothesis(subspace.materialized(), message.alpha, published_bits(message.coded), said)
 
 
 def _subspace_with_alpha(data: bytes, alpha: float, experiment: Pretrain | Finetune, vocab_size: int) -> bytes:
@@ -133,12 +134,15 @@ def _whole(data: bytes, experiment: Round, vocab_size: int, local_only: bool) ->
         model.check_causal()
     except SubloraError as error:
         raise MessageError(str(error)) from None
-    return Hypothesis(model, alpha, 8 * len(data) + 2 * float(np.log2(8 * len(data))), {})
+    bits, rows = whole.settings(data)
+    said = {"rounding": {"bits": [bits], "scales": ["row" if rows else "tensor"]}}
+    return Hypothesis(model, alpha, 8 * len(data) + 2 * float(np.log2(8 * len(data))), said)
 
 
 def _classifier(data: bytes, experiment: Classify, labels: int, local_only: bool) -> Hypothesis:
     subspace, message, sha256s = classifier.rebuild(data, experiment.model, labels, experiment.task.max_length, local_only)
     said = {"subspace": _said(message.subspace), "model": message.model.model_dump(mode="json")}
+    said["compression"] = {"levels": len(message.coded.codebook)}
     return Hypothesis(subspace.materialized(), None, published_bits(message.coded), said, sha256s)
 
 

@@ -60,11 +60,8 @@ def decode_whole(data: bytes, shapes: Sequence[tuple[str, torch.Size]]) -> tuple
 
     Raises MessageError, saying what is wrong, for anything that `encode_whole` cannot have made.
     """
-    reader = Reader(data, FORMAT)
-    settings = reader.byte()
-    bits, rows, alpha = settings & 15, bool(settings & ROWS), ALPHA_GRID[settings >> 5]
-    if bits not in range(2, 9):
-        raise MessageError(f"the message has {bits} bits a weight, not 2 to 8")
+    reader, (bits, rows) = Reader(data, FORMAT), settings(data)
+    alpha = ALPHA_GRID[reader.byte() >> 5]
     tensors = {}
     for name, shape in shapes:
         if len(shape) < 2:
@@ -86,11 +83,19 @@ def decode_whole(data: bytes, shapes: Sequence[tuple[str, torch.Size]]) -> tuple
     return tensors, alpha
 
 
+def settings(data: bytes) -> tuple[int, bool]:
+    """(bits of a weight, whether each row has a scale) of a message. Raises MessageError for bits outside 2 to 8."""
+    byte = Reader(data, FORMAT).byte()
+    if (bits := byte & 15) not in range(2, 9):
+        raise MessageError(f"the message has {bits} bits a weight, not 2 to 8")
+    return bits, bool(byte & ROWS)
+
+
 def whole_with_alpha(data: bytes, alpha: float) -> bytes:
     """The same model with another smoothing weight of the grid. Raises MessageError if `data` is no whole model's message."""
     reader = Reader(data, FORMAT)
-    settings = reader.byte()
-    return data[: reader.position - 1] + bytes([settings & 31 | alpha_index(alpha) << 5]) + data[reader.position :]
+    byte = reader.byte()
+    return data[: reader.position - 1] + bytes([byte & 31 | alpha_index(alpha) << 5]) + data[reader.position :]
 
 
 @torch.no_grad()

@@ -12,6 +12,7 @@ from sublora.errors import SubloraError, errors_named, one_line
 from sublora.models.llama2c import load_llama2c
 from sublora.models.loading import MOST, load_config, load_weights, refuse_infinite
 from sublora.models.lora import linear_layers
+from sublora.progress import silence_transformers
 
 FAMILIES = tuple(
     """
@@ -208,6 +209,7 @@ def _declared(model_type: str, values: Mapping[str, Any]) -> dict[str, Any]:
     """
     from transformers import AutoConfig
 
+    silence_transformers()
     known = {key: value for key, value in AutoConfig.for_model(model_type).to_dict().items() if key not in UNSAID}
     kept = {key: value for key, value in values.items() if key in known and not key.startswith("_")}
     floats = {key for key, value in kept.items() if type(value) is int and isinstance(known[key], float)}

@@ -156,7 +156,8 @@ class DocumentProblem:
         store, bounds, block = self.store, self.experiment.bounds, self.experiment.model.block
         units = {level: unit_count(level, store, self.split.train, block) for level in bounds.levels}
         shared = (8 * len(message), alpha, store.vocab_size, bounds.delta, units, len(store))
-        return statements.Facts(*shared, bounds.configurations, bounds.candidates, bounds.tokens, bounds.nominal_tokens)
+        choices = bounds.configurations, bounds.candidates, bounds.tokens, bounds.nominal_tokens
+        return statements.Facts(*shared, *choices, self.experiment.corpus.tokenizer_from)
 
     def _corpus(self) -> dict[str, Any]:
         store, split = self.store, self.split
@@ -175,11 +176,17 @@ class DocumentProblem:
         """What the decoder and the reader may assume: fixed before the training split was drawn."""
         experiment = self.experiment
         tokenizer = get_tokenizer(experiment.corpus.tokenizer, self.local_only)
+        levels, block = experiment.bounds.levels, experiment.model.block
+        units = {level: unit_count(level, self.store, self.split.train, block) for level in levels}
+        whole = all(evaluated_units(level, experiment, m) == m for level, m in units.items())
         return {
             "base": "gpt" if isinstance(experiment.model, Gpt) else "transformers",
             "base_weights_sha256": self._base_sha256(),
             "tokenizer": experiment.corpus.tokenizer,
             "tokenizer_sha256": tokenizer.sha256,
+            "tokenizer_from": experiment.corpus.tokenizer_from or "elsewhere",
+            "draw": None if whole else "message" if experiment.bounds.beacon is None else "beacon",
+            "beacon": None if whole else experiment.bounds.beacon,
             "end_of_text": self.store.eot,
             "condition": "base_independent" if isinstance(experiment, Finetune) or tokenizer.name != "bytes" else None,
             **statements.text_rules(experiment),

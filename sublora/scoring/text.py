@@ -55,7 +55,7 @@ def evaluate(
     """Decode the message and score what it decodes to.
 
     The n training units are drawn by `subsample`, seeded with the message and the token store: unknown until the model is fixed
-    (THEORY 5). If all are evaluated, they are in the split's order. The held-out documents are the first of the test split, which
+    (THEORY 5). A beacon, a public value fixed after the message's hash was published, takes the message's place in that. If all are evaluated, they are in the split's order. The held-out documents are the first of the test split, which
     is in random order. folder: where the scores are kept; interrupted scoring continues from there.
     local_only: a pretrained base is not downloaded.
     """
@@ -108,7 +108,9 @@ class _Scorer:
     def training(self) -> dict[Level, Scores]:
         scores: dict[Level, Scores] = {}
         for level, m, n in self._counts():
-            drawn = np.arange(m) if n == m else self._draw(self.message, level, m, n, "certificate")
+            beacon = self.experiment.bounds.beacon
+            seed = self.message if beacon is None else bytes.fromhex(beacon)
+            drawn = np.arange(m) if n == m else self._draw(seed, level, m, n, "certificate")
             scores[level] = self._score(self.split.train, level, drawn, "training")
         return scores
 
@@ -130,9 +132,9 @@ class _Scorer:
             m = unit_count(level, self.store, self.split.train, self.experiment.model.block)
             yield level, m, evaluated_units(level, self.experiment, m)
 
-    def _draw(self, message: bytes, level: Level, m: int, n: int, purpose: str) -> np.ndarray:
+    def _draw(self, seed: bytes, level: Level, m: int, n: int, purpose: str) -> np.ndarray:
         purpose = purpose if level == "document" else f"{purpose} {level}"
-        return np.sort(subsample(message, self.store.sha256, m, n, purpose=purpose))
+        return np.sort(subsample(seed, self.store.sha256, m, n, purpose=purpose))
 
     def _score(self, documents: np.ndarray, level: Level, drawn: np.ndarray, part: str) -> Scores:
         """Scores of the units `drawn` of those of a level in `documents`."""
