@@ -18,6 +18,7 @@ from sublora.atomic import replaced_atomically
 from sublora.certificate.schema import SEARCH, load_certificate
 from sublora.errors import FULL, SubloraError, one_line, printable
 from sublora.experiment import Pretrain, as_experiment, load_experiment
+from sublora.limits import DEFAULT, Limits, limited
 from sublora.reporting import reading, terminal
 
 LONGEST = 2000
@@ -77,14 +78,19 @@ def run(
 def verify(
     certificates: Annotated[list[Path], typer.Argument(help="certificate.json files.")],
     runs: Runs = Path("runs"),
+    corpus: Annotated[
+        Path | None, typer.Option(help="The file or folder with the certificate's data: its own path leads nowhere here.")
+    ] = None,
+    limit_memory: Annotated[float, typer.Option(min=0.1, help="The most memory that one check may take, in GiB.")] = DEFAULT.memory,
+    limit_minutes: Annotated[float, typer.Option(min=0.1, help="The most minutes that one check may take.")] = DEFAULT.minutes,
 ) -> None:
     """Check certificates: decode the model, score it again, recompute every bound. Exit 0 only if all agree."""
-    from sublora.verification import verify
-
+    limits = Limits(limit_memory, limit_minutes)
     failed = False
     for path in certificates:
         try:
-            wrong = [f"{path}: {line}" for line in verify(path, runs / "corpora")]
+            found = limited("sublora.verification:verify", path, runs / "corpora", corpus, what=str(path), limits=limits)
+            wrong = [f"{path}: {line}" for line in found]
         except SubloraError as error:  # this one cannot be checked; others may be
             wrong = [f"sublora: {error}"]
         failed |= bool(wrong)

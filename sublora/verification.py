@@ -8,7 +8,10 @@ from typing import Any
 from sublora.certificate.build import facts
 from sublora.certificate.schema import certificate_of, digest, read_json
 from sublora.certificate.statements import TOLERANCE
-from sublora.experiment import as_experiment
+from sublora.data.corpora import corpus_name
+from sublora.errors import SubloraError, errors_named
+from sublora.experiment import Classify, Experiment, as_experiment
+from sublora.limits import DEFAULT, Limits
 from sublora.message import MessageError
 from sublora.problems import problem_class
 
@@ -16,6 +19,10 @@ UNVERIFIED = ("environment", "certificate_sha256")
 """Keys that nobody can compute again: where the certificate was made, and how long that took."""
 MEASURED = {"empirical", "bound", "value", "complexity", "subsampling", "accuracy", "f1", "matthews"}
 """Keys of values that float32 arithmetic moves a little on another machine. Everything else must be equal."""
+
+PLACES = (("corpus", "path"), ("corpus", "tokenizer"), ("model", "source"), ("task", "path"), ("task", "validation"))
+"""Settings that name a file or folder of the machine where a certificate was made."""
+DATA = (("corpus", "path"), ("task", "path"))
 
 VALUES = {"evaluated", "inequalities", "assumptions", "reference"}
 """Keys of dictionaries that are values, not settings: none of their keys may be missing, nor of the dictionaries in them."""
@@ -28,7 +35,13 @@ class Verdict(list[str]):
         return "\n".join(["NOT verified", *self]) if self else "verified: the model and every bound agree"
 
 
-def verify(path: str | Path, corpora: str | Path = "runs/corpora") -> Verdict:
+def verify(
+    path: str | Path,
+    corpora: str | Path = "runs/corpora",
+    corpus: str | Path | None = None,
+    *,
+    limits: Limits = DEFAULT,
+) -> Verdict:
     """What is wrong with a certificate, one line each; empty if everything agrees.
 
     Everything that the certificate states is computed again from message, params and data, and compared. Measured values and bounds
@@ -36,7 +49,9 @@ def verify(path: str | Path, corpora: str | Path = "runs/corpora") -> Verdict:
     setting of a later version, is not compared; but every required key must be there, and every bound that the settings imply.
     A setting that is not stated has its default. How the model was searched for (`SEARCH`) nobody can compute again.
     corpora: folder of prepared corpora (a problem's `open_for_verification` says which data are read).
-    Raises SubloraError when the certificate cannot be read, or its data cannot be had here.
+    corpus: the file or folder with the certificate's data (`located`). limits: what the check may take, by estimate: the command
+    line enforces them, too, in a process of its own.
+    Raises SubloraError when the certificate cannot be read, its data cannot be had here, or the check would take more.
     """
     path, corpora = Path(path), Path(corpora)
     data = read_json(path)
@@ -47,13 +62,59 @@ def verify(path: str | Path, corpora: str | Path = "runs/corpora") -> Verdict:
     if path.read_text("utf-8") != json.dumps(data, indent=1) + "\n":
         wrong.append("the file is not as sublora writes it: it was edited")
     stated = as_experiment(certificate.params, f"{path}: params")
-    problem = problem_class(stated).open_for_verification(stated, certificate, path, corpora)
+    kind, here = problem_class(stated), located(stated, None if corpus is None else Path(corpus), path)
     try:
+        kind.refuse_costly(here, certificate, path, limits)
+        problem = kind.open_for_verification(here, certificate, path, corpora, corpus is not None)
         again = facts(problem, certificate.message_bytes, problem.evaluate(certificate.message_bytes))
     except MessageError as error:
         return Verdict([*wrong, f"message: {error}"])
+    except OverflowError:
+        raise SubloraError(f"{path}: a number in it is beyond any use") from None
+    again = _with_places_of(stated, here, again)
     claimed = {key: value for key, value in data.items() if key not in UNVERIFIED} | {"params": stated.parameters()}
     return Verdict(wrong + list(_differences(claimed, again, "")))
+
+
+def located(experiment: Experiment, given: Path | None, origin: Path) -> Experiment:
+    """The experiment with its `PLACES` where the data are here.
+
+    given: a file, which is the data, or a folder: what has a place's own name in it is meant, or else the folder is the data.
+    Without it a place counts from the current folder and may not lead out of it: a stranger's certificate must not choose what is
+    read. A name on the hub is taken for such a place; nothing is downloaded.
+    Raises SubloraError for a place that leads elsewhere. origin: the certificate, for this line.
+    """
+    moved: dict[str, dict[str, str]] = {}
+    for group, key in PLACES:
+        stated = getattr(getattr(experiment, group, None), key, None)
+        if stated is None or (group, key) == ("corpus", "tokenizer") and stated in ("bytes", "gpt2"):
+            continue
+        name = Path(stated).name
+        with errors_named(f"{origin}: its {group}.{key} {stated!r:.80} cannot be looked up", "say where the data is with --corpus"):
+            if given is not None and name not in ("", "..") and (given / name).exists():
+                found = str(given / name)
+            elif given is not None and (group, key) in DATA:
+                found = str(given)
+            else:
+                found = stated
+        if found is stated and (not name or Path(stated).is_absolute() or stated[0] == "~" or ".." in Path(stated).parts):
+            raise SubloraError(f"{origin}: its {group}.{key} {stated!r:.80} is not followed; say where the data is with --corpus")
+        moved.setdefault(group, {})[key] = found
+    groups = {group: getattr(experiment, group).model_copy(update=values) for group, values in moved.items()}
+    return experiment.model_copy(update=groups)
+
+
+def _with_places_of(stated: Experiment, here: Experiment, again: dict[str, Any]) -> dict[str, Any]:
+    """What was computed again, with the certificate's own places: they are hints, and the data's hash is what counts."""
+    for group, key in PLACES:
+        place = getattr(getattr(stated, group, None), key, None)
+        if place != getattr(getattr(here, group, None), key, None):
+            again["params"][group] = {**again["params"][group], key: place}
+            if not isinstance(stated, Classify) and group == "corpus":
+                names = {"path": ("corpus", "name", corpus_name), "tokenizer": ("public", "tokenizer", lambda it: it.tokenizer)}
+                part, name, of = names[key]
+                again[part] = {**again[part], name: of(stated.corpus)}
+    return again
 
 
 def _differences(stated: Any, found: Any, where: str, key: str = "", whole: bool = False) -> Iterator[str]:

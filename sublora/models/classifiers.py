@@ -15,7 +15,7 @@ from sublora.data.tokenizers import load_tokenizer, rules_sha256
 from sublora.errors import SubloraError, errors_named
 from sublora.experiment import Encoder, TaskSubspace, Words
 from sublora.models.build import in_subspace, tensors_sha256
-from sublora.models.loading import load_config, load_weights, random_model
+from sublora.models.loading import blank_weights, load_config, load_weights, random_model
 from sublora.models.lora import add_lora
 from sublora.models.pretrained import UNSAID
 from sublora.models.subspace import Subspace
@@ -131,6 +131,13 @@ class HubClassifier(nn.Module):
         ids, mask, types = inputs.unbind(1)
         keywords = {"token_type_ids": types} if getattr(self.base.config, "type_vocab_size", 0) > 1 else {}
         return self.base(input_ids=ids, attention_mask=mask, **keywords).logits.unsqueeze(1)
+
+
+def encoder_weights(model: Encoder, labels: int) -> int:
+    """How many weights a pretrained classifier has, without loading any. Raises SubloraError for one that is not here."""
+    from transformers import AutoModelForSequenceClassification
+
+    return blank_weights(AutoModelForSequenceClassification, model.source, load_config(model.source, True, num_labels=labels))
 
 
 def _tokenizer(source: str, local_only: bool) -> Any:

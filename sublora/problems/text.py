@@ -8,6 +8,7 @@ from typing import Any, Literal, Self
 
 import pandas as pd
 
+from sublora import budget
 from sublora.certificate import statements
 from sublora.certificate.build import Findings
 from sublora.certificate.schema import AssumptionName, Certificate, Statement
@@ -18,7 +19,8 @@ from sublora.data.files import files_fingerprint, given_path
 from sublora.data.tokenizers import get_tokenizer
 from sublora.errors import SubloraError
 from sublora.experiment import ALPHA_GRID, TOP_K, Finetune, Gpt, Level, OnText, Pretrain
-from sublora.message import Coded, decode, refuse_large_model, with_alpha
+from sublora.limits import Limits
+from sublora.message import Coded, decode, with_alpha
 from sublora.message.language import Message, encode
 from sublora.models import Subspace, base_model, base_sha256, build, layer_names
 from sublora.models.pretrained import Causal, architecture
@@ -69,20 +71,19 @@ class DocumentProblem:
         return cls(experiment, store, draw_split(len(store), experiment.corpus))
 
     @classmethod
-    def open_for_verification(cls, experiment: OnText, certificate: Certificate, path: Path, corpora: Path) -> Self:
+    def open_for_verification(cls, experiment: OnText, certificate: Certificate, path: Path, corpora: Path, given: bool) -> Self:
         """`open`, for somebody else's certificate.
 
-        The embedded corpus is prepared if it is missing. Any other, or one of another tokenizer, must have been prepared before: a
-        stranger's certificate must not choose which files are read. Nothing is downloaded.
+        The embedded corpus is prepared if it is missing, and one whose place was `given` by a person. Any other must have been
+        prepared before: a stranger's certificate must not choose which files are read. Nothing is downloaded.
         Raises SubloraError when corpus or base model are not here, or are not those that the certificate speaks of.
         """
-        refuse_large_model(f"{path}: params", experiment, certificate.corpus.vocab_size)
         corpus = experiment.corpus
         embedded = corpus.source == "python-stdlib" and corpus.tokenizer in ("bytes", "gpt2")
-        if not embedded and not store_path(corpus, corpora).exists():
+        if not embedded and not given and not store_path(corpus, corpora).exists():
             raise SubloraError(
                 f"{path}: its corpus ({corpus.source}, path {corpus.path}, tokenizer {corpus.tokenizer}) is not prepared in "
-                f"{corpora}; if you trust the certificate's choice of data, prepare it with `sublora data`"
+                f"{corpora}; say where the data is with --corpus, or prepare it with `sublora data`"
             )
         problem = replace(cls.open(experiment, corpora), local_only=True)
         if (here := problem.store.sha256) != (stated := certificate.corpus.sha256):
@@ -92,6 +93,12 @@ class DocumentProblem:
         if base_here != base:
             raise SubloraError(f"{path}: its base model has the sha256 {base!s:.12}, here it is {base_here!s:.12}; use that model")
         return problem
+
+    @staticmethod
+    def refuse_costly(experiment: OnText, certificate: Certificate, path: Path, limits: Limits) -> None:
+        """Raises SubloraError if the check would take more than the limits, by what message and certificate say."""
+        made = budget.language_model(experiment, certificate.message_bytes, certificate.corpus.vocab_size, str(path), limits)
+        budget.refuse_above(made.plus(budget.scoring(experiment, certificate)), str(path), limits)
 
     @staticmethod
     def identity(experiment: OnText) -> dict[str, Any]:
