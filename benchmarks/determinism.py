@@ -2,7 +2,7 @@
 
 Each certificate's model is decoded and scored on some hundred training units, drawn as `verify` draws them, once as this machine
 does it and once for each change. A row of the table is a model, a kind of loss and a change: the largest difference of a unit's
-loss (in bits per token over all smoothing weights, or as an error), and that of the mean over the units, which is what a bound holds.
+loss (in bits per token over all smoothing weights, or as an error), and that of the mean over the units, which bounds hold.
 
     python benchmarks/determinism.py [CERTIFICATE ...] [--python ANOTHER/bin/python] [--units 300] [--out results/determinism.csv]
 

@@ -92,7 +92,7 @@ def verify(
             found = limited("sublora.verification:verify", path, runs / "corpora", corpus, what=str(path), limits=limits)
             wrong = [f"{path}: {line}" for line in found]
         except SubloraError as error:  # this one cannot be checked; others may be
-            wrong = [f"sublora: {error}"]
+            wrong = [f"sublora: {error}" if str(path) in str(error) else f"sublora: {path}: {error}"]
         failed |= bool(wrong)
         for line in wrong:
             _say(line, sys.stderr)

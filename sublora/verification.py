@@ -1,6 +1,7 @@
 """Checking a certificate: decode the model, score it again, compute every statement again, compare."""
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,6 @@ MEASURED = {"empirical", "bound", "value", "complexity", "subsampling", "accurac
 
 PLACES = (("corpus", "path"), ("corpus", "tokenizer"), ("model", "source"), ("task", "path"), ("task", "validation"))
 """Settings that name a file or folder of the machine where a certificate was made."""
-DATA = (("corpus", "path"), ("task", "path"))
 
 VALUES = {"evaluated", "inequalities", "assumptions", "reference"}
 """Keys of dictionaries that are values, not settings: none of their keys may be missing, nor of the dictionaries in them."""
@@ -71,17 +71,17 @@ def verify(
         return Verdict([*wrong, f"message: {error}"])
     except OverflowError:
         raise SubloraError(f"{path}: a number in it is beyond any use") from None
-    again = _with_places_of(stated, here, again)
+    again = _with_places_of(stated, again)
     claimed = {key: value for key, value in data.items() if key not in UNVERIFIED} | {"params": stated.parameters()}
     return Verdict(wrong + list(_differences(claimed, again, "")))
 
 
 def located(experiment: Experiment, given: Path | None, origin: Path) -> Experiment:
-    """The experiment with its `PLACES` where the data are here.
+    """The experiment with its `PLACES` where the data are here: what a certificate says of them is a hint.
 
     given: a file, which is the data, or a folder: what has a place's own name in it is meant, or else the folder is the data.
-    Without it a place counts from the current folder and may not lead out of it: a stranger's certificate must not choose what is
-    read. A name on the hub is taken for such a place; nothing is downloaded.
+    Without it a corpus is known by its hash alone, and no other place may lead out of the current folder: a stranger's certificate
+    must not choose what is read. A name on the hub is taken for such a place; nothing is downloaded.
     Raises SubloraError for a place that leads elsewhere. origin: the certificate, for this line.
     """
     moved: dict[str, dict[str, str]] = {}
@@ -89,32 +89,32 @@ def located(experiment: Experiment, given: Path | None, origin: Path) -> Experim
         stated = getattr(getattr(experiment, group, None), key, None)
         if stated is None or (group, key) == ("corpus", "tokenizer") and stated in ("bytes", "gpt2"):
             continue
-        name = Path(stated).name
+        name, is_data = Path(stated).name, key == "path"
         with errors_named(f"{origin}: its {group}.{key} {stated!r:.80} cannot be looked up", "say where the data is with --corpus"):
-            if given is not None and name not in ("", "..") and (given / name).exists():
-                found = str(given / name)
-            elif given is not None and (group, key) in DATA:
-                found = str(given)
-            else:
-                found = stated
-        if found is stated and (not name or Path(stated).is_absolute() or stated[0] == "~" or ".." in Path(stated).parts):
+            beside = given is not None and name not in ("", "..") and (given / name).exists()
+        if given is not None and (beside or is_data):
+            moved.setdefault(group, {})[key] = str(given / name if beside else given)
+        elif (group, key) != ("corpus", "path") and (stated.startswith("~") or not _inside(Path(stated))):
             raise SubloraError(f"{origin}: its {group}.{key} {stated!r:.80} is not followed; say where the data is with --corpus")
-        moved.setdefault(group, {})[key] = found
     groups = {group: getattr(experiment, group).model_copy(update=values) for group, values in moved.items()}
     return experiment.model_copy(update=groups)
 
 
-def _with_places_of(stated: Experiment, here: Experiment, again: dict[str, Any]) -> dict[str, Any]:
+def _inside(path: Path) -> bool:
+    """Whether a path, as it is written, leads into the current folder."""
+    return Path.cwd() in Path(os.path.normpath(Path.cwd() / path)).parents
+
+
+def _with_places_of(stated: Experiment, again: dict[str, Any]) -> dict[str, Any]:
     """What was computed again, with the certificate's own places: they are hints, and the data's hash is what counts."""
+    params = {**again["params"]}
     for group, key in PLACES:
-        place = getattr(getattr(stated, group, None), key, None)
-        if place != getattr(getattr(here, group, None), key, None):
-            again["params"][group] = {**again["params"][group], key: place}
-            if not isinstance(stated, Classify) and group == "corpus":
-                names = {"path": ("corpus", "name", corpus_name), "tokenizer": ("public", "tokenizer", lambda it: it.tokenizer)}
-                part, name, of = names[key]
-                again[part] = {**again[part], name: of(stated.corpus)}
-    return again
+        if group in params and key in params[group]:
+            params[group] = {**params[group], key: getattr(getattr(stated, group), key)}
+    if isinstance(stated, Classify):
+        return {**again, "params": params}
+    public = {**again["public"], "tokenizer": stated.corpus.tokenizer}
+    return {**again, "params": params, "public": public, "corpus": {**again["corpus"], "name": corpus_name(stated.corpus)}}
 
 
 def _differences(stated: Any, found: Any, where: str, key: str = "", whole: bool = False) -> Iterator[str]:

@@ -13,7 +13,7 @@ from sublora.certificate import statements
 from sublora.certificate.build import Findings
 from sublora.certificate.schema import AssumptionName, Certificate, Statement
 from sublora.compression import quantize_and_adapt
-from sublora.data import Split, TokenStore, draw_split, prepare, store_path
+from sublora.data import Split, TokenStore, draw_split, find_store, prepare
 from sublora.data.corpora import corpus_identity
 from sublora.data.files import files_fingerprint, given_path
 from sublora.data.tokenizers import get_tokenizer
@@ -61,7 +61,10 @@ class DocumentProblem:
     @classmethod
     def open(cls, experiment: OnText, corpora: Path) -> Self:
         """Prepare the corpus below the folder `corpora`, draw the split, and state a pretrained model's architecture."""
-        store = prepare(experiment.corpus, corpora)
+        return cls._on(prepare(experiment.corpus, corpora), experiment)
+
+    @classmethod
+    def _on(cls, store: TokenStore, experiment: OnText) -> Self:
         model = experiment.model
         if not isinstance(model, Gpt) and model.architecture is None:
             base = base_model(model, store.vocab_size)
@@ -74,18 +77,19 @@ class DocumentProblem:
     def open_for_verification(cls, experiment: OnText, certificate: Certificate, path: Path, corpora: Path, given: bool) -> Self:
         """`open`, for somebody else's certificate.
 
-        The embedded corpus is prepared if it is missing, and one whose place was `given` by a person. Any other must have been
-        prepared before: a stranger's certificate must not choose which files are read. Nothing is downloaded.
+        The corpus is the prepared one with the certificate's hash. If there is none, the embedded corpus is prepared, or the one
+        whose place was `given` by a person: a stranger's certificate must not choose which files are read. Nothing is downloaded.
         Raises SubloraError when corpus or base model are not here, or are not those that the certificate speaks of.
         """
         corpus = experiment.corpus
         embedded = corpus.source == "python-stdlib" and corpus.tokenizer in ("bytes", "gpt2")
-        if not embedded and not given and not store_path(corpus, corpora).exists():
+        store = find_store(corpora, certificate.corpus.sha256)
+        if store is None and not embedded and not given:
             raise SubloraError(
                 f"{path}: its corpus ({corpus.source}, path {corpus.path}, tokenizer {corpus.tokenizer}) is not prepared in "
                 f"{corpora}; say where the data is with --corpus, or prepare it with `sublora data`"
             )
-        problem = replace(cls.open(experiment, corpora), local_only=True)
+        problem = replace(cls._on(store or prepare(corpus, corpora), experiment), local_only=True)
         if (here := problem.store.sha256) != (stated := certificate.corpus.sha256):
             cure = f"Python {certificate.environment.python}" if embedded else "the data it was made from"
             raise SubloraError(f"{path}: it speaks of a corpus with sha256 {stated:.12}, here it is {here:.12}; use {cure}")
