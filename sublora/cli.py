@@ -19,6 +19,7 @@ from sublora.atomic import replaced_atomically
 from sublora.certificate.schema import SEARCH, load_certificate
 from sublora.errors import FULL, SubloraError, one_line, printable
 from sublora.experiment import Pretrain, as_experiment, load_experiment
+from sublora.limits import DEFAULT, Limits, limited
 from sublora.reporting import reading, terminal
 
 LONGEST = 2000
@@ -85,24 +86,29 @@ def verify(
     arithmetic: Annotated[
         bool, typer.Option(help="Without the data: check message, settings and inequalities, not the losses. Exit 3 if they agree.")
     ] = False,
+    corpus: Annotated[
+        Path | None, typer.Option(help="The file or folder with the certificate's data: its own path leads nowhere here.")
+    ] = None,
+    limit_memory: Annotated[float, typer.Option(min=0.1, help="The most memory that one check may take, in GiB.")] = DEFAULT.memory,
+    limit_minutes: Annotated[float, typer.Option(min=0.1, help="The most minutes that one check may take.")] = DEFAULT.minutes,
 ) -> None:
     """Check certificates: decode the model, score it again, recompute every bound. Exit 0 only if all agree."""
-    from sublora.verification import ARITHMETIC, verify, verify_arithmetic
-
+    limits = Limits(limit_memory, limit_minutes)
     failed, verified = False, "arithmetic agrees, losses not checked" if arithmetic else "verified: the model and every bound agree"
     for path in certificates:
         try:
-            found = verify_arithmetic(path) if arithmetic else verify(path, runs / "corpora")
+            check, given = ("verify_arithmetic", (path, corpus)) if arithmetic else ("verify", (path, runs / "corpora", corpus))
+            found = limited(f"sublora.verification:{check}", *given, what=str(path), limits=limits)
             wrong = [f"{path}: {line}" for line in found]
         except SubloraError as error:  # this one cannot be checked; others may be
-            wrong = [f"sublora: {error}"]
+            wrong = [f"sublora: {error}" if str(path) in str(error) else f"sublora: {path}: {error}"]
         failed |= bool(wrong)
         for line in wrong:
             _say(line, sys.stderr)
         _say(f"{path}: " + ("NOT verified" if wrong else verified))
         if not wrong:
             print(terminal.summary(load_certificate(path), path, verified=not arithmetic))
-            print(f"  unchecked    {ARITHMETIC if arithmetic else 'environment'}; of params: {', '.join(SEARCH)}")
+            print(f"  unchecked    {terminal.ARITHMETIC if arithmetic else 'environment'}; of params: {', '.join(SEARCH)}")
     if failed or arithmetic:
         raise typer.Exit(1 if failed else 3)
 

@@ -7,12 +7,14 @@ from typing import Any
 
 import torch
 
+from sublora import budget
 from sublora.certificate.schema import load_certificate
 from sublora.compression import Quantized
 from sublora.data import Tokenizer, get_tokenizer
 from sublora.errors import SubloraError
 from sublora.experiment import Classify, Finetune, Pretrain, as_experiment
-from sublora.message import Coded, MessageError, decode, refuse_large_model
+from sublora.limits import DEFAULT, Limits
+from sublora.message import Coded, MessageError, decode
 from sublora.models import base_model, base_sha256, build
 from sublora.training import load_checkpoint
 
@@ -63,32 +65,33 @@ class LanguageModel:
         return self.tokenizer.decode(ids[1:])
 
 
-def load(path: str | Path) -> LanguageModel:
+def load(path: str | Path, limits: Limits = DEFAULT) -> LanguageModel:
     """The language model of a certificate (its decoded message) or of a checkpoint.
 
     Of `pretrain.safetensors` it is the one with the best real coordinates; of `quantize.safetensors`, the one with the best
     coordinates snapped to their levels, as the message has them.
+    limits: what decoding a certificate's message may take, by estimate.
     Raises SubloraError naming the file when it is neither, holds another architecture than it says, or starts from another base
     model than is here. A base model is not downloaded: a stranger's certificate names it.
     """
     path = Path(path)
     if not path.is_file():
         raise SubloraError(f"{path}: no such file; give a run's certificate.json or one of its .safetensors checkpoints")
-    return _certified(path) if path.suffix == ".json" else _checkpointed(path)
+    return _certified(path, limits) if path.suffix == ".json" else _checkpointed(path)
 
 
-def _certified(path: Path) -> LanguageModel:
+def _certified(path: Path, limits: Limits) -> LanguageModel:
     certificate = load_certificate(path)
     experiment = as_experiment(certificate.params, f"{path}: params")
     if isinstance(experiment, Classify):
         raise SubloraError(f"{path}: certifies a classifier, which writes no text; give a language model's")
     tokenizer = get_tokenizer(experiment.corpus.tokenizer)
-    refuse_large_model(f"{path}: params", experiment, tokenizer.vocab_size)
-    stated = certificate.public.base_weights_sha256
-    if stated is not None and base_sha256(base_model(experiment.model, tokenizer.vocab_size, local_only=True)) != stated:
-        raise SubloraError(f"{path}: its base model has other weights here; use the model that it was made from")
+    V, message, stated = tokenizer.vocab_size, certificate.message_bytes, certificate.public.base_weights_sha256
     try:
-        decoded = decode(certificate.message_bytes, experiment, tokenizer.vocab_size, local_only=True)
+        budget.refuse_above(budget.language_model(experiment, message, V, str(path), limits), str(path), limits)
+        if stated is not None and base_sha256(base_model(experiment.model, V, local_only=True)) != stated:
+            raise SubloraError(f"{path}: its base model has other weights here; use the model that it was made from")
+        decoded = decode(message, experiment, V, local_only=True)
     except MessageError as error:
         raise SubloraError(f"{path}: key 'message': {error}; make the run again") from None
     return LanguageModel(decoded.model, tokenizer)

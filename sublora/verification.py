@@ -1,6 +1,7 @@
 """Checking a certificate: decode the model, score it again, compute every statement again, compare."""
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -9,19 +10,16 @@ from sublora.certificate.arithmetic import EXACT, determined
 from sublora.certificate.build import facts
 from sublora.certificate.schema import Certificate, LabelPublic, certificate_of, digest, read_json
 from sublora.certificate.statements import tolerance
+from sublora.data.corpora import corpus_name
 from sublora.data.labelled import TASKS
-from sublora.errors import SubloraError
+from sublora.errors import SubloraError, errors_named
 from sublora.experiment import Classify, Experiment, as_experiment
-from sublora.message import MessageError, decode, refuse_large_model
+from sublora.limits import DEFAULT, Limits
+from sublora.message import MessageError, decode
 from sublora.problems import problem_class
 
 UNVERIFIED = ("environment", "certificate_sha256")
 """Keys that nobody can compute again: where the certificate was made, and how long that took."""
-ARITHMETIC = (
-    "environment; losses, counts and sha256 of the data; betting, freedman and empirical_bernstein (kl of a subsample, too) beyond "
-    "the least that such losses allow"
-)
-"""What `verify_arithmetic` leaves unchecked."""
 MEASURED = {"empirical", "bound", "value", "accuracy", "f1", "matthews"}
 """Keys of values that float32 arithmetic moves a little on another machine, by `DETERMINISM` at most. A bound has that on top, so a
 stated bound within it is not below what the losses prove here."""
@@ -29,6 +27,8 @@ CALCULATED = {"complexity", "subsampling", "bits"}
 """Keys of values that float64 arithmetic alone moves, by `EXACT` at most. Everything else must be equal."""
 FOLLOWS = {"nonvacuous"}
 """Keys that a certificate must have as its other keys make them, or it cannot be read."""
+PLACES = (("corpus", "path"), ("corpus", "tokenizer"), ("model", "source"), ("task", "path"), ("task", "validation"))
+"""Settings that name a file or folder of the machine where a certificate was made."""
 VALUES = {"evaluated", "inequalities", "assumptions", "determinism", "reference"}
 """Keys of dictionaries that are values, not settings: none of their keys may be missing, nor of the dictionaries in them."""
 
@@ -40,7 +40,13 @@ class Verdict(list[str]):
         return "\n".join(["NOT verified", *self]) if self else "verified: the model and every bound agree"
 
 
-def verify(path: str | Path, corpora: str | Path = "runs/corpora") -> Verdict:
+def verify(
+    path: str | Path,
+    corpora: str | Path = "runs/corpora",
+    corpus: str | Path | None = None,
+    *,
+    limits: Limits = DEFAULT,
+) -> Verdict:
     """What is wrong with a certificate, one line each; empty if everything agrees.
 
     Everything that the certificate states is computed again from message, params and data, and compared. Measured values and bounds
@@ -49,20 +55,27 @@ def verify(path: str | Path, corpora: str | Path = "runs/corpora") -> Verdict:
     imply.
     A setting that is not stated has its default. How the model was searched for (`SEARCH`) nobody can compute again.
     corpora: folder of prepared corpora (a problem's `open_for_verification` says which data are read).
-    Raises SubloraError when the certificate cannot be read, or its data cannot be had here.
+    corpus: the file or folder with the certificate's data (`located`). limits: what the check may take, by estimate: the command
+    line enforces them, too, in a process of its own.
+    Raises SubloraError when the certificate cannot be read, its data cannot be had here, or the check would take more.
     """
     path, corpora = Path(path), Path(corpora)
     certificate, claimed, stated, wrong = _read(path)
-    problem = problem_class(stated).open_for_verification(stated, certificate, path, corpora)
+    kind, here = problem_class(stated), located(stated, None if corpus is None else Path(corpus), path)
     try:
+        kind.refuse_costly(here, certificate, path, limits)
+        problem = kind.open_for_verification(here, certificate, path, corpora, corpus is not None)
         again = facts(problem, certificate.message_bytes, problem.evaluate(certificate.message_bytes))
     except MessageError as error:
         return Verdict([*wrong, f"message: {error}"])
+    except OverflowError:
+        raise SubloraError(f"{path}: a number in it is beyond any use") from None
+    again = _with_places_of(stated, again)
     lines = [*_differences(claimed, again, ""), *_unfounded(certificate, claimed, stated)]
     return Verdict(wrong + list({line.partition(": ")[0]: line for line in reversed(lines)}.values())[::-1])
 
 
-def verify_arithmetic(path: str | Path) -> Verdict:
+def verify_arithmetic(path: str | Path, corpus: str | Path | None = None, *, limits: Limits = DEFAULT) -> Verdict:
     """What is wrong with a certificate whose data one does not have: `verify` without the losses, which are taken as stated.
 
     The message is decoded, and what it says is compared with params. Everything that settings and stated losses determine is
@@ -71,14 +84,13 @@ def verify_arithmetic(path: str | Path) -> Verdict:
     """
     path = Path(path)
     certificate, claimed, stated, wrong = _read(path)
-    if isinstance(stated, Classify):
-        size = len(TASKS[stated.task.name].classes)
-    else:
-        refuse_large_model(f"{path}: params", stated, size := certificate.corpus.vocab_size)
+    here = located(stated, None if corpus is None else Path(corpus), path)
+    size = len(TASKS[stated.task.name].classes) if isinstance(stated, Classify) else certificate.corpus.vocab_size
     if isinstance(certificate.public, LabelPublic) != isinstance(stated, Classify) or size != certificate.corpus.vocab_size:
         return Verdict([*wrong, "public: it belongs to another kind of experiment than params"])
     try:
-        hypothesis = decode(certificate.message_bytes, stated, size, local_only=True)
+        problem_class(stated).refuse_costly(here, certificate, path, limits)
+        hypothesis = decode(certificate.message_bytes, here, size, local_only=True)
     except MessageError as error:
         return Verdict([*wrong, f"message: {error}"])
     params = {group: {**claimed["params"][group], **values} for group, values in hypothesis.said.items()}
@@ -109,6 +121,47 @@ def _unfounded(certificate: Certificate, claimed: dict[str, Any], stated: Experi
         yield f"bounds: {error}"
     else:
         yield from _differences({key: claimed[key] for key in again}, again, "", within=EXACT)
+
+
+def located(experiment: Experiment, given: Path | None, origin: Path) -> Experiment:
+    """The experiment with its `PLACES` where the data are here: what a certificate says of them is a hint.
+
+    given: a file, which is the data, or a folder: what has a place's own name in it is meant, or else the folder is the data.
+    Without it a corpus is known by its hash alone, and no other place may lead out of the current folder: a stranger's certificate
+    must not choose what is read. A name on the hub is taken for such a place; nothing is downloaded.
+    Raises SubloraError for a place that leads elsewhere. origin: the certificate, for this line.
+    """
+    moved: dict[str, dict[str, str]] = {}
+    for group, key in PLACES:
+        stated = getattr(getattr(experiment, group, None), key, None)
+        if stated is None or (group, key) == ("corpus", "tokenizer") and stated in ("bytes", "gpt2"):
+            continue
+        name, is_data = Path(stated).name, key == "path"
+        with errors_named(f"{origin}: its {group}.{key} {stated!r:.80} cannot be looked up", "say where the data is with --corpus"):
+            beside = given is not None and name not in ("", "..") and (given / name).exists()
+        if given is not None and (beside or is_data):
+            moved.setdefault(group, {})[key] = str(given / name if beside else given)
+        elif (group, key) != ("corpus", "path") and (stated.startswith("~") or not _inside(Path(stated))):
+            raise SubloraError(f"{origin}: its {group}.{key} {stated!r:.80} is not followed; say where the data is with --corpus")
+    groups = {group: getattr(experiment, group).model_copy(update=values) for group, values in moved.items()}
+    return experiment.model_copy(update=groups)
+
+
+def _inside(path: Path) -> bool:
+    """Whether a path, as it is written, leads into the current folder."""
+    return Path.cwd() in Path(os.path.normpath(Path.cwd() / path)).parents
+
+
+def _with_places_of(stated: Experiment, again: dict[str, Any]) -> dict[str, Any]:
+    """What was computed again, with the certificate's own places: they are hints, and the data's hash is what counts."""
+    params = {**again["params"]}
+    for group, key in PLACES:
+        if group in params and key in params[group]:
+            params[group] = {**params[group], key: getattr(getattr(stated, group), key)}
+    if isinstance(stated, Classify):
+        return {**again, "params": params}
+    public = {**again["public"], "tokenizer": stated.corpus.tokenizer}
+    return {**again, "params": params, "public": public, "corpus": {**again["corpus"], "name": corpus_name(stated.corpus)}}
 
 
 def _differences(

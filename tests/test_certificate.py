@@ -148,7 +148,7 @@ def test_a_stranger_s_certificate_chooses_neither_files_nor_memory(made, tmp_pat
     for layers, width in ((10**9, 16), (10**6, 4), (2, 10**5)):  # the second has few weights, and a million layers of them
         altered["params"]["model"] |= {"layers": layers, "width": width, "heads": 1}
         written(altered, tmp_path / "certificate.json")
-        with pytest.raises(SubloraError, match="more than 1,000,000,000 weights or 1,000 layers"):
+        with pytest.raises(SubloraError, match="params.model: would take some .* GiB"):
             verify(tmp_path / "certificate.json", tmp_path / "corpora")
-        with pytest.raises(SubloraError, match="more than 1,000,000,000 weights or 1,000 layers"):
+        with pytest.raises(SubloraError, match="params.model: would take some .* GiB"):
             load(tmp_path / "certificate.json")

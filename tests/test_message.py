@@ -13,7 +13,6 @@ from sublora.experiment import ALPHA_GRID, PARAMETRIZATIONS, Gpt, Subspace, as_e
 from sublora.message import CODECS, Coded, MessageError, published_bits, with_alpha
 from sublora.message import decode as decode_any
 from sublora.message.frame import Reader, prefixed, varint
-from sublora.message.hypothesis import refuse_large_model
 from sublora.message.language import FORMAT, Message, decode, encode, rebuild
 from sublora.message.parts import fields
 from sublora.models import PROJECTORS, build
@@ -265,21 +264,3 @@ def test_another_smoothing_weight_is_the_same_model_of_the_same_length():
         assert with_alpha(other, 0.05, known, 20) == data
     with pytest.raises(SubloraError, match="alpha 0.3 is not in the grid"):
         with_alpha(data, 0.3, known, 20)
-
-
-@pytest.mark.parametrize(
-    ("kind", "model", "says"),
-    [
-        ("pretrain", {"layers": 1001}, "^here.model: more than 1,000,000,000 weights or 1,000 layers"),
-        ("pretrain", {"width": 2**17}, "^here.model: more than"),
-        ("round", {"architecture": {**GPT2, "n_embd": 2**17}}, "^here.model: more than"),
-        ("finetune", {"architecture": None}, "^here.model.architecture: missing"),
-        ("round", {"architecture": {**GPT2, "n_layer": 1001}}, "^here.model.architecture: 1,001 layers"),
-    ],
-    ids=str,
-)
-def test_a_model_too_large_to_be_built_for_a_stranger_is_refused(kind, model, says):
-    values = experiment(kind).parameters()
-    refuse_large_model("here", experiment(kind), 20)
-    with pytest.raises(SubloraError, match=says):
-        refuse_large_model("here", as_experiment({**values, "model": {**values["model"], **model}}), 20)

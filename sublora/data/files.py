@@ -18,13 +18,15 @@ def given_path(text: str, key: str) -> Path:
 def files_below(folder: Path) -> list[Path]:
     """Every file below a folder, in the order of relative paths. Links are followed; a folder that several lead to is read once.
 
-    Raises SubloraError naming what cannot be read, and what is neither file nor folder, such as a link that leads nowhere.
+    Raises SubloraError naming what cannot be read, what is neither file nor folder, such as a link that leads nowhere, and a disk.
     """
     files, seen, ahead = [], set(), deque([folder])
     while ahead:
         place = ahead.pop()
         with errors_named(f"{place}: cannot read", "check the folder"):
             real = place.resolve()
+            if place == folder and real == Path(real.anchor):
+                raise SubloraError(f"{folder}: the root of a disk; name the folder that is meant")
             entries = [] if real in seen else sorted(place.iterdir())
             seen.add(real)
             for entry in entries:

@@ -137,6 +137,21 @@ def store_path(corpus: Corpus, root: str | Path) -> Path:
     return Path(root) / f"{readable}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
 
 
+def find_store(root: str | Path, sha256: str) -> TokenStore | None:
+    """The prepared corpus below the folder `root` with this SHA-256, whatever it was prepared from; None if there is none.
+
+    Raises SubloraError for one that is no longer whole.
+    """
+    stores = [meta.parent for meta in sorted(Path(root).glob("*/meta.json")) if _stated_sha256(meta) == sha256]
+    return TokenStore.open(stores[0]) if stores else None
+
+
+def _stated_sha256(meta: Path) -> str | None:
+    with contextlib.suppress(OSError, ValueError):  # no store's
+        return _Meta.model_validate_json(meta.read_bytes()).sha256
+    return None
+
+
 def _open_if_whole(path: Path) -> TokenStore | None:
     if not path.exists():
         return None

@@ -2,22 +2,22 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from torch import nn
 
 from sublora.errors import SubloraError
-from sublora.experiment import Classify, Encoder, Experiment, Finetune, Gpt, OnText, Pretrain, Pretrained, Round, Subspace
+from sublora.experiment import Classify, Encoder, Experiment, Finetune, Pretrain, Pretrained, Round, Subspace, Words
 from sublora.message import classifier, language, whole
 from sublora.message.body import published_bits
 from sublora.message.configuration import configured, unwrapped
 from sublora.message.frame import MessageError, Reader
 from sublora.models import layer_names, model_weights
+from sublora.models.classifiers import encoder_weights
 from sublora.models.pretrained import blank_causal, stated_form
 
-LARGEST_MODEL = 10**9  # weights
-MOST_LAYERS = 1000
+Kind = TypeVar("Kind", bound=Experiment)
 WEIGHTS_OF_A_BYTE = 64  # more than any real message has: a short message must not allocate much memory
 
 
@@ -27,7 +27,8 @@ class Hypothesis:
 
     model: token ids (batch, time) to logits (batch, time, V); for a classifier encoded texts (n, channels, time) to (n, 1, labels).
     alpha: the smoothing weight; None for a classifier. published_bits: its size as the papers count it, an estimate for comparison.
-    said: the settings that the message states, by group; a certificate has these, and one that says otherwise is not verified. sha256s: `base_sha256s` of a classifier's base model; else None.
+    said: the settings that the message states, by group; a certificate has these, and one that says otherwise is not verified.
+    sha256s: `base_sha256s` of a classifier's base model; else None.
     """
 
     model: nn.Module
@@ -37,12 +38,21 @@ class Hypothesis:
     sha256s: dict[str, str | None] | None = None
 
 
+class Settings(NamedTuple):
+    """What a message says of itself: its parametrization (None where it holds all weights), the base model with its choices, d."""
+
+    subspace: Subspace | None
+    model: Any
+    coordinates: int
+
+
 class Codec(NamedTuple):
-    """One format. kinds: the experiments that make it; rebuild, with_alpha: `decode` and `with_alpha` of such a message."""
+    """One format. kinds: the experiments that make it; the rest: `decode`, `with_alpha`, `message_settings` of such a message."""
 
     kinds: tuple[type, ...]
     rebuild: Callable[[bytes, Any, int, bool], Hypothesis]
     with_alpha: Callable[[bytes, float, Any, int], bytes]
+    settings: Callable[[bytes, Any, int], Settings]
 
 
 def decode(data: bytes, experiment: Experiment, vocab_size: int, local_only: bool = False) -> Hypothesis:
@@ -52,11 +62,6 @@ def decode(data: bytes, experiment: Experiment, vocab_size: int, local_only: boo
     Raises MessageError when the bytes are no message for this experiment; SubloraError when the base model cannot be had here.
     """
     experiment, message, _ = _configured(data, experiment)
-    if not isinstance(experiment, Classify):
-        try:
-            refuse_large_model("message", experiment, vocab_size)
-        except SubloraError as error:
-            raise MessageError(str(error)) from None
     found = _codec(message, experiment).rebuild(message, experiment, vocab_size, local_only)
     if isinstance(experiment.model, Pretrained | Encoder):
         stated = {**found.said.get("model", {}), "architecture": experiment.model.architecture}
@@ -89,18 +94,15 @@ def _configured(data: bytes, experiment: Experiment) -> tuple[Experiment, bytes,
     return experiment, message, configuration
 
 
-def refuse_large_model(origin: str, experiment: OnText, vocab_size: int) -> None:
-    """Raises SubloraError for a language model of more than `LARGEST_MODEL` weights or `MOST_LAYERS` layers, before it is built.
+def message_settings(data: bytes, experiment: Experiment, vocab_size: int) -> Settings:
+    """What a message says of itself, before any model is built. Raises MessageError as `decode`."""
+    experiment, message, _ = _configured(data, experiment)
+    return _codec(message, experiment).settings(message, experiment, vocab_size)
 
-    A stranger's certificate must not choose how much time and memory it takes. origin: what the line begins with.
-    """
-    try:
-        weights = model_weights(experiment.model, vocab_size)
-    except SubloraError as error:
-        raise SubloraError(f"{origin}.{error}") from None
-    if weights > LARGEST_MODEL or (isinstance(experiment.model, Gpt) and experiment.model.layers > MOST_LAYERS):
-        counts = f"{LARGEST_MODEL:,} weights or {MOST_LAYERS:,} layers"
-        raise SubloraError(f"{origin}.model: more than {counts}; decode it on a machine made for that")
+
+def as_configured(data: bytes, experiment: Kind) -> Kind:
+    """The experiment with the configuration of its pretrained model that the message states. Raises MessageError as `decode`."""
+    return _configured(data, experiment)[0]  # type: ignore[return-value]  # of the same kind
 
 
 def _codec(data: bytes, experiment: Experiment) -> Codec:
@@ -119,9 +121,16 @@ def _subspace(data: bytes, experiment: Pretrain | Finetune, vocab_size: int, loc
 
 
 def _subspace_with_alpha(data: bytes, alpha: float, experiment: Pretrain | Finetune, vocab_size: int) -> bytes:
-    most, layers = language.largest_dimension(experiment.model, vocab_size), layer_names(experiment.model)
-    message = language.decode(data, most, layers)
-    return language.encode(replace(message, alpha=alpha))
+    return language.encode(replace(_read(data, experiment, vocab_size), alpha=alpha))
+
+
+def _subspace_settings(data: bytes, experiment: Pretrain | Finetune, vocab_size: int) -> Settings:
+    message = _read(data, experiment, vocab_size)
+    return Settings(message.subspace, experiment.model, len(message.coded.symbols))
+
+
+def _read(data: bytes, experiment: Pretrain | Finetune, vocab_size: int) -> language.Message:
+    return language.decode(data, language.largest_dimension(experiment.model, vocab_size), layer_names(experiment.model))
 
 
 def _whole(data: bytes, experiment: Round, vocab_size: int, local_only: bool) -> Hypothesis:
@@ -139,11 +148,22 @@ def _whole(data: bytes, experiment: Round, vocab_size: int, local_only: bool) ->
     return Hypothesis(model, alpha, 8 * len(data) + 2 * float(np.log2(8 * len(data))), said)
 
 
+def _whole_with_alpha(data: bytes, alpha: float, experiment: Round, vocab_size: int) -> bytes:
+    return whole.whole_with_alpha(data, alpha)
+
+
 def _classifier(data: bytes, experiment: Classify, labels: int, local_only: bool) -> Hypothesis:
     subspace, message, sha256s = classifier.rebuild(data, experiment.model, labels, experiment.task.max_length, local_only)
     said = {"subspace": _said(message.subspace), "model": message.model.model_dump(mode="json")}
     said["compression"] = {"levels": len(message.coded.codebook)}
     return Hypothesis(subspace.materialized(), None, published_bits(message.coded), said, sha256s)
+
+
+def _classifier_settings(data: bytes, experiment: Classify, labels: int) -> Settings:
+    public = experiment.model
+    most = classifier.LARGEST_BUCKETS + 1 if isinstance(public, Words) else encoder_weights(public, labels)
+    message = classifier.decode(data, public, 2 * most)
+    return Settings(message.subspace, message.model, len(message.coded.symbols))
 
 
 def _said(subspace: Subspace) -> dict[str, Any]:
@@ -156,8 +176,8 @@ def _classifier_with_alpha(data: bytes, alpha: float, experiment: Classify, labe
 
 
 CODECS = {
-    language.FORMAT: Codec((Pretrain, Finetune), _subspace, _subspace_with_alpha),
-    whole.FORMAT: Codec((Round,), _whole, lambda data, alpha, *_: whole.whole_with_alpha(data, alpha)),
-    classifier.FORMAT: Codec((Classify,), _classifier, _classifier_with_alpha),
+    language.FORMAT: Codec((Pretrain, Finetune), _subspace, _subspace_with_alpha, _subspace_settings),
+    whole.FORMAT: Codec((Round,), _whole, _whole_with_alpha, lambda data, experiment, _: Settings(None, experiment.model, 0)),
+    classifier.FORMAT: Codec((Classify,), _classifier, _classifier_with_alpha, _classifier_settings),
 }
 """Every message format that this version reads, by its byte."""

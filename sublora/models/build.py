@@ -11,7 +11,7 @@ from sublora.experiment import LAYERS, Gpt, Pretrained
 from sublora.experiment import Subspace as SubspaceSettings
 from sublora.models.gpt import GPT
 from sublora.models.lora import add_lora
-from sublora.models.pretrained import Causal, causal_layers, causal_weights, load_causal
+from sublora.models.pretrained import Causal, causal_maps, causal_weights, load_causal
 from sublora.models.projectors import Identity, make_projector
 from sublora.models.structured import replace_linears
 from sublora.models.subspace import Subspace
@@ -101,4 +101,12 @@ def model_weights(model: Gpt | Pretrained, vocab_size: int) -> int:
 
 def layer_names(model: Gpt | Pretrained) -> tuple[str, ...]:
     """What a message may name as layers, in the order of its bits, without building the model. Raises SubloraError likewise."""
-    return causal_layers(model.architecture) if isinstance(model, Pretrained) else LAYERS
+    return tuple(linear_maps(model, 0)) if isinstance(model, Pretrained) else LAYERS
+
+
+def linear_maps(model: Gpt | Pretrained, vocab_size: int) -> dict[str, int]:
+    """The base model's linear layers by name; with each, inputs and outputs of all so named. Raises SubloraError likewise."""
+    if isinstance(model, Pretrained):
+        return causal_maps(model.architecture)
+    inside = {name: (5 if name in ("up", "down") else 2) * model.width * model.layers for name in LAYERS}
+    return {**inside, "head": model.width + vocab_size}

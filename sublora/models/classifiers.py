@@ -15,7 +15,7 @@ from sublora.data.tokenizers import load_tokenizer, rules_sha256
 from sublora.errors import SubloraError, errors_named
 from sublora.experiment import Encoder, TaskSubspace, Words
 from sublora.models.build import in_subspace, tensors_sha256
-from sublora.models.loading import load_config, load_weights, random_model
+from sublora.models.loading import blank_weights, load_config, load_weights, random_model
 from sublora.models.lora import add_lora
 from sublora.models.pretrained import classifier_config, classifier_configuration
 from sublora.models.subspace import Subspace
@@ -132,6 +132,14 @@ class HubClassifier(nn.Module):
         ids, mask, types = inputs.unbind(1)
         keywords = {"token_type_ids": types} if getattr(self.base.config, "type_vocab_size", 0) > 1 else {}
         return self.base(input_ids=ids, attention_mask=mask, **keywords).logits.unsqueeze(1)
+
+
+def encoder_weights(model: Encoder, labels: int) -> int:
+    """How many weights a classifier of the stated architecture has, without loading any. Raises SubloraError for one that is none."""
+    from transformers import AutoModelForSequenceClassification
+
+    config = classifier_config(model.architecture or {}, num_labels=labels)
+    return blank_weights(AutoModelForSequenceClassification, model.source, config)
 
 
 def _tokenizer(source: str, local_only: bool) -> Any:

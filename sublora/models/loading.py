@@ -81,6 +81,11 @@ def random_model(auto: Any, source: str, config: Any) -> Any:
         return auto.from_config(config, dtype=torch.float32, trust_remote_code=False)
 
 
+def blank_weights(auto: Any, source: str, config: Any) -> int:
+    """How many weights the model that `auto` builds of `config` has. Raises SubloraError for one that is none, or is too large."""
+    return sum(weight.numel() for weight in _blank(auto, config, f"model.source: {source!r}").parameters())
+
+
 def refuse_infinite(weights: Iterable[tuple[str, torch.Tensor]], where: str) -> None:
     """Raises SubloraError, which begins with `where`, naming the first weight with an element that is not a finite number."""
     for name, weight in weights:

@@ -12,16 +12,20 @@ from sublora.errors import SubloraError, one_line
 from sublora.experiment import Subspace
 
 
-def linear_layers(module: nn.Module) -> dict[str, int]:
-    """The linear maps of any module by the last part of their names, sorted; with each, the largest rank of those so named."""
+def linear_shapes(module: nn.Module) -> dict[str, list[torch.Size]]:
+    """The shapes of any module's linear maps, by the last part of their names, sorted."""
     from transformers.pytorch_utils import Conv1D  # GPT-2's linear map; here, because importing it takes seconds
 
-    ranks: dict[str, int] = {}
+    shapes: dict[str, list[torch.Size]] = {}
     for name, layer in module.named_modules():
         if isinstance(layer, nn.Linear | Conv1D):
-            end = name.rsplit(".", 1)[-1]
-            ranks[end] = max(ranks.get(end, 0), min(layer.weight.shape))
-    return dict(sorted(ranks.items()))
+            shapes.setdefault(name.rsplit(".", 1)[-1], []).append(layer.weight.shape)
+    return dict(sorted(shapes.items()))
+
+
+def linear_layers(module: nn.Module) -> dict[str, int]:
+    """The linear maps of any module by the last part of their names, sorted; with each, the largest rank of those so named."""
+    return {name: max(map(min, shapes)) for name, shapes in linear_shapes(module).items()}
 
 
 def add_lora(module: nn.Module, settings: Subspace, targets: Sequence[str]) -> list[str]:

@@ -11,7 +11,7 @@ from torch import nn
 from sublora.errors import SubloraError, errors_named, one_line
 from sublora.models.llama2c import load_llama2c
 from sublora.models.loading import MOST, load_config, load_weights, refuse_infinite
-from sublora.models.lora import linear_layers
+from sublora.models.lora import linear_shapes
 from sublora.progress import silence_transformers
 
 FAMILIES = tuple(
@@ -172,9 +172,9 @@ def causal_weights(architecture: Mapping[str, Any] | None) -> int:
     return sum(tensor.numel() for tensors in (model.parameters(), model.buffers()) for tensor in tensors)
 
 
-def causal_layers(architecture: Mapping[str, Any] | None) -> tuple[str, ...]:
-    """The names of a model's linear layers, sorted (`lora.linear_layers`). Raises SubloraError as `causal_weights`."""
-    return tuple(linear_layers(_without_memory(architecture)))
+def causal_maps(architecture: Mapping[str, Any] | None) -> dict[str, int]:
+    """A model's linear layers by name, sorted; with each, inputs and outputs of all so named. Raises SubloraError likewise."""
+    return {name: sum(map(sum, shapes)) for name, shapes in linear_shapes(_without_memory(architecture)).items()}
 
 
 def _without_memory(architecture: Mapping[str, Any] | None) -> Any:

@@ -7,6 +7,7 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 
+from sublora import budget
 from sublora.certificate.build import Findings
 from sublora.certificate.schema import AssumptionName, Certificate, HeldOut
 from sublora.certificate.statements import example_bounds, label_assumptions, label_rules
@@ -15,6 +16,7 @@ from sublora.data.labelled import TASKS, Examples, data_identity, load_task
 from sublora.data.split import permutation
 from sublora.errors import SubloraError
 from sublora.experiment import Classify, Encoder, Words
+from sublora.limits import Limits
 from sublora.message import Coded, configured
 from sublora.message.classifier import ClassifierMessage, encode
 from sublora.models import Subspace
@@ -51,7 +53,7 @@ class LabelProblem:
         return cls(experiment, pool, *draw_training(pool, experiment), validation)
 
     @classmethod
-    def open_for_verification(cls, experiment: Classify, certificate: Certificate, path: Path, corpora: Path) -> Self:
+    def open_for_verification(cls, experiment: Classify, certificate: Certificate, path: Path, corpora: Path, given: bool) -> Self:
         """`open`, for somebody else's certificate: no model is downloaded.
 
         Raises SubloraError when the examples are not here, or are not those that the certificate speaks of.
@@ -61,6 +63,13 @@ class LabelProblem:
             cure = f"the file it was made from (task.path {task.path})" if task.path else "the version of sublora that made it"
             raise SubloraError(f"{path}: it speaks of examples with sha256 {stated:.12}, here it is {here:.12}; use {cure}")
         return problem
+
+    @staticmethod
+    def refuse_costly(experiment: Classify, certificate: Certificate, path: Path, limits: Limits) -> None:
+        """Raises SubloraError if the check would take more than the limits, by what message and certificate say."""
+        labels = len(TASKS[experiment.task.name].classes)
+        made = budget.classifier(experiment, certificate.message_bytes, labels, str(path), limits)
+        budget.refuse_above(made.plus(budget.labelling(experiment, certificate, labels)), str(path), limits)
 
     @staticmethod
     def identity(experiment: Classify) -> dict[str, Any]:

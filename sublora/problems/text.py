@@ -8,19 +8,21 @@ from typing import Any, Literal, Self
 
 import pandas as pd
 
+from sublora import budget
 from sublora.certificate import statements
 from sublora.certificate.build import Findings
 from sublora.certificate.schema import Certificate, Statement
 from sublora.certificate.statements import PUBLISHED, By
 from sublora.compression import quantize_and_adapt
-from sublora.data import Split, TokenStore, draw_split, prepare, store_path
+from sublora.data import Split, TokenStore, draw_split, find_store, prepare
 from sublora.data.corpora import corpus_identity
 from sublora.data.files import files_fingerprint, given_path
 from sublora.data.tokenizers import get_tokenizer
 from sublora.errors import SubloraError
 from sublora.experiment import ALPHA_GRID, Finetune, Gpt, Level, OnText, Pretrain
 from sublora.experiment.packages import WHEELS
-from sublora.message import Coded, configured, decode, refuse_large_model, with_alpha
+from sublora.limits import Limits
+from sublora.message import Coded, configured, decode, with_alpha
 from sublora.message.language import Message, encode
 from sublora.models import Subspace, base_model, base_sha256, build, layer_names
 from sublora.models.pretrained import Causal, architecture
@@ -53,7 +55,10 @@ class DocumentProblem:
     @classmethod
     def open(cls, experiment: OnText, corpora: Path) -> Self:
         """Prepare the corpus below the folder `corpora`, draw the split, and state a pretrained model's architecture."""
-        store = prepare(experiment.corpus, corpora)
+        return cls._on(prepare(experiment.corpus, corpora), experiment)
+
+    @classmethod
+    def _on(cls, store: TokenStore, experiment: OnText) -> Self:
         model = experiment.model
         if not isinstance(model, Gpt) and model.architecture is None:
             base = base_model(model, store.vocab_size)
@@ -63,24 +68,24 @@ class DocumentProblem:
         return cls(experiment, store, draw_split(len(store), experiment.corpus))
 
     @classmethod
-    def open_for_verification(cls, experiment: OnText, certificate: Certificate, path: Path, corpora: Path) -> Self:
+    def open_for_verification(cls, experiment: OnText, certificate: Certificate, path: Path, corpora: Path, given: bool) -> Self:
         """`open`, for somebody else's certificate.
 
-        A corpus of functions, if sublora itself pins the packages, is prepared when it is missing, with a download if need be. Any
-        other, or one of another tokenizer, must have been prepared before: a stranger's certificate must not choose which files
-        are read, and nothing else is downloaded.
+        The corpus is the prepared one with the certificate's hash. If there is none, a corpus of functions is prepared, if sublora
+        itself pins the packages, with a download if need be, or the corpus whose place was `given` by a person: a stranger's
+        certificate must not choose which files are read, and nothing else is downloaded.
         Raises SubloraError when corpus or base model are not here, or are not those that the certificate speaks of.
         """
-        refuse_large_model(f"{path}: params", experiment, certificate.corpus.vocab_size)
         corpus = experiment.corpus
         pinned = corpus.source == "python-stdlib" or corpus.packages is not None and set(corpus.packages) <= WHEELS.keys()
         embedded = pinned and corpus.tokenizer in ("bytes", "gpt2")
-        if not embedded and not store_path(corpus, corpora).exists():
+        store = find_store(corpora, certificate.corpus.sha256)
+        if store is None and not embedded and not given:
             raise SubloraError(
                 f"{path}: its corpus ({corpus.source}, path {corpus.path}, tokenizer {corpus.tokenizer}) is not prepared in "
-                f"{corpora}; if you trust the certificate's choice of data, prepare it with `sublora data`"
+                f"{corpora}; say where the data is with --corpus, or prepare it with `sublora data`"
             )
-        problem = replace(cls.open(experiment, corpora), local_only=True)
+        problem = replace(cls._on(store or prepare(corpus, corpora), experiment), local_only=True)
         if (here := problem.store.sha256) != (stated := certificate.corpus.sha256):
             cure = f"Python {certificate.environment.python}" if corpus.source == "python-stdlib" else "the data it was made from"
             raise SubloraError(f"{path}: it speaks of a corpus with sha256 {stated:.12}, here it is {here:.12}; use {cure}")
@@ -88,6 +93,12 @@ class DocumentProblem:
         if base_here != base:
             raise SubloraError(f"{path}: its base model has the sha256 {base!s:.12}, here it is {base_here!s:.12}; use that model")
         return problem
+
+    @staticmethod
+    def refuse_costly(experiment: OnText, certificate: Certificate, path: Path, limits: Limits) -> None:
+        """Raises SubloraError if the check would take more than the limits, by what message and certificate say."""
+        made = budget.language_model(experiment, certificate.message_bytes, certificate.corpus.vocab_size, str(path), limits)
+        budget.refuse_above(made.plus(budget.scoring(experiment, certificate)), str(path), limits)
 
     @staticmethod
     def identity(experiment: OnText) -> dict[str, Any]:

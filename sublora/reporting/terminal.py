@@ -18,6 +18,12 @@ from sublora.reporting.reading import (
     with_unit,
 )
 
+ARITHMETIC = (
+    "environment; losses, counts and sha256 of the data; betting, freedman and empirical_bernstein (kl of a subsample, too) beyond "
+    "the least that such losses allow"
+)
+"""What `verify_arithmetic` leaves unchecked."""
+
 
 def summary(certificate: Certificate, path: Path, verified: bool = False) -> str:
     """The headline of a certificate in six lines: bound, guess, held-out value, message, the file, and what to do next.

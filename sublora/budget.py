@@ -1,0 +1,147 @@
+"""What the check of a certificate takes, estimated from its numbers alone: before anything is built, read or scored."""
+
+import functools
+from typing import NamedTuple
+
+import torch
+
+from sublora.certificate.schema import Certificate
+from sublora.errors import SubloraError
+from sublora.experiment import ALPHA_GRID, TOP_K, Classify, Encoder, Gpt, OnText, Subspace, Words
+from sublora.limits import Limits
+from sublora.message import as_configured, message_settings
+from sublora.models import linear_maps, model_weights
+from sublora.models.classifiers import encoder_weights
+from sublora.models.projectors import near_equal_factors
+
+SPEED = {"cpu": 2e10, "cuda": 2e12}
+"""Floating-point operations a second: of two cores, and of a modest GPU."""
+AT_ONCE = 2**26
+"""Numbers that a forward pass on a CPU may hold at once (`scoring.scores.LOGITS`, and what is made of them)."""
+LAYER = 2e5  # bytes of a layer as Python objects
+CALL = 3e-4  # seconds that a layer takes to be called
+FLOAT = 4
+
+
+class Cost(NamedTuple):
+    """Memory in bytes, and floating-point operations."""
+
+    bytes: float = 0.0
+    operations: float = 0.0
+
+    def plus(self, other: "Cost") -> "Cost":
+        """Of what is done one after the other, nothing of it being freed."""
+        return Cost(self.bytes + other.bytes, self.operations + other.operations)
+
+
+def refuse_above(cost: Cost, origin: str, limits: Limits) -> None:
+    """Raises SubloraError for a cost above the limits. origin: what the line begins with."""
+    speed = SPEED["cuda" if torch.cuda.is_available() else "cpu"]
+    gib, minutes = cost.bytes / 2**30, cost.operations / speed / 60
+    for amount, limit, unit, option in ((gib, limits.memory, "GiB", "memory"), (minutes, limits.minutes, "minutes", "minutes")):
+        if amount > limit:
+            cure = f"if you trust it, raise --limit-{option} {limit:g}"
+            raise SubloraError(f"{origin}: would take some {amount:,.1f} {unit}; {cure}")
+
+
+def language_model(experiment: OnText, message: bytes, vocab_size: int, origin: str, limits: Limits) -> Cost:
+    """What it costs to decode a language model's message. Raises SubloraError as `refuse_above`, first for the base alone, since
+    how long a message may be depends on it; MessageError for bytes that are no message."""
+    model = as_configured(message, experiment).model
+    try:
+        weights = model_weights(model, vocab_size)
+    except SubloraError as error:
+        raise SubloraError(f"{origin}: params.{error}") from None
+    # The weights, what is drawn for the largest of them (or what is loaded), and their bytes for the fingerprint.
+    base = 3 * FLOAT * weights + (LAYER * model.layers if isinstance(model, Gpt) else 0.0)
+    refuse_above(Cost(base), f"{origin}: params.model", limits)
+    subspace, _, coordinates = message_settings(message, experiment, vocab_size)
+    if subspace is None:
+        return Cost(base + 2 * FLOAT * weights)
+    if subspace.parametrization in ("sublora", "lora"):
+        maps, targets = linear_maps(model, vocab_size), subspace.targets
+        trainable = subspace.rank * sum(maps[name] for name in (maps if targets == ("all",) else targets) if name in maps)
+    elif isinstance(model, Gpt) and subspace.parametrization in ("kronecker", "monarch"):
+        trainable = 2 * weights + vocab_size * model.width  # the structured head is no longer the embedding
+    else:
+        trainable = weights
+    return _in_subspace(base, subspace, trainable, coordinates)
+
+
+def classifier(experiment: Classify, message: bytes, labels: int, origin: str, limits: Limits) -> Cost:
+    """The same for a classifier's message."""
+    public = as_configured(message, experiment).model
+    weights = (2**20 + 1) * labels if isinstance(public, Words) else encoder_weights(public, labels)
+    base = Cost(FLOAT * weights if isinstance(public, Words) else 3 * FLOAT * weights)
+    refuse_above(base, f"{origin}: params.model", limits)
+    subspace, model, coordinates = message_settings(message, experiment, labels)
+    if isinstance(model, Words):
+        weights = (model.buckets + 1) * labels
+    return _in_subspace(2 * FLOAT * weights, subspace, 2 * weights, coordinates)
+
+
+def _in_subspace(base: float, subspace: Subspace | None, trainable: int, coordinates: int) -> Cost:
+    """A base model of so many bytes, and its trainable weights as a function of coordinates."""
+    made = Cost()
+    if subspace is not None and subspace.dimension is not None:
+        made = projector(subspace.projector, trainable, min(coordinates, trainable))
+    # θ0 twice while it is copied, then once, P w, and their sum.
+    return Cost(base + 4 * FLOAT * trainable + 4 * FLOAT * coordinates + made.bytes, made.operations)
+
+
+def projector(name: str, weights: int, coordinates: int) -> Cost:
+    """What it costs to make one of `models.projectors` from `coordinates` d to `weights` D, and to multiply by it once."""
+    D, d = float(weights), float(coordinates)
+    if name.startswith("film"):  # two projectors, neither larger than one for all weights
+        sides = [projector("kron_qr", weights, coordinates)]
+        sides += [projector(name.removeprefix("film+"), weights, coordinates)] if name != "film" else []
+        return functools.reduce(Cost.plus, sides)
+    if name in ("dense", "dense_qr"):
+        return Cost(36 * D * d, 4 * D * d * d) if name == "dense_qr" else Cost(FLOAT * D * d, 50 * D * d)
+    if name == "sparse":
+        return Cost(16 * D**0.5 * d + 12 * D, 100 * D**0.5 * d)
+    if name == "kron_one_sided":
+        return Cost(8 * D**0.5 * d + 12 * D, 100 * D**0.5 * d)
+    if name == "fastfood":
+        return Cost(40 * (D + max(2 * d, D**0.5)), 200 * D)
+    order = 3 if name.endswith("3") else 2
+    factors = list(zip(near_equal_factors(weights, order), near_equal_factors(coordinates, order), strict=True))
+    made = sum(float(rows * columns) for rows, columns in factors)
+    return Cost(36 * made + 16 * D, sum(4.0 * rows * columns**2 for rows, columns in factors) + 2 * D * d**0.5)
+
+
+def scoring(experiment: OnText, certificate: Certificate) -> Cost:
+    """What it costs to score a language model on the units that the certificate names, by what it says of the corpus."""
+    corpus, model, bounds = certificate.corpus, experiment.model, experiment.bounds
+    V, block, mean = corpus.vocab_size, model.block, corpus.tokens / corpus.documents
+    window = min(block, corpus.tokens)
+    scored, read, single = 0.0, 0.0, 0.0  # tokens of documents and sequences; tokens in windows; predicted one by one
+    for level in bounds.levels:
+        units = {"document": corpus.documents, "sequence": corpus.tokens, "token": corpus.tokens}[level]
+        n = min(getattr(bounds, level + "s") or units, units) * (1 + bounds.pilot)
+        length = {"document": mean, "sequence": min(window, mean), "token": 1}[level]
+        scored, read = scored + n * length, read + n * {"document": mean * _overlap(experiment), "token": window}.get(level, length)
+        single += n if level == "token" else 0
+    held_out = min(bounds.held_out_documents, corpus.pool or corpus.documents) * mean * (1 + ("sequence" in bounds.levels))
+    read += held_out * _overlap(experiment)
+    widest = max(V, 4 * getattr(model, "width", 0))
+    rows = max(window, min(bounds.batch_tokens, 2**24 // widest))
+    attention = 4.0 * window * model.width * model.layers if isinstance(model, Gpt) else 0.0
+    layers = model.layers if isinstance(model, Gpt) else 20
+    called = read / max(1, min(rows, bounds.batch_tokens)) * layers * CALL * SPEED["cpu"]
+    memory = FLOAT * max(AT_ONCE, 6.0 * rows * widest) + 48 * (scored + held_out) + 150 * single + 64 * (corpus.pool or 0)
+    columns = len(ALPHA_GRID) + len(TOP_K)
+    return Cost(memory, read * (2 * model_weights(model, V) + attention) + called + single * V * 20 * columns)
+
+
+def _overlap(experiment: OnText) -> float:
+    """How often a token of a long document is read."""
+    return max(1.0, experiment.model.block / experiment.stride)
+
+
+def labelling(experiment: Classify, certificate: Certificate, labels: int) -> Cost:
+    """What it costs to label all examples, by what the certificate says of them."""
+    corpus, model = certificate.corpus, experiment.model
+    tokens = corpus.tokens * (corpus.pool or corpus.documents) / corpus.documents
+    weights = encoder_weights(model, labels) if isinstance(model, Encoder) else 16 * labels
+    return Cost(FLOAT * AT_ONCE + 64 * tokens, 2 * weights * tokens)
