@@ -123,7 +123,8 @@ def test_documents_with_no_tokens(sublora, tmp_path):
         ("text", [], "key 'corpus': path is needed for source text"),
         ("file", ["--path", "none.jsonl"], "none.jsonl: does not exist"),
         ("text", ["--tokenizer", "words", "--path", "."], "key 'corpus.tokenizer'"),
-        ("python-stdlib", ["--max-documents", "0"], "key 'corpus.max_documents'"),
+        ("python-packages", ["--max-documents", "0"], "key 'corpus.max_documents'"),
+        ("python-packages", ["--package", "sympy"], "key 'corpus.packages.0': must be one of sympy==1.14.0"),
     ],
     ids=str,
 )

@@ -140,6 +140,14 @@ def test_what_is_installed_counts_if_it_is_the_wheels_content(elsewhere, monkeyp
     assert "cannot download" in complaint([NETWORKX])
 
 
+def test_another_installed_version_does_not_count(elsewhere, monkeypatch):
+    metadata = installed_copy(elsewhere / "site").parent / "networkx-3.6.1.dist-info" / "METADATA"
+    metadata.write_text(metadata.read_text("utf-8").replace("\nVersion: 3.6.1\n", "\nVersion: 3.6.0\n"), "utf-8")
+    monkeypatch.syspath_prepend(elsewhere / "site")
+    assert importlib.metadata.version("networkx") == "3.6.0"
+    assert f"{NETWORKX}: pip cannot download its wheel" in complaint([NETWORKX])
+
+
 def test_another_version_or_none_is_downloaded_as_data(elsewhere, capsys):
     """With the real pip, which checks the hash; the wheel asks for Python 99."""
     package = write_wheel(elsewhere / "index")
