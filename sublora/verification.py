@@ -61,10 +61,11 @@ def verify(
     """
     path, corpora = Path(path), Path(corpora)
     certificate, claimed, stated, wrong = _read(path)
-    kind, here = problem_class(stated), located(stated, None if corpus is None else Path(corpus), path)
+    given = None if corpus is None else Path(corpus)
+    kind, here = problem_class(stated), located(stated, given, path)
     try:
         kind.refuse_costly(here, certificate, path, limits)
-        problem = kind.open_for_verification(here, certificate, path, corpora, corpus is not None)
+        problem = kind.open_for_verification(here, certificate, path, corpora, given)
         again = facts(problem, certificate.message_bytes, problem.evaluate(certificate.message_bytes))
     except MessageError as error:
         return Verdict([*wrong, f"message: {error}"])

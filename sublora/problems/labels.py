@@ -43,9 +43,12 @@ class LabelProblem:
     local_only: bool = False
 
     @classmethod
-    def open(cls, experiment: Classify, corpora: Path) -> Self:
-        """The task's examples are loaded, the training split is drawn, a pretrained model's configuration is stated."""
-        pool, validation = load_task(experiment.task)
+    def open(cls, experiment: Classify, corpora: Path, wheels: Path | None = None) -> Self:
+        """The task's examples are loaded, the training split is drawn, a pretrained model's configuration is stated.
+
+        wheels: the folder of the packages of task `functions`.
+        """
+        pool, validation = load_task(experiment.task, wheels)
         model = experiment.model
         if isinstance(model, Encoder) and model.architecture is None:
             stated = classifier_configuration(load_config(model.source))
@@ -53,12 +56,12 @@ class LabelProblem:
         return cls(experiment, pool, *draw_training(pool, experiment), validation)
 
     @classmethod
-    def open_for_verification(cls, experiment: Classify, certificate: Certificate, path: Path, corpora: Path, given: bool) -> Self:
+    def open_for_verification(cls, experiment: Classify, certificate: Certificate, path: Path, corpora: Path, given: Path | None) -> Self:
         """`open`, for somebody else's certificate: no model is downloaded.
 
         Raises SubloraError when the examples are not here, or are not those that the certificate speaks of.
         """
-        problem, task = replace(cls.open(experiment, corpora), local_only=True), experiment.task
+        problem, task = replace(cls.open(experiment, corpora, given), local_only=True), experiment.task
         if (here := problem.pool.sha256) != (stated := certificate.corpus.sha256):
             cure = f"the file it was made from (task.path {task.path})" if task.path else "the version of sublora that made it"
             raise SubloraError(f"{path}: it speaks of examples with sha256 {stated:.12}, here it is {here:.12}; use {cure}")

@@ -68,7 +68,7 @@ class DocumentProblem:
         return cls(experiment, store, draw_split(len(store), experiment.corpus))
 
     @classmethod
-    def open_for_verification(cls, experiment: OnText, certificate: Certificate, path: Path, corpora: Path, given: bool) -> Self:
+    def open_for_verification(cls, experiment: OnText, certificate: Certificate, path: Path, corpora: Path, given: Path | None) -> Self:
         """`open`, for somebody else's certificate.
 
         The corpus is the prepared one with the certificate's hash. If there is none, a corpus of functions is prepared, if sublora
@@ -80,12 +80,12 @@ class DocumentProblem:
         pinned = corpus.source == "python-stdlib" or corpus.packages is not None and set(corpus.packages) <= WHEELS.keys()
         embedded = pinned and corpus.tokenizer in ("bytes", "gpt2")
         store = find_store(corpora, certificate.corpus.sha256)
-        if store is None and not embedded and not given:
+        if store is None and not embedded and given is None:
             raise SubloraError(
                 f"{path}: its corpus ({corpus.source}, path {corpus.path}, tokenizer {corpus.tokenizer}) is not prepared in "
                 f"{corpora}; say where the data is with --corpus, or prepare it with `sublora data`"
             )
-        problem = replace(cls._on(store or prepare(corpus, corpora), experiment), local_only=True)
+        problem = replace(cls._on(store or prepare(corpus, corpora, given), experiment), local_only=True)
         if (here := problem.store.sha256) != (stated := certificate.corpus.sha256):
             cure = f"Python {certificate.environment.python}" if corpus.source == "python-stdlib" else "the data it was made from"
             raise SubloraError(f"{path}: it speaks of a corpus with sha256 {stated:.12}, here it is {here:.12}; use {cure}")
