@@ -56,7 +56,9 @@ class LabelProblem:
         return cls(experiment, pool, *draw_training(pool, experiment), validation)
 
     @classmethod
-    def open_for_verification(cls, experiment: Classify, certificate: Certificate, path: Path, corpora: Path, given: Path | None) -> Self:
+    def open_for_verification(
+        cls, experiment: Classify, certificate: Certificate, path: Path, corpora: Path, given: Path | None
+    ) -> Self:
         """`open`, for somebody else's certificate: no model is downloaded.
 
         Raises SubloraError when the examples are not here, or are not those that the certificate speaks of.
