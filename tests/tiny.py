@@ -24,10 +24,10 @@ def listed_by_git(*arguments):
 
 
 def put(data, path, value):
-    """A copy of nested data with one value replaced, or removed for `KeyError`."""
-    changed = copy.deepcopy(data)
-    place = changed
+    """Nested data with one value replaced, or removed for `KeyError`; what is not on the way to it is shared, not copied."""
+    place = changed = copy.copy(data)
     for key in path[:-1]:
+        place[key] = copy.copy(place[key])
         place = place[key]
     if value is KeyError:
         del place[path[-1]]

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 from scipy.optimize import brentq
-from scipy.special import gammaln, logsumexp
+from scipy.special import gammaln
 
 from sublora.errors import SubloraError
 
@@ -198,7 +198,8 @@ def log_growth(gains: np.ndarray, bets: np.ndarray) -> np.ndarray:
 
 def mixed(log_wealths: np.ndarray) -> float:
     """Log of the mean wealth over the bets, `logsumexp(W) - ln G`, in nats: a uniform mixture."""
-    return float(logsumexp(log_wealths) - math.log(len(log_wealths)))
+    top = float(log_wealths.max())  # scipy's logsumexp takes most of a certificate's time
+    return top + math.log(float(np.exp(log_wealths - top).mean()))
 
 
 def betting(values: np.ndarray, nats: float, bets: np.ndarray) -> float:
