@@ -396,7 +396,7 @@ def test_a_short_message_of_a_large_model_is_refused(certificate):
 
 
 def test_what_the_message_says_of_its_configuration_makes_the_model(elsewhere, tmp_path):
-    """Twin: another `rope_theta` beside the message, in the settings or in the folder, moved the logits at the same number of bits."""
+    """Twin: another `rope_theta` beside the message, in settings or folder, moved the logits at the same number of bits."""
     folder = shutil.copytree(elsewhere / "llama", tmp_path / "llama")
     run = Run(values_of(elsewhere, "llama", "finetune") | {"model": {"source": str(folder), "block": 16}}, tmp_path)
     message, tokens = run.draft, torch.arange(16)[None]

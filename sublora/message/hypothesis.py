@@ -27,7 +27,8 @@ class Hypothesis:
 
     model: token ids (batch, time) to logits (batch, time, V); for a classifier encoded texts (n, channels, time) to (n, 1, labels).
     alpha: the smoothing weight; None for a classifier. published_bits: its size as the papers count it, an estimate for comparison.
-    said: the settings that the message states, by group; a certificate has these, and one that says otherwise is not verified. sha256s: `base_sha256s` of a classifier's base model; else None.
+    said: the settings that the message states, by group: a certificate has them, and one that says otherwise is not verified.
+    sha256s: `base_sha256s` of a classifier's base model; else None.
     """
 
     model: nn.Module
@@ -51,7 +52,7 @@ def decode(data: bytes, experiment: Experiment, vocab_size: int, local_only: boo
     vocab_size: V, or the number of labels. local_only: nothing is downloaded.
     Raises MessageError when the bytes are no message for this experiment; SubloraError when the base model cannot be had here.
     """
-    experiment, message, _ = _configured(data, experiment)
+    experiment, message, _ = read_configuration(data, experiment)
     if not isinstance(experiment, Classify):
         try:
             refuse_large_model("message", experiment, vocab_size)
@@ -66,12 +67,15 @@ def decode(data: bytes, experiment: Experiment, vocab_size: int, local_only: boo
 
 def with_alpha(data: bytes, alpha: float, experiment: Experiment, vocab_size: int) -> bytes:
     """The same model with another smoothing weight of the grid: another hypothesis, of the same length. Raises MessageError."""
-    experiment, message, configuration = _configured(data, experiment)
+    experiment, message, configuration = read_configuration(data, experiment)
     return configured(configuration, _codec(message, experiment).with_alpha(message, alpha, experiment, vocab_size))
 
 
-def _configured(data: bytes, experiment: Experiment) -> tuple[Experiment, bytes, dict[str, Any] | None]:
-    """(the experiment with the configuration that the message states, the message behind it, the configuration)."""
+def read_configuration(data: bytes, experiment: Experiment) -> tuple[Experiment, bytes, dict[str, Any] | None]:
+    """(the experiment with the configuration that the message states, the message behind it, the configuration or None).
+
+    Raises MessageError for a configuration that is none, has another form than its one, or is too much or missing.
+    """
     configuration, message = unwrapped(data)
     _codec(message, experiment)
     model = experiment.model
