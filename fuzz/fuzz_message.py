@@ -136,14 +136,13 @@ class Attack:
         return meaning is not None
 
     def _build(self, data: bytes, readable: bool) -> None:
-        """`decode` and `with_alpha` accept what the decoder of its format reads, if the model can be built, and nothing else."""
-        for experiment in KINDS.values():
-            for attempt in (lambda e=experiment: decode(data, e, V), lambda e=experiment: with_alpha(data, 0.1, e, V)):
-                try:
-                    attempt()
-                    assert readable, "accepted, though its format's decoder refuses it"
-                except MessageError as error:
-                    assert "\n" not in str(error), f"an error of several lines: {error}"
+        """`decode` accepts what the decoder of its format reads, if the model can be built, and nothing else."""
+        for experiment, use in itertools.product(KINDS.values(), (decode, lambda data, *rest: with_alpha(data, 0.1, *rest))):
+            try:
+                use(data, experiment, V)
+                assert readable or use is not decode, "accepted, though its format's decoder refuses it"
+            except MessageError as error:
+                assert "\n" not in str(error), f"an error of several lines: {error}"
 
     def _parts(self, data: bytes) -> None:
         random, codebook = self.random, np.arange(30).astype(np.float16)

@@ -157,7 +157,6 @@ GPT2 = {"source": "gpt2"}
         ("finetune", {"subspace": {"parametrization": "lora"}}, ("lora", None)),
         ("classify", {}, ("lora", None, "head")),
         ("classify", {"subspace": {"dimension": 30}}, ("sublora", 30, "head")),
-        ("classify", {"subspace": {"seed": 3}}, ("lora", None, "head")),
         ("classify", {"model": GPT2}, ("lora", None, "attention", "head")),
         ("classify", {"model": GPT2, "subspace": {"dimension": 30}}, ("sublora", 30, "attention", "head")),
         ("classify", {"model": GPT2, "subspace": {"rank": 2}}, ("lora", None, "attention", "head")),

@@ -84,10 +84,10 @@ def read_configuration(data: bytes, experiment: Experiment) -> tuple[Experiment,
         raise MessageError(f"the message {what}")
     if configuration is not None:
         try:
-            same = stated_form(configuration, classifier=isinstance(model, Encoder)) == configuration
+            form = stated_form(configuration, classifier=isinstance(model, Encoder))
         except SubloraError as error:
             raise MessageError(str(error)) from None
-        if not same:
+        if configured(form, message) != data:  # as text: 1 is not 1.0
             raise MessageError("the message's configuration has another form than what it says is written in, or another version's")
         experiment = experiment.model_copy(update={"model": model.model_copy(update={"architecture": configuration})})
     return experiment, message, configuration

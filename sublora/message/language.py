@@ -14,8 +14,8 @@
                or, of a pretrained model, the names of its linear layers in alphabetical order (`models.layer_names`)
     1          low 3 bits: index of the smoothing weight in `experiment.ALPHA_GRID`; next 2: of the coder in `coder.CODERS`;
                high 3: of the codebook's format in `codebooks.FORMATS`
-    1          L, the number of quantization levels, 2 to 255
-    4 to 2L    the levels (`codebooks`): 16-bit floats, strictly ascending and finite
+    1          L, the number of quantization levels, 1 to 255
+    0 to 2L    the levels (`codebooks`): 16-bit floats, strictly ascending and finite
     the rest   the d symbols (`coder`)
 
 A message states its own length first and is rejected at any other, so no message is the beginning of another: the set of messages

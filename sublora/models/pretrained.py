@@ -91,7 +91,8 @@ def load_causal(
     else:
         from transformers import AutoModelForCausalLM  # here, because importing it takes seconds
 
-        config = _config(_stated(load_config(source, local_only)) if stated is None else stated)
+        found = load_config(source, local_only)
+        config = _config(_stated(found) if stated is None else stated)
         base = load_weights(AutoModelForCausalLM, source, config, local_only)
     model = Causal(base, vocab_size, block_size)
     parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
