@@ -146,6 +146,7 @@ class DocumentProblem:
             published_bounds=[
                 statements.bound(level, of, *PUBLISHED[level], scores=scores, pilot=pilot[level], facts=published, tolerance=0.0)
                 for level, scores in training.items()
+                if PUBLISHED[level][0] in statements.assumptions(level, facts.tokenizer_from)
                 for of in statements.metrics(store.vocab_size)
             ],
             said=hypothesis.said,
