@@ -111,7 +111,7 @@ coverage: environment
 compression: environment
 	$(BIN)/python benchmarks/compression.py
 
-# Hostile messages against every decoder, for five minutes.
+# Hostile messages against every decoder, for two and a half minutes.
 fuzz: environment
 	$(BIN)/python fuzz/fuzz_message.py
 

@@ -24,17 +24,18 @@ import numpy as np
 import sublora  # noqa: F401
 from sublora.compression.codebooks import FORMATS, unpack_codebook
 from sublora.compression.coder import CODERS, decode_symbols
-from sublora.errors import SubloraError
 from sublora.experiment import ALPHA_GRID, PARAMETRIZATIONS, Subspace, TaskSubspace, Words, as_experiment
-from sublora.message import Coded, MessageError, classifier, configured, decode, language, unwrapped, with_alpha
+from sublora.message import Coded, MessageError, classifier, configured, decode, language, with_alpha
 from sublora.message.frame import prefixed
+from sublora.message.hypothesis import read_configuration
 from sublora.message.whole import decode_whole, encode_whole, settings
 from sublora.models import PROJECTORS
 from sublora.models.pretrained import blank_causal, stated_form
 from sublora.progress import progress_bar
 
 V = 20
-GPT2 = stated_form({"model_type": "gpt2", "n_embd": 8, "n_head": 2, "n_layer": 1, "vocab_size": V, "n_positions": 16})
+ENDS = {"bos_token_id": 0, "eos_token_id": 0}
+GPT2 = stated_form({"model_type": "gpt2", "n_embd": 8, "n_head": 2, "n_layer": 1, "vocab_size": V, "n_positions": 16, **ENDS})
 EXPERIMENTS = {
     0x52: {"model": {"layers": 1, "heads": 2, "width": 16, "block": 16}},
     0x57: {"kind": "round", "model": {"source": "none", "block": 8}},
@@ -135,14 +136,13 @@ class Attack:
         return meaning is not None
 
     def _build(self, data: bytes, readable: bool) -> None:
-        """`decode` and `with_alpha` accept what the decoder of its format reads, if the model can be built, and nothing else."""
-        for experiment in KINDS.values():
-            for attempt in (lambda e=experiment: decode(data, e, V), lambda e=experiment: with_alpha(data, 0.1, e, V)):
-                try:
-                    attempt()
-                    assert readable, "accepted, though its format's decoder refuses it"
-                except MessageError as error:
-                    assert "\n" not in str(error), f"an error of several lines: {error}"
+        """`decode` accepts what the decoder of its format reads, if the model can be built, and nothing else."""
+        for experiment, use in itertools.product(KINDS.values(), (decode, lambda data, *rest: with_alpha(data, 0.1, *rest))):
+            try:
+                use(data, experiment, V)
+                assert readable or use is not decode, "accepted, though its format's decoder refuses it"
+            except MessageError as error:
+                assert "\n" not in str(error), f"an error of several lines: {error}"
 
     def _parts(self, data: bytes) -> None:
         random, codebook = self.random, np.arange(30).astype(np.float16)
@@ -169,20 +169,21 @@ def _classifier(data: bytes) -> bytes:
 
 
 def _whole(data: bytes) -> bytes:
-    configuration, message = unwrapped(data)
+    _, message, configuration = read_configuration(data, KINDS[0x57])
     tensors, alpha = decode_whole(message, SHAPES)
     said = json.dumps([configuration, alpha, settings(message)], sort_keys=True)
     return said.encode() + b"".join(tensor.numpy().tobytes() for tensor in tensors.values())
 
 
 def attack(random: np.random.Generator, seconds: float | None, inputs: int | None) -> Attack:
-    """Attack until the time or the number of inputs is over. Raises AssertionError, or what a decoder raised, and prints the input."""
+    """Attack until time or inputs are over. Prints the input at which it fails, and raises what that raised."""
     found, valid, past = Attack(random), valid_messages(random), findings()
     for data in valid:
         assert found.on(data), f"a valid message is refused: {data.hex()}"
     for data in past:
         assert not found.on(data), f"a past finding is accepted again: {data.hex()}"
-    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()  # first allocations are not the inputs' doing
+    # First allocations are not the inputs' doing.
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     before = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, before[1]))
     signal.signal(signal.SIGPROF, _too_slow)

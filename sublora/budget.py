@@ -9,7 +9,7 @@ from sublora.certificate.schema import Certificate
 from sublora.errors import SubloraError
 from sublora.experiment import ALPHA_GRID, TOP_K, Classify, Encoder, Gpt, OnText, Subspace, Words
 from sublora.limits import Limits
-from sublora.message import as_configured, message_settings
+from sublora.message import message_settings, read_configuration
 from sublora.models import linear_maps, model_weights
 from sublora.models.classifiers import encoder_weights
 from sublora.models.projectors import near_equal_factors
@@ -47,7 +47,7 @@ def refuse_above(cost: Cost, origin: str, limits: Limits) -> None:
 def language_model(experiment: OnText, message: bytes, vocab_size: int, origin: str, limits: Limits) -> Cost:
     """What it costs to decode a language model's message. Raises SubloraError as `refuse_above`, first for the base alone, since
     how long a message may be depends on it; MessageError for bytes that are no message."""
-    model = as_configured(message, experiment).model
+    model = read_configuration(message, experiment)[0].model
     try:
         weights = model_weights(model, vocab_size)
     except SubloraError as error:
@@ -70,7 +70,7 @@ def language_model(experiment: OnText, message: bytes, vocab_size: int, origin: 
 
 def classifier(experiment: Classify, message: bytes, labels: int, origin: str, limits: Limits) -> Cost:
     """The same for a classifier's message."""
-    public = as_configured(message, experiment).model
+    public = read_configuration(message, experiment)[0].model
     weights = (2**20 + 1) * labels if isinstance(public, Words) else encoder_weights(public, labels)
     base = Cost(FLOAT * weights if isinstance(public, Words) else 3 * FLOAT * weights)
     refuse_above(base, f"{origin}: params.model", limits)

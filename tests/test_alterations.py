@@ -240,3 +240,24 @@ def test_what_nobody_can_verify_is_said_to_be_so(made, refused):
     altered = put(made[0], ("environment", "python"), "2.7")
     assert not refused(altered)
     assert "nobody can verify" in Certificate.model_fields["environment"].description
+
+
+SAID = {
+    ("subspace", "dimension"): 41,
+    ("subspace", "rank"): 5,
+    ("subspace", "lora_alpha"): 16.0,
+    ("subspace", "seed"): 1,
+    ("subspace", "targets"): ["q"],
+    ("subspace", "projector"): "dense",
+    ("compression", "levels"): 7,
+}
+
+
+@pytest.mark.parametrize("place", SAID, ids=".".join)
+def test_params_that_contradict_the_message_are_named(made, tmp_path, place):
+    """What the message says is read from the message: one mechanism, whatever the setting."""
+    altered = put(made[0], ("params", *place), SAID[place])
+    path = tmp_path / "certificate.json"
+    path.write_text(json.dumps({**altered, "certificate_sha256": digest(altered)}, indent=1) + "\n", "utf-8")
+    (line,) = verification.verify(path, made[1])
+    assert line.startswith(f"params.{'.'.join(place)}")

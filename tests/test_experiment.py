@@ -157,7 +157,6 @@ GPT2 = {"source": "gpt2"}
         ("finetune", {"subspace": {"parametrization": "lora"}}, ("lora", None)),
         ("classify", {}, ("lora", None, "head")),
         ("classify", {"subspace": {"dimension": 30}}, ("sublora", 30, "head")),
-        ("classify", {"subspace": {"seed": 3}}, ("lora", None, "head")),
         ("classify", {"model": GPT2}, ("lora", None, "attention", "head")),
         ("classify", {"model": GPT2, "subspace": {"dimension": 30}}, ("sublora", 30, "attention", "head")),
         ("classify", {"model": GPT2, "subspace": {"rank": 2}}, ("lora", None, "attention", "head")),
@@ -188,14 +187,14 @@ def test_an_experiment_cannot_be_changed():
 
 LORA = {"rank", "lora_alpha", "lora_dropout"}
 EFFECTIVE = {
-    "sublora": {"projector", "targets", *LORA},
-    "lora": {"targets", *LORA},
-    "subspace": {"projector"},
+    "sublora": {"seed", "projector", "targets", *LORA},
+    "lora": {"seed", "targets", *LORA},
+    "subspace": {"seed", "projector"},
     "full": set(),
-    "kronecker": {"projector", "blocks", "targets"},
-    "monarch": {"projector", "blocks", "targets"},
+    "kronecker": {"seed", "projector", "blocks", "targets"},
+    "monarch": {"seed", "projector", "blocks", "targets"},
 }
-ANY = {"projector": "dense", "targets": ["q"], "blocks": 2, "rank": 1, "lora_alpha": 1.0, "lora_dropout": 0.0}
+ANY = {"seed": 3, "projector": "dense", "targets": ["q"], "blocks": 2, "rank": 1, "lora_alpha": 1.0, "lora_dropout": 0.0}
 
 
 @pytest.mark.parametrize("parametrization", PARAMETRIZATIONS)
@@ -209,14 +208,14 @@ def test_keys_without_effect_are_refused_and_not_dumped(parametrization):
             line = refused(lambda key=key, value=value: experiment("pretrain", subspace={**least, key: value}))
             assert f"{key} has no effect for parametrization {parametrization}" in line
     dumped = experiment("pretrain", subspace=least).parameters()["subspace"]
-    assert dumped.keys() == {"parametrization", "dimension", "seed", *EFFECTIVE[parametrization]}
+    assert dumped.keys() == {"parametrization", "dimension", *EFFECTIVE[parametrization]}
 
 
-@pytest.mark.parametrize(("modules", "more"), [(["head"], set()), (["attention"], LORA)], ids=["head", "attention"])
+@pytest.mark.parametrize(("modules", "more"), [(["head"], set()), (["attention"], {"seed", *LORA})], ids=["head", "attention"])
 def test_of_a_classifier_too(modules, more):
     model, subspace = {"source": "gpt2"}, {"parametrization": "lora", "modules": modules}
     made = experiment("classify", model=model, subspace=subspace)
-    assert made.parameters()["subspace"].keys() == {"parametrization", "dimension", "seed", "modules", *more}
+    assert made.parameters()["subspace"].keys() == {"parametrization", "dimension", "modules", *more}
     for key in ANY.keys() - more:
         line = refused(lambda key=key: experiment("classify", model=model, subspace={**subspace, key: ANY[key]}))
         causes = {"targets": "kind classify", "blocks": "kind classify", "projector": "parametrization lora"}

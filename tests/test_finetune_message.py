@@ -172,7 +172,6 @@ def test_a_message_for_another_base_model_is_refused(folder):
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"codebook": np.array([0.5], np.float16)}, "one level"),
         ({"codebook": np.array([0.5, 0.5, 1], np.float16)}, "not distinct"),
         ({"codebook": np.array([0.5, 1, np.inf], np.float16)}, "finite"),
         ({"subspace": lora("attention", rank=1).model_copy(update={"seed": 2**60})}, "too large"),

@@ -30,8 +30,8 @@ def base_of(source=None, labels=2, max_length=128, local_only=False, **settings)
 
 
 def lora(*modules):
-    settings = {"rank": 2, "lora_dropout": 0.0} if "attention" in modules else {}
-    return TaskSubspace(parametrization="lora", modules=modules, seed=3, **settings)
+    settings = {"rank": 2, "lora_dropout": 0.0, "seed": 3} if "attention" in modules else {}
+    return TaskSubspace(parametrization="lora", modules=modules, **settings)
 
 
 def logits(model, encoded, which=slice(None)):

@@ -245,7 +245,8 @@ def test_a_pretrained_base_that_changed_is_noticed(tmp_path, change, key):
         assert wrong == [] and unwrapped(run.message)[0]["activation_function"] == "gelu_new"
     else:
         assert [line for line in wrong if line.startswith(f"public.{key}")]
-    with pytest.raises(SubloraError, match=f"the checkpoint has base.{key}"):
+    differs = "model.architecture.activation_function" if key == "configuration_sha256" else f"base.{key}"
+    with pytest.raises(SubloraError, match=f"the checkpoint has {differs}"):
         Run(values, tmp_path).train()
 
 

@@ -126,8 +126,6 @@ def test_dimension_is_checked_before_decoding():
         ({"alpha": 0.3}, "alpha 0.3 is not in the grid"),
         ({"coded": Coded(np.array([1, 1], np.float16), BITS.symbols)}, "use fewer"),
         ({"coded": Coded(np.array([1, np.inf], np.float16), BITS.symbols)}, "use fewer"),
-        ({"coded": Coded(np.array([1], np.float16), np.zeros(30, int))}, "one level"),
-        ({"coded": Coded(np.array([1, 2], np.float16), np.zeros(30, int))}, "one level"),
         ({"subspace": Subspace(dimension=30, targets=("q", "x"))}, "'x' is none of"),
         ({"subspace": Subspace.model_construct(dimension=30, seed=2**35)}, "too large"),
     ],
@@ -136,6 +134,16 @@ def test_dimension_is_checked_before_decoding():
 def test_what_the_format_cannot_say(change, match):
     with pytest.raises(SubloraError, match=match):
         encode(Message(**{"subspace": Subspace(dimension=30), "alpha": 0.1, "coded": BITS, **change}))
+
+
+@pytest.mark.parametrize(("level", "size"), [(0.0, 0), (-0.0, 0), (0.5, 2)])
+def test_one_level_takes_no_symbols_and_unused_levels_none(level, size):
+    """The message of zero coordinates, for one: what the base is worth without training."""
+    one = Coded(np.array([level], np.float16), np.zeros(30, int))
+    data = encode(Message(Subspace(dimension=30), 0.1, one))
+    two = Coded(np.array([level, 9], np.float16), np.zeros(30, int))
+    assert encode(Message(Subspace(dimension=30), 0.1, two)) == data
+    assert len(data) == 11 + size and (decode(data, LIMIT).coded.coordinates == level).all()
 
 
 WEIGHTS = {"lora": {"rank": 2}, "full": {}, "kronecker": {"blocks": 2}, "monarch": {"blocks": 2}}

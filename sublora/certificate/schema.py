@@ -153,7 +153,10 @@ class TextPublic(Part):
     ]
     tokenizer_from: Annotated[
         TokenizerOrigin,
-        Field(description="elsewhere: the tokenizer was made without this corpus; pool: iid and martingale are not stated. Its maker says so"),
+        Field(
+            description="elsewhere: the tokenizer was made without this corpus, as the author says; pool: of it, so that iid and "
+            "martingale are not stated"
+        ),
     ]
     draw: Annotated[
         Literal["message", "beacon"] | None,

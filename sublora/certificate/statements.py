@@ -56,7 +56,7 @@ between numbers of threads and versions of torch. Every bound includes it; no ce
 
 
 def assumptions(level: Level, tokenizer_from: str | None) -> tuple[AssumptionName, ...]:
-    """Those of a level, without iid and martingale where the tokenizer was made of this corpus: it was chosen with the units in hand."""
+    """Those of a level. A tokenizer made of this corpus was chosen with the units in hand: then without iid and martingale."""
     return tuple(name for name in ASSUMPTIONS[level] if tokenizer_from != "pool" or name in ("pool", "unseen"))
 
 

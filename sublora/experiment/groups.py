@@ -369,7 +369,7 @@ class Compression(Group):
 
     quantizer: Literal["uniform", "kmeans", "normal_float", "ecsq"] = "kmeans"
     entropy_penalty: Annotated[float, Field(ge=0)] = 0.02  # ecsq: variances of a coordinate that a bit of its entropy is worth
-    levels: Annotated[int, Field(ge=2, le=255)] = 11
+    levels: Annotated[int, Field(ge=1, le=255)] = 11
     finetune_steps: Annotated[int, Field(ge=0)] = 0  # steps of quantization-aware training before coding
     finetune_learning_rate: Annotated[float, Field(gt=0)] = 1e-3
     rate_penalty: Annotated[float, Field(ge=0)] = 0.0  # bits of loss for each bit of a coordinate's entropy while fine-tuning

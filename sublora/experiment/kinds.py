@@ -61,7 +61,7 @@ class _OnText(_Named):
     @model_validator(mode="after")
     def _tokenizer_may_have_read_the_pool(self):
         if self.corpus.tokenizer_from == "pool" and (dependent := set(self.bounds.levels) - {"document"}):
-            why = "bounds assume iid or martingale, which a tokenizer made of this corpus breaks; take [document], or another tokenizer"
+            why = "bounds need a tokenizer made elsewhere, since they assume iid or martingale; take [document], or another one"
             raise ValueError(f"bounds.levels: {sorted(dependent)[0]} {why}")
         return self
 

@@ -3,4 +3,4 @@
 from sublora.message.body import Coded, published_bits
 from sublora.message.configuration import configured, unwrapped
 from sublora.message.frame import MessageError
-from sublora.message.hypothesis import CODECS, Hypothesis, as_configured, decode, message_settings, with_alpha
+from sublora.message.hypothesis import CODECS, Hypothesis, decode, message_settings, read_configuration, with_alpha

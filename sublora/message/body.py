@@ -34,14 +34,12 @@ def pack(coded: Coded) -> tuple[int, int, bytes]:
     """(index of the coder, index of the codebook's format, the bytes: L, the levels, the symbols).
 
     A function of the coordinates alone: levels that none of them has are left out, and zero has no sign.
-    Raises SubloraError for levels that are not distinct finite 16-bit floats, or fewer than two.
+    Raises SubloraError for levels that are not distinct finite 16-bit floats.
     """
     codebook = np.asarray(coded.codebook, np.float16) + np.float16(0)
     if not np.isfinite(codebook).all() or not (np.diff(codebook) > 0).all():
         raise SubloraError(f"compression.levels: the {len(codebook)} levels are not distinct finite 16-bit floats; use fewer")
     used, symbols = np.unique(coded.symbols, return_inverse=True)
-    if len(used) < 2:
-        raise SubloraError("compression.levels: all coordinates have fallen onto one level; train longer, or use more levels")
     codebook = codebook[used]
     coder, payload = shortest(symbols, codebook)
     format, levels = pack_codebook(codebook)
@@ -56,8 +54,8 @@ def unpack(reader: Reader, coder: int, format: int, dimension: int) -> Coded:
     if coder >= len(CODERS):
         raise MessageError(f"the message names coder {coder}; there are {len(CODERS)}")
     levels = reader.byte()
-    if levels < 2:
-        raise MessageError(f"the message has {levels} quantization levels, fewer than 2")
+    if levels < 1:
+        raise MessageError("the message has no quantization levels")
     try:
         codebook = unpack_codebook(format, reader.take(packed_size(format, levels)), levels)
         symbols = decode_symbols(payload := reader.rest(), dimension, levels, CODERS[coder], codebook)

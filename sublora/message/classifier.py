@@ -15,8 +15,8 @@
      1         buckets of a word
      1]        letters of a word that count
     1          low 3 bits: index of the coder in `coder.CODERS`; high 5: of the codebook's format in `codebooks.FORMATS`
-    1          L, the number of quantization levels, 2 to 255
-    2 to 2L    the levels (`codebooks`)
+    1          L, the number of quantization levels, 1 to 255
+    0 to 2L    the levels (`codebooks`)
     the rest   the d symbols (`coder`)
 
 As in `message.language`, the length comes first and is checked, so the set of messages is prefix-free, and every bit counts.

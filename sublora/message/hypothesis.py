@@ -27,7 +27,7 @@ class Hypothesis:
 
     model: token ids (batch, time) to logits (batch, time, V); for a classifier encoded texts (n, channels, time) to (n, 1, labels).
     alpha: the smoothing weight; None for a classifier. published_bits: its size as the papers count it, an estimate for comparison.
-    said: the settings that the message states, by group; a certificate has these, and one that says otherwise is not verified.
+    said: the settings that the message states, by group: a certificate has them, and one that says otherwise is not verified.
     sha256s: `base_sha256s` of a classifier's base model; else None.
     """
 
@@ -61,7 +61,7 @@ def decode(data: bytes, experiment: Experiment, vocab_size: int, local_only: boo
     vocab_size: V, or the number of labels. local_only: nothing is downloaded.
     Raises MessageError when the bytes are no message for this experiment; SubloraError when the base model cannot be had here.
     """
-    experiment, message, _ = _configured(data, experiment)
+    experiment, message, _ = read_configuration(data, experiment)
     found = _codec(message, experiment).rebuild(message, experiment, vocab_size, local_only)
     if isinstance(experiment.model, Pretrained | Encoder):
         stated = {**found.said.get("model", {}), "architecture": experiment.model.architecture}
@@ -71,12 +71,15 @@ def decode(data: bytes, experiment: Experiment, vocab_size: int, local_only: boo
 
 def with_alpha(data: bytes, alpha: float, experiment: Experiment, vocab_size: int) -> bytes:
     """The same model with another smoothing weight of the grid: another hypothesis, of the same length. Raises MessageError."""
-    experiment, message, configuration = _configured(data, experiment)
+    experiment, message, configuration = read_configuration(data, experiment)
     return configured(configuration, _codec(message, experiment).with_alpha(message, alpha, experiment, vocab_size))
 
 
-def _configured(data: bytes, experiment: Experiment) -> tuple[Experiment, bytes, dict[str, Any] | None]:
-    """(the experiment with the configuration that the message states, the message behind it, the configuration)."""
+def read_configuration(data: bytes, experiment: Kind) -> tuple[Kind, bytes, dict[str, Any] | None]:
+    """(the experiment with the configuration that the message states, the message behind it, the configuration or None).
+
+    Raises MessageError for a configuration that is none, has another form than its one, or is too much or missing.
+    """
     configuration, message = unwrapped(data)
     _codec(message, experiment)
     model = experiment.model
@@ -85,10 +88,10 @@ def _configured(data: bytes, experiment: Experiment) -> tuple[Experiment, bytes,
         raise MessageError(f"the message {what}")
     if configuration is not None:
         try:
-            same = stated_form(configuration, classifier=isinstance(model, Encoder)) == configuration
+            form = stated_form(configuration, classifier=isinstance(model, Encoder))
         except SubloraError as error:
             raise MessageError(str(error)) from None
-        if not same:
+        if configured(form, message) != data:  # as text: 1 is not 1.0
             raise MessageError("the message's configuration has another form than what it says is written in, or another version's")
         experiment = experiment.model_copy(update={"model": model.model_copy(update={"architecture": configuration})})
     return experiment, message, configuration
@@ -96,13 +99,8 @@ def _configured(data: bytes, experiment: Experiment) -> tuple[Experiment, bytes,
 
 def message_settings(data: bytes, experiment: Experiment, vocab_size: int) -> Settings:
     """What a message says of itself, before any model is built. Raises MessageError as `decode`."""
-    experiment, message, _ = _configured(data, experiment)
+    experiment, message, _ = read_configuration(data, experiment)
     return _codec(message, experiment).settings(message, experiment, vocab_size)
-
-
-def as_configured(data: bytes, experiment: Kind) -> Kind:
-    """The experiment with the configuration of its pretrained model that the message states. Raises MessageError as `decode`."""
-    return _configured(data, experiment)[0]  # type: ignore[return-value]  # of the same kind
 
 
 def _codec(data: bytes, experiment: Experiment) -> Codec:

@@ -14,15 +14,16 @@
                or, of a pretrained model, the names of its linear layers in alphabetical order (`models.layer_names`)
     1          low 3 bits: index of the smoothing weight in `experiment.ALPHA_GRID`; next 2: of the coder in `coder.CODERS`;
                high 3: of the codebook's format in `codebooks.FORMATS`
-    1          L, the number of quantization levels, 2 to 255
-    4 to 2L    the levels (`codebooks`): 16-bit floats, strictly ascending and finite
+    1          L, the number of quantization levels, 1 to 255
+    0 to 2L    the levels (`codebooks`): 16-bit floats, strictly ascending and finite
     the rest   the d symbols (`coder`)
 
 A message states its own length first and is rejected at any other, so no message is the beginning of another: the set of messages
 is prefix-free, Kraft's inequality holds, and 2^(-8·bytes) is a prior over models (THEORY: Lotfi et al. 2024a, section 3). Every
-bit counts, the length field too. What a message says has one form: decoded and encoded again it is the same bytes, or it is refused. There is no checksum: a changed byte makes another model, or none, and a certificate holds the
-message's SHA-256, which costs nothing. What is not in the message (architecture, initial weights, tokenizer) is public: fixed
-before the training split was drawn.
+bit counts, the length field too. What a message says has one form: decoded and encoded again it is the same bytes, or refused.
+There is no checksum: a changed byte makes another model, or none, and a certificate holds the message's SHA-256, which is free.
+What is not in the message (architecture of a random model, initial weights, tokenizer) is public: fixed before the training split
+was drawn. The configuration of a pretrained model stands in front (`message.configuration`).
 """
 
 from dataclasses import dataclass

@@ -9,9 +9,10 @@
       vectors  float16, big-endian: norms and biases, few and delicate
       others   the scale, or one for each row, float16; length of the payload as a varint; the payload (`coder`, adaptive)
 
-A weight is scale × an integer in [-(2^(bits-1) - 1), 2^(bits-1) - 1]. Of the scales that give the same weights, it
-is the positive one with the smallest integers, and 2^-24 where all are zero. As in `message.language`, no message is the beginning of another, every bit counts,
-there is one form of what a message says, and no checksum. The shapes follow from the configuration in front (`message.configuration`).
+A weight is scale × an integer in [-(2^(bits-1) - 1), 2^(bits-1) - 1]. Of the scales that give the same weights, it is the positive
+one with the smallest integers, and 2^-24 where all are zero. As in `message.language`, no message is the beginning of another,
+every bit counts, what a message says has one form, and there is no checksum. The shapes follow from the configuration, which stands
+in front (`message.configuration`).
 """
 
 from collections.abc import Mapping, Sequence

@@ -26,7 +26,7 @@ def base_model(model: Gpt | Pretrained, vocab_size: int, local_only: bool = Fals
     """
     if isinstance(model, Gpt):
         return GPT(model, vocab_size)
-    return load_causal(model.source, vocab_size, model.block, local_only, model.architecture)
+    return load_causal(model.source, vocab_size, model.block, local_only, stated=model.architecture)
 
 
 def build(model: Gpt | Pretrained, subspace: SubspaceSettings, vocab_size: int) -> Subspace:

@@ -96,8 +96,8 @@ class HubClassifier(nn.Module):
 
         hub_logging.set_verbosity_error()  # without a network it would report every attempt
         source = settings.source
-        stated = settings.architecture or classifier_configuration(load_config(source, local_only))
-        configuration = classifier_config(stated, num_labels=labels)
+        found = load_config(source, local_only)
+        configuration = classifier_config(settings.architecture or classifier_configuration(found), num_labels=labels)
         self.tokenizer = _tokenizer(source, local_only)
         configuration.pad_token_id = self.tokenizer.pad_token_id
         with torch.random.fork_rng(devices=[]):

@@ -23,11 +23,15 @@ FAMILIES = tuple(
 )
 """Types of configuration that are built: decoders that take time and memory as their sizes say, without experts, whose choice by
 rounded numbers would make one message two models. A stranger's certificate names its type, so the list is closed."""
-UNSAID = ("architectures", "auto_map", "dtype", "torch_dtype", "transformers_version", "use_cache", "quantization_config")
-UNSAID += ("id2label", "label2id", "num_labels", "problem_type", "finetuning_task", "task_specific_params", "output_attentions")
-UNSAID += ("output_hidden_states", "return_dict", "gradient_checkpointing", "summary_activation", "summary_first_dropout")
-UNSAID += ("summary_proj_to_labels", "summary_type", "summary_use_proj", "name_or_path")
-"""Keys of a configuration that change nothing about the function that the weights compute in float32."""
+UNSAID = tuple(
+    """
+    architectures auto_map dtype torch_dtype transformers_version use_cache quantization_config name_or_path
+    id2label label2id num_labels problem_type finetuning_task task_specific_params
+    output_attentions output_hidden_states return_dict gradient_checkpointing
+    summary_activation summary_first_dropout summary_proj_to_labels summary_type summary_use_proj
+    """.split()
+)
+"""Keys of a configuration that change nothing about the function that the weights compute in float32. Nor does any dropout."""
 CAUSAL = 1e-3
 """How much a probability may change when a later token does: rounding of large logits."""
 
@@ -73,7 +77,7 @@ class Causal(nn.Module):
 
 
 def load_causal(
-    source: str, vocab_size: int, block_size: int, local_only: bool = False, stated: Mapping[str, Any] | None = None
+    source: str, vocab_size: int, block_size: int, local_only: bool = False, *, stated: Mapping[str, Any] | None = None
 ) -> Causal:
     """The model in a folder, on the hub, or in a llama2.c file (.bin), in float32. No code of the model's own is run.
 
@@ -87,7 +91,8 @@ def load_causal(
     else:
         from transformers import AutoModelForCausalLM  # here, because importing it takes seconds
 
-        config = _config(_stated(load_config(source, local_only)) if stated is None else stated)
+        found = load_config(source, local_only)
+        config = _config(_stated(found) if stated is None else stated)
         base = load_weights(AutoModelForCausalLM, source, config, local_only)
     model = Causal(base, vocab_size, block_size)
     parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}

@@ -105,9 +105,9 @@ class LabelProblem:
             return self._phase(quantized, model.module.encode, folder, "quantize", sha256s, penalty=penalty)
 
         *coded, log = quantize_and_adapt(model, self.experiment.compression, adapt)
-        model, subspace = self.experiment.model, self.experiment.subspace
-        message = encode(ClassifierMessage(model, subspace, Coded(*coded)))
-        return configured(model.architecture if isinstance(model, Encoder) else None, message), log
+        base = self.experiment.model
+        message = encode(ClassifierMessage(base, self.experiment.subspace, Coded(*coded)))
+        return configured(base.architecture if isinstance(base, Encoder) else None, message), log
 
     def seal(self, message: bytes, folder: Path | None = None) -> bytes:
         """The message as it is: nothing is left to choose."""

@@ -154,6 +154,7 @@ class DocumentProblem:
             published_bounds=[
                 statements.bound(level, of, *PUBLISHED[level], scores=scores, pilot=pilot[level], facts=published, tolerant=False)
                 for level, scores in training.items()
+                if PUBLISHED[level][0] in statements.assumptions(level, facts.tokenizer_from)
                 for of in statements.metrics(store.vocab_size)
             ],
             said=hypothesis.said,
@@ -230,9 +231,9 @@ class TextProblem(DocumentProblem):
             return self._phase(quantized, folder, "quantize", penalty)
 
         *coded, log = quantize_and_adapt(model, self.experiment.compression, adapt)
-        model = self.experiment.model
-        message = encode(Message(self.experiment.subspace, ALPHA_GRID[0], Coded(*coded), layer_names(model)))
-        return configured(None if isinstance(model, Gpt) else model.architecture, message), log
+        base = self.experiment.model
+        message = encode(Message(self.experiment.subspace, ALPHA_GRID[0], Coded(*coded), layer_names(base)))
+        return configured(None if isinstance(base, Gpt) else base.architecture, message), log
 
     def seconds(self, folder: Path) -> dict[str, float]:
         """Wall time of each phase of training, from the log in `folder`."""

@@ -83,8 +83,17 @@ def small_print(certificate: Certificate) -> str:
         text += (
             f" The loss was measured on {bound.evaluated:,} of the {bound.units:,} training {many};"
             " the bounds include the price of that."
-        )
+        ) + f" {drawn(certificate)}"
     return f"{text} {condition(certificate)}".rstrip()
+
+
+def drawn(certificate: Certificate) -> str:
+    """What a reader must trust where n < m units were evaluated."""
+    if getattr(certificate.public, "draw", None) == "beacon":
+        how = "a public value. Trust the author that its hash was published before this value was known"
+    else:
+        how = "its hash. Trust the author that few messages were tried for a lucky draw"
+    return f"The message was fixed, then they were drawn from {how}; nobody can check that."
 
 
 def condition(certificate: Certificate) -> str:

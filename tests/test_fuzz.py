@@ -1,0 +1,70 @@
+"""A slice of `fuzz/fuzz_message.py`: hostile messages are refused in one line, or canonical. The whole runs for minutes."""
+
+import importlib.util
+import sys
+
+import numpy as np
+import pytest
+from tiny import HOME
+
+from sublora.message import language
+from sublora.message.frame import MessageError
+
+
+@pytest.fixture(scope="module")
+def fuzz():
+    spec = importlib.util.spec_from_file_location("fuzz_message", HOME / "fuzz" / "fuzz_message.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["fuzz_message"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_no_mutant_says_what_another_message_says_and_no_finding_comes_back(fuzz):
+    found = fuzz.attack(np.random.default_rng(5), None, 300)
+    assert found.inputs > 400 and found.accepted > 70 and len(fuzz.findings()) > 20
+
+
+def test_two_messages_of_one_meaning_are_noticed(fuzz, monkeypatch):
+    """Twin: decoders that do not encode again accept bytes behind the payload, and each such message drew another subsample."""
+    attacked = fuzz.Attack(np.random.default_rng(0))
+    for data in fuzz.findings():
+        assert not attacked.on(data)
+    monkeypatch.setattr(language, "only_form", lambda data, again: None)
+    monkeypatch.setattr("sublora.message.body.only_form", lambda data, again: None)
+    with pytest.raises(AssertionError, match="says the same as"):
+        for data in [*fuzz.valid_messages(np.random.default_rng(0)), *fuzz.findings()]:
+            attacked.on(data)
+
+
+def test_the_limit_is_of_this_processs_time_and_not_of_the_clock(fuzz, monkeypatch):
+    """On a machine with other work an input may wait as long as it likes."""
+    monkeypatch.setattr(fuzz, "SECONDS", 0.2)
+    monkeypatch.setattr(fuzz, "valid_messages", lambda random: [])
+    monkeypatch.setattr(fuzz, "mutated", lambda messages, random: b"")
+    monkeypatch.setattr(fuzz, "findings", lambda: [])
+
+    def waiting(self, data):
+        import time
+
+        time.sleep(0.5)
+
+    def working(self, data):
+        while True:
+            sum(range(1000))
+
+    monkeypatch.setattr(fuzz.Attack, "on", waiting)
+    fuzz.attack(np.random.default_rng(0), None, 1)
+    monkeypatch.setattr(fuzz.Attack, "on", working)
+    with pytest.raises(TimeoutError, match="of this process's time"):
+        fuzz.attack(np.random.default_rng(0), None, 1)
+
+
+@pytest.mark.parametrize("extra", [b"\0", b"\1", b"\0\0\0\0"])
+def test_bytes_behind_a_message_are_refused(fuzz, extra):
+    from sublora.message.frame import Reader, prefixed
+
+    for data in fuzz.valid_messages(np.random.default_rng(0))[:60]:
+        assert language.encode(language.decode(data, 1000)) == data
+        with pytest.raises(MessageError):
+            language.decode(prefixed(Reader(data).rest() + extra), 1000)
