@@ -329,7 +329,7 @@ KINDS: dict[str, Callable[[Path], dict[str, Any]]] = {
         model={"layers": 2, "heads": 2, "width": 8, "block": 16, "bias": True, "embedding_std": 0.2, "weight_std": 0.2},
         subspace={"parametrization": "subspace", "projector": "film+kron_qr", "dimension": 300},
         compression={"levels": 8, "quantizer": "normal_float"},
-        bounds={"levels": ["token", "sequence"], "tokens": 900, "sequences": 60, "stride": 5},
+        bounds={"levels": ["token", "sequence"], "tokens": 900, "nominal_tokens": 2000, "sequences": 60, "stride": 5},
     ),
     "full": lambda folder: language(
         folder,
