@@ -93,7 +93,8 @@ def read_configuration(data: bytes, experiment: Kind) -> tuple[Kind, bytes, dict
             raise MessageError(str(error)) from None
         if configured(form, message) != data:  # as text: 1 is not 1.0
             raise MessageError("the message's configuration has another form than what it says is written in, or another version's")
-        experiment = experiment.model_copy(update={"model": model.model_copy(update={"architecture": configuration})})
+        stated = model.model_copy(update={"architecture": configuration})
+        return experiment.model_copy(update={"model": stated}), message, configuration
     return experiment, message, configuration
 
 
