@@ -195,7 +195,9 @@ class Facts(NamedTuple):
         return published._replace(nominal_tokens=N, tokens=None if (self.tokens or N) >= N else self.tokens)
 
 
-def listed(level: Level, vocab_size: int, all_units: bool, tokenizer_from: str | None) -> Iterator[tuple[Metric, AssumptionName, str]]:
+def listed(
+    level: Level, vocab_size: int, all_units: bool, tokenizer_from: str | None
+) -> Iterator[tuple[Metric, AssumptionName, str]]:
     """(metric, assumption, inequality) of every bound at a level, in order. all_units: n = m."""
     for of in metrics(vocab_size):
         for assumption in assumptions(level, tokenizer_from):

@@ -167,7 +167,8 @@ def build_store(corpus: Corpus, path: str | Path, wheels: Path | None = None) ->
 
     `max_documents` keeps a uniform sample of the documents, in their order: those with the smallest
     SHA-256("sublora sample " + position in decimal). No seed enters it, so that the pool is the same for every split; the
-    whole corpus is read even so. wheels: the folder of a `python-packages` corpus. Raises SubloraError for what is wrong with the corpus, and when `path` cannot be written.
+    whole corpus is read even so. wheels: the folder of a `python-packages` corpus. Raises SubloraError for what is wrong with the
+    corpus, and when `path` cannot be written.
     """
     tokenizer = get_tokenizer(corpus.tokenizer)
     texts: Iterable[str] = documents(corpus, wheels)

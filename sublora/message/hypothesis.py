@@ -94,7 +94,8 @@ def read_configuration(data: bytes, experiment: Kind) -> tuple[Kind, bytes, dict
         if configured(form, message) != data:  # as text: 1 is not 1.0
             raise MessageError("the message's configuration has another form than what it says is written in, or another version's")
         stated = model.model_copy(update={"architecture": configuration})
-        return experiment.model_copy(update={"model": stated}), message, configuration
+        found: Any = experiment.model_copy(update={"model": stated})
+        return found, message, configuration
     return experiment, message, configuration
 
 

@@ -105,9 +105,9 @@ class LabelProblem:
             return self._phase(quantized, model.module.encode, folder, "quantize", sha256s, penalty=penalty)
 
         *coded, log = quantize_and_adapt(model, self.experiment.compression, adapt)
-        base = self.experiment.model
-        message = encode(ClassifierMessage(base, self.experiment.subspace, Coded(*coded)))
-        return configured(base.architecture if isinstance(base, Encoder) else None, message), log
+        public = self.experiment.model
+        message = encode(ClassifierMessage(public, self.experiment.subspace, Coded(*coded)))
+        return configured(public.architecture if isinstance(public, Encoder) else None, message), log
 
     def seal(self, message: bytes, folder: Path | None = None) -> bytes:
         """The message as it is: nothing is left to choose."""
@@ -125,7 +125,7 @@ class LabelProblem:
         guess, bits = float(1 - np.bincount(training.labels).max() / len(training)), evaluation.hypothesis.published_bits
         common: dict[str, Any] = {"delta": self.experiment.bounds.delta, "pool": len(self.pool), "guess": guess}
         published: dict[str, Any] = {"message_bits": bits, "names": ("hoeffding",), "configurations": 1, "tolerant": False}
-        priced = {"message_bits": 8 * len(message), "configurations": self.experiment.bounds.configurations}
+        priced: dict[str, Any] = {"message_bits": 8 * len(message), "configurations": self.experiment.bounds.configurations}
         assumptions = label_assumptions(len(training), len(self.pool))
         truths = [(first, evaluation.validation[first] != self.validation[first].labels)]
         truths += [("unseen", evaluation.unseen != unseen.labels)] if len(unseen) else []
@@ -133,9 +133,7 @@ class LabelProblem:
             alpha=None,
             public=self._public(evaluation, assumptions),
             corpus=self._corpus(evaluation),
-            bounds=[
-                each for name in assumptions for each in example_bounds(errors, name, **priced, **common)
-            ],
+            bounds=[each for name in assumptions for each in example_bounds(errors, name, **priced, **common)],
             held_out=[
                 HeldOut(level="example", metric="error", alpha=None, n=len(wrong), value=float(wrong.mean()), split=name)
                 for name, wrong in truths

@@ -68,7 +68,9 @@ class DocumentProblem:
         return cls(experiment, store, draw_split(len(store), experiment.corpus))
 
     @classmethod
-    def open_for_verification(cls, experiment: OnText, certificate: Certificate, path: Path, corpora: Path, given: Path | None) -> Self:
+    def open_for_verification(
+        cls, experiment: OnText, certificate: Certificate, path: Path, corpora: Path, given: Path | None
+    ) -> Self:
         """`open`, for somebody else's certificate.
 
         The corpus is the prepared one with the certificate's hash. If there is none, a corpus of functions is prepared, if sublora
@@ -231,9 +233,9 @@ class TextProblem(DocumentProblem):
             return self._phase(quantized, folder, "quantize", penalty)
 
         *coded, log = quantize_and_adapt(model, self.experiment.compression, adapt)
-        base = self.experiment.model
-        message = encode(Message(self.experiment.subspace, ALPHA_GRID[0], Coded(*coded), layer_names(base)))
-        return configured(None if isinstance(base, Gpt) else base.architecture, message), log
+        public = self.experiment.model
+        message = encode(Message(self.experiment.subspace, ALPHA_GRID[0], Coded(*coded), layer_names(public)))
+        return configured(None if isinstance(public, Gpt) else public.architecture, message), log
 
     def seconds(self, folder: Path) -> dict[str, float]:
         """Wall time of each phase of training, from the log in `folder`."""
