@@ -23,7 +23,7 @@ from sublora.data import draw_split, prepare
 from sublora.data.split import permutation
 from sublora.experiment import ALPHA_GRID, as_experiment
 from sublora.inequalities.subsampling import subsample
-from sublora.message import Coded, decode, whole, with_alpha
+from sublora.message import Coded, configured, decode, unwrapped, whole, with_alpha
 from sublora.message import classifier as classifier_message
 from sublora.message import language as language_message
 from sublora.models import layer_names
@@ -211,7 +211,7 @@ def pretrained(folder: Path, model: str, bounds: dict[str, Any], **choices: Any)
     problem = opened(as_experiment(values | {"bounds": bounds}), folder)
     draft, ways = problem.compress(folder / "run")
     found = certified(draft, problem)
-    data = bytes.fromhex(found["message"])
+    _, data = unwrapped(bytes.fromhex(found["message"]))
     loaded = load_causal(base["source"], problem.store.vocab_size, problem.experiment.model.block)
     shapes = [(name, weights.shape) for name, weights in loaded.named_parameters()]
     tensors, alpha = whole.decode_whole(data, shapes)
@@ -233,18 +233,19 @@ def classifier(folder: Path, kind: str, scale: float = 1.0, examples: int = 400,
     task = {"name": "sst2", **groups.pop("task", {})}
     task |= {"path": str(write_task(folder / "data", task["name"], examples))}
     model = groups.pop("model", {}) | ({} if kind == "words" else {"source": str(save_model(folder / "model", kind))})
-    experiment = as_experiment({"kind": "classify", "name": "golden", "task": task, "model": model, **groups})
-    problem = opened(experiment, folder)
+    problem = opened(as_experiment({"kind": "classify", "name": "golden", "task": task, "model": model, **groups}), folder)
+    experiment = problem.experiment
     problem.local_only = True
     subspace, base = problem.build()
     coordinates = (scale * normal(11, subspace.coordinates.numel())).astype(np.float32)
     choices = experiment.compression
     quantized = quantizers.quantize(coordinates, choices.quantizer, choices.levels, choices.entropy_penalty)
     message = classifier_message.ClassifierMessage(experiment.model, experiment.subspace, Coded(*quantized))
-    data = classifier_message.encode(message)
+    data = configured(getattr(experiment.model, "architecture", None), classifier_message.encode(message))
     predicted = problem.evaluate(data)
     public = (experiment.model, problem.labels, experiment.task.max_length, True)
-    rebuilt, decoded, _ = classifier_message.rebuild(data, *public)
+    configuration, behind = unwrapped(data)
+    rebuilt, decoded, _ = classifier_message.rebuild(behind, *public)
     contents = facts(problem, data, predicted)
     drawn = {"pool": problem.pool.sha256, "training": problem.training.sha256, "unseen": problem.unseen.sha256}
     drawn |= {name: each.sha256 for name, each in problem.validation.items()}
@@ -253,7 +254,7 @@ def classifier(folder: Path, kind: str, scale: float = 1.0, examples: int = 400,
     return {
         "message": data.hex(),
         "sha256": sha256(data),
-        "encoded_again": sha256(classifier_message.encode(decoded)),
+        "encoded_again": sha256(configured(configuration, classifier_message.encode(decoded))),
         "drawn": {**drawn, "tokens": predicted.tokens},
         "predictions": {name: hashed(labels) for name, labels in predictions.items()},
         **stated(contents),

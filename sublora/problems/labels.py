@@ -63,6 +63,8 @@ class LabelProblem:
 
         Raises SubloraError when the examples are not here, or are not those that the certificate speaks of.
         """
+        if isinstance(experiment.model, Encoder) and experiment.model.architecture is None:
+            raise SubloraError(f"{path}: params.model.architecture: missing, so nobody knows what the message's weights are for")
         problem, task = replace(cls.open(experiment, corpora, given), local_only=True), experiment.task
         if (here := problem.pool.sha256) != (stated := certificate.corpus.sha256):
             cure = f"the file it was made from (task.path {task.path})" if task.path else "the version of sublora that made it"
