@@ -52,7 +52,8 @@ def verify(
     Everything that the certificate states is computed again from message, params and data, and compared. Measured values and bounds
     may differ by `DETERMINISM`, but not from each other (`determined`); all else must be equal. What the certificate does not
     state, such as a setting of a later version, is not compared; but every required key must be there, and every bound that the
-    settings imply. A setting that is not stated has its default. How the model was searched for (`SEARCH`) nobody can compute again.
+    settings imply. A setting that is not stated has its default. How the model was searched for (`SEARCH`) nobody can compute
+    again.
     corpora: folder of prepared corpora (a problem's `open_for_verification` says which data are read).
     corpus: the file or folder with the certificate's data (`located`). limits: what the check may take, by estimate: the command
     line enforces them, too, in a process of its own.

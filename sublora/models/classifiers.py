@@ -135,7 +135,7 @@ class HubClassifier(nn.Module):
 
 
 def encoder_weights(model: Encoder, labels: int) -> int:
-    """The number of weights of a classifier of the stated architecture; none is loaded. Raises SubloraError for one that is none."""
+    """How many weights a classifier of the stated architecture has; none is loaded. Raises SubloraError for one that is none."""
     from transformers import AutoModelForSequenceClassification
 
     config = classifier_config(model.architecture or {}, num_labels=labels)
