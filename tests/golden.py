@@ -198,10 +198,12 @@ def language(folder: Path, scale: float = 1.0, documents: int = 300, **groups: A
     coordinates = (scale * normal(7, model.coordinates.numel())).astype(np.float32)
     quantized = quantizers.quantize(coordinates, choices.quantizer, choices.levels, choices.entropy_penalty)
     draft = language_message.encode(language_message.Message(experiment.subspace, ALPHA_GRID[0], Coded(*quantized), layers))
+    draft = configured(getattr(experiment.model, "architecture", None), draft)
     found = certified(draft, problem)
     most = language_message.largest_dimension(experiment.model, problem.store.vocab_size)
-    again = language_message.decode(bytes.fromhex(found["message"]), most, layers)
-    return found | {"encoded_again": sha256(language_message.encode(again))}
+    configuration, behind = unwrapped(bytes.fromhex(found["message"]))
+    again = language_message.encode(language_message.decode(behind, most, layers))
+    return found | {"encoded_again": sha256(configured(configuration, again))}
 
 
 def pretrained(folder: Path, model: str, bounds: dict[str, Any], **choices: Any) -> dict[str, Any]:
