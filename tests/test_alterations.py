@@ -253,11 +253,12 @@ SAID = {
 }
 
 
-@pytest.mark.parametrize("place", SAID, ids=".".join)
-def test_params_that_contradict_the_message_are_named(made, tmp_path, place):
-    """What the message says is read from the message: one mechanism, whatever the setting."""
-    altered = put(made[0], ("params", *place), SAID[place])
+def test_params_that_contradict_the_message_are_named(made, tmp_path):
+    """What the message says is read from the message: one mechanism, whatever the setting. One line names each key."""
+    altered = made[0]
+    for place, value in SAID.items():
+        altered = put(altered, ("params", *place), value)
     path = tmp_path / "certificate.json"
     path.write_text(json.dumps({**altered, "certificate_sha256": digest(altered)}, indent=1) + "\n", "utf-8")
-    (line,) = verification.verify(path, made[1])
-    assert line.startswith(f"params.{'.'.join(place)}")
+    keys = [line.split(":")[0] for line in verification.verify(path, made[1])]
+    assert sorted(keys) == sorted(f"params.{'.'.join(place)}" for place in SAID)

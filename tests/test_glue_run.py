@@ -317,7 +317,8 @@ def test_the_command_from_params_to_report_tables(tmp_path, monkeypatch, sublora
     status, out, err = sublora("run", "tiny.yaml", "--notebooks", NOTEBOOKS)
     assert status == 0, err
     path = tmp_path / "runs" / "tiny" / "certificate.json"
-    assert sublora("verify", path)[0] == 0
+    status, _, err = sublora("verify", path)
+    assert status == 0, err
     assert "kept" in sublora("run", "tiny.yaml", "--notebooks", NOTEBOOKS)[1]
     absent = write_params(tmp_path / "absent.yaml", settings("data/absent.tsv"))
     status, _, err = sublora("run", absent, "--notebooks", NOTEBOOKS)
