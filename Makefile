@@ -111,9 +111,9 @@ coverage: environment
 compression: environment
 	$(BIN)/python benchmarks/compression.py
 
-# By how much scores move between threads, batches, kernels and, with PYTHON2, versions of torch: some minutes.
+# By how much scores move between threads, batches, kernels and, with OTHER_TORCH, versions of torch: some minutes.
 determinism: environment
-	$(BIN)/python benchmarks/determinism.py $(if $(PYTHON2),--python $(PYTHON2))
+	$(BIN)/python benchmarks/determinism.py $(if $(OTHER_TORCH),--python $(OTHER_TORCH))
 
 # Hostile messages against every decoder, and hostile certificates against `verify`, for five minutes in all.
 fuzz: environment
