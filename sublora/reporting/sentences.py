@@ -174,6 +174,7 @@ def determinism(moved: pd.DataFrame, reasons: list[str]) -> Markdown:
         if len(rows):
             most = rows.loc[rows["largest"].idxmax()]
             where = f" (change: {escape(most['change'])}; model: {escape(most['model'])})" if most["largest"] else ""
-            parts.append(f"the loss of a unit moved by at most {most['largest']:.2g} {unit}{where}, a mean by {rows['mean'].max():.2g}")
+            moves = f"at most {most['largest']:.2g} {unit}{where}, a mean by {rows['mean'].max():.2g}"
+            parts.append(f"the loss of a unit moved by {moves}")
     changes = ", ".join(map(str, moved["change"].unique()))
     return Markdown(f"{text}Of these, {'; '.join(parts)}. Changes tried: {escape(changes)}.")
