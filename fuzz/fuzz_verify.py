@@ -36,7 +36,7 @@ from sublora import verification
 from sublora.problems import TextProblem
 from sublora.progress import progress_bar
 from sublora.run import Run
-from sublora.verification import MEASURED, UNVERIFIED, verify
+from sublora.verification import MEASURED, PLACES, UNVERIFIED, verify
 
 SECONDS, GIB = 20, 2
 SEEDS = Path(__file__).parent / "verify.json"
@@ -141,13 +141,15 @@ def _mutated_once(data: dict[str, Any], path: tuple, value: Any, paths: list[tup
 
 
 def meaning(data: dict[str, Any]) -> dict[str, Any]:
-    """What a certificate promises: without what nobody can verify, and with the defaults of what it leaves out."""
+    """What a certificate promises: without what nobody can verify and hints, and with the defaults of what it leaves out."""
     params = as_experiment(data["params"]).parameters()
     for group, *names in (key.split(".") for key in SEARCH):
         for name in names:
             params[group].pop(name, None)
         if not names:
             params.pop(group, None)
+    for group, name in PLACES:
+        params.get(group, {}).pop(name, None)
     return {key: value for key, value in data.items() if key not in UNVERIFIED} | {"params": params}
 
 
