@@ -6,7 +6,7 @@ PYTHON ?= python3
 TORCH_INDEX ?=
 BIN := .venv/bin
 
-.PHONY: quick test compare notebooks report results table1 figure1 glue structured pretrained headline verify coverage compression fuzz dist lock audit environment clean
+.PHONY: quick test compare notebooks report results table1 figure1 glue structured pretrained headline verify coverage compression determinism fuzz dist lock audit environment clean
 
 # From nothing to a certificate and the report that shows it.
 quick: environment .venv/renderer
@@ -111,9 +111,14 @@ coverage: environment
 compression: environment
 	$(BIN)/python benchmarks/compression.py
 
-# Hostile messages against every decoder, for two and a half minutes.
+# By how much scores move between threads, batches, kernels and, with OTHER_TORCH, versions of torch: some minutes.
+determinism: environment
+	$(BIN)/python benchmarks/determinism.py $(if $(OTHER_TORCH),--python $(OTHER_TORCH))
+
+# Hostile messages against every decoder, and hostile certificates against `verify`, for five minutes in all.
 fuzz: environment
-	$(BIN)/python fuzz/fuzz_message.py
+	$(BIN)/python fuzz/fuzz_message.py --seconds 150
+	$(BIN)/python fuzz/fuzz_verify.py --seconds 150
 
 # The wheel and the source distribution, checked, in dist/.
 dist: environment

@@ -278,6 +278,8 @@ def test_a_certificate_of_another_corpus(made, sublora, altered):
     corpus = load_certificate(made.folder / "certificate.json").data()["corpus"]
     path = altered(corpus=corpus | {"sha256": 64 * "0"})
     line = complaint(sublora("verify", path, "--runs", made.home / "runs"))
+    assert "is not prepared in" in line and str(path) in line and "--corpus" in line
+    line = complaint(sublora("verify", path, "--runs", made.home / "runs", "--corpus", made.texts))
     assert "speaks of a corpus with sha256 000000000000" in line and str(path) in line
     assert line.endswith("use the data it was made from")
 

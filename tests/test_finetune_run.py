@@ -25,6 +25,12 @@ def save_base(folder, seed=0, **sizes):
     return folder
 
 
+@pytest.fixture(autouse=True)
+def in_their_folder(monkeypatch, tmp_path_factory):
+    """A certificate's places lead into the current folder, or are not followed."""
+    monkeypatch.chdir(tmp_path_factory.getbasetemp())
+
+
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
     """A study with texts, a pretrained model, and the params of its fine-tuning."""

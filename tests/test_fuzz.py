@@ -1,6 +1,7 @@
-"""A slice of `fuzz/fuzz_message.py`: hostile messages are refused in one line, or canonical. The whole runs for minutes."""
+"""Slices of the fuzzing: past findings, and some hostile messages and certificates more. `make fuzz` goes on for minutes."""
 
 import importlib.util
+import subprocess
 import sys
 
 import numpy as np
@@ -68,3 +69,10 @@ def test_bytes_behind_a_message_are_refused(fuzz, extra):
         assert language.encode(language.decode(data, 1000)) == data
         with pytest.raises(MessageError):
             language.decode(prefixed(Reader(data).rest() + extra), 1000)
+
+
+def test_hostile_certificates_are_answered(tmp_path):
+    command = [sys.executable, str(HOME / "fuzz" / "fuzz_verify.py"), "--seconds", "3", "--commands", "2"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    assert "past findings" in done.stdout

@@ -89,6 +89,12 @@ def of(certificate, assumption, inequality):
     return found
 
 
+@pytest.fixture(autouse=True)
+def in_their_folder(monkeypatch, tmp_path_factory):
+    """A certificate's places lead into the current folder, or are not followed."""
+    monkeypatch.chdir(tmp_path_factory.getbasetemp())
+
+
 @pytest.fixture(scope="module")
 def words(tmp_path_factory):
     folder = tmp_path_factory.mktemp("words")

@@ -57,7 +57,7 @@ COSTLY = {
     "qr": (lambda data: with_message(data, 9_000, "dense_qr", width=32), "GiB"),
     "tokens": (lambda data: put(data, ("corpus", "tokens"), 10**13), "GiB"),
     "minutes": (
-        lambda data: put(put(data, ("params", "model"), {"layers": 200, "width": 128, "heads": 2}), ("corpus", "tokens"), 10**8),
+        lambda data: put(put(data, ("params", "model"), {"layers": 200, "heads": 2}), ("corpus", "tokens"), 2 * 10**7),
         "minutes",
     ),
     "digits": (lambda data: put(data, ("params", "model", "width"), 10**400), "beyond any use"),
