@@ -44,9 +44,9 @@ def verify(path: str | Path, corpora: str | Path = "runs/corpora") -> Verdict:
     """What is wrong with a certificate, one line each; empty if everything agrees.
 
     Everything that the certificate states is computed again from message, params and data, and compared. Measured values and bounds
-    may differ by `DETERMINISM`, but not from each other (`determined`); all else must be equal. What the certificate does not state,
-    such as a setting of a later version, is not compared; but every required key must be there, and every bound that the settings
-    imply.
+    may differ by `DETERMINISM`, but not from each other (`determined`); all else must be equal. What the certificate does not
+    state, such as a setting of a later version, is not compared; but every required key must be there, and every bound that the
+    settings imply.
     A setting that is not stated has its default. How the model was searched for (`SEARCH`) nobody can compute again.
     corpora: folder of prepared corpora (a problem's `open_for_verification` says which data are read).
     Raises SubloraError when the certificate cannot be read, or its data cannot be had here.

@@ -5,8 +5,7 @@ import pytest
 from tiny import settings, write_texts
 
 from sublora.certificate.build import certify
-from sublora.certificate.statements import DETERMINISM
-from sublora.certificate.statements import metric
+from sublora.certificate.statements import DETERMINISM, metric
 from sublora.experiment import ALPHA_GRID, TOP_K, as_experiment
 from sublora.inequalities.martingale import azuma, azuma_subsampled
 from sublora.inequalities.smoothing import loss_range, smoothed_bits

@@ -24,7 +24,7 @@ LARGEST_CERTIFICATE = 96 * 2**20  # bytes; enough for GPT-2 small at 5 bits a we
 SEARCH = ("training", "compression", "rounding", "notebooks", "subspace.lora_dropout", "bounds.batch_tokens")
 """Keys of `params` that say how the model was searched for and scored. No bound depends on them, and nobody can verify them."""
 
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, le=2**53)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 LevelName = Literal["document", "sequence", "token", "example"]
 AssumptionName = Literal["iid", "pool", "unseen", "martingale"]
@@ -67,7 +67,7 @@ class Statement(Part):
         Count, Field(description="A, the messages compared on the evaluated units; 1 where all are evaluated, which costs nothing")
     ]
     configurations: Annotated[
-        Count | None,
+        Annotated[int, Field(ge=1)] | None,
         Field(
             description="J, the configurations that could have been chosen with the data in hand: they cost log2 J bits beside the "
             "message's; null for unseen and pool, where the random split comes after the choice"

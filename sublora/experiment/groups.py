@@ -345,7 +345,7 @@ class Bounds(Group):
     """What is certified. All of it is fixed before the training split is drawn."""
 
     delta: Share = 0.05
-    configurations: Count = 2**20  # J: how many settings could have been chosen with the data in hand; iid, martingale pay log2 J bits
+    configurations: Count = 2**20  # J: settings that could have been chosen with the data in hand; iid, martingale pay log2 J bits
     candidates: Count = 1  # A: how many certificates are compared by their subsamples before one is chosen
     levels: Annotated[tuple[Level, ...], AsTuple, _Choices] = ("document",)  # which units; alpha is chosen for the first
     documents: Count | None = 10_000  # n, the evaluated subsample; null: all m

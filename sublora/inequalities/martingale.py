@@ -1,4 +1,4 @@
-"""Token-level bounds: tokens in a fixed order, no independence.
+"""Token-level bounds: tokens in a fixed order, which need not be independent.
 
 Bounded is `(1/N) sum mu_i`, `mu_i = E[loss_i | the tokens before]`: the average, over the training contexts, of the
 expected loss of the next token drawn afresh. The order of the stream is fixed without looking at content, loss i uses

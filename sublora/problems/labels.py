@@ -111,9 +111,7 @@ class LabelProblem:
             alpha=None,
             public=self._public(evaluation, assumptions),
             corpus=self._corpus(evaluation),
-            bounds=[
-                each for name in assumptions for each in example_bounds(errors, name, **priced, **common)
-            ],
+            bounds=[each for name in assumptions for each in example_bounds(errors, name, **priced, **common)],
             held_out=[
                 HeldOut(level="example", metric="error", alpha=None, n=len(wrong), value=float(wrong.mean()), split=name)
                 for name, wrong in truths

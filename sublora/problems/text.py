@@ -128,8 +128,10 @@ class DocumentProblem:
         hypothesis = decode(message, self.experiment, store.vocab_size, self.local_only)
         assert hypothesis.alpha is not None
         facts = self._facts(message, hypothesis.alpha)
-        training, pilot, published = evaluation.training, evaluation.pilot, facts._replace(
-            message_bits=hypothesis.published_bits, configurations=1, candidates=1
+        training, pilot, published = (
+            evaluation.training,
+            evaluation.pilot,
+            facts._replace(message_bits=hypothesis.published_bits, configurations=1, candidates=1),
         )
         return Findings(
             alpha=hypothesis.alpha,
@@ -219,6 +221,7 @@ class TextProblem(DocumentProblem):
 
     def _phase(self, module, folder: Path, phase: Literal["pretrain", "quantize"], penalty=None) -> pd.DataFrame:
         return train_phase(module, self.store, self.split, self.experiment, folder, phase=phase, penalty=penalty)
+
 
 def smallest_promise(
     ways: Sequence[tuple], make: Callable[..., tuple[bytes, DocumentProblem]], folder: Path, *, columns: tuple[str, ...], what: str
