@@ -10,7 +10,7 @@ from sublora.certificate import statements
 from sublora.certificate.schema import AssumptionName, Certificate, Statement
 from sublora.certificate.statements import Facts, Metric
 from sublora.errors import SubloraError
-from sublora.experiment import Classify, Experiment, OnText
+from sublora.experiment import Classify, Experiment, Level, OnText
 from sublora.inequalities.independent import betting_grid, binomial_tail, complexity_nats, mixed, smallest_refuted
 from sublora.inequalities.means import Bound, from_mean
 from sublora.scoring.text import evaluated_units
@@ -29,8 +29,8 @@ def determined(certificate: Certificate, experiment: Experiment) -> dict[str, An
     losses themselves: they are as stated, or, if less, the least that losses of that mean allow.
     """
     data = certificate.data()
-    found = _of_labels if isinstance(experiment, Classify) else _of_text
-    rules, bounds, published, held_out = found(certificate, experiment)  # type: ignore[operator]
+    known = _of_labels(certificate, experiment) if isinstance(experiment, Classify) else _of_text(certificate, experiment)
+    rules, bounds, published, held_out = known
     return {
         "delta": experiment.bounds.delta,
         "public": {**data["public"], **rules},
@@ -44,7 +44,7 @@ def _of_text(certificate: Certificate, experiment: OnText) -> tuple[dict, Iterab
     corpus, choices = certificate.corpus, experiment.bounds
     V, levels = corpus.vocab_size, choices.levels
     sequences = next((bound.units for bound in certificate.statements if bound.level == "sequence"), 1)  # the data's to say
-    units = {"document": corpus.documents, "token": corpus.tokens, "sequence": sequences}
+    units: dict[Level, int] = {"document": corpus.documents, "token": corpus.tokens, "sequence": sequences}
     price = certificate.message_bits, certificate.alpha or 0.5, V, choices.delta, units, corpus.pool or 0
     facts = Facts(*price, choices.configurations, choices.candidates)
     published = facts._replace(message_bits=certificate.paper_accounting.bits, configurations=1, candidates=1)
@@ -81,7 +81,7 @@ def _of_labels(certificate: Certificate, experiment: Classify) -> tuple[dict, It
 
 
 def _restated(
-    rows: Iterable[tuple], stated: list[Statement], facts: Facts, evaluated: Mapping[str, int], *, tolerant: bool = True
+    rows: Iterable[tuple], stated: list[Statement], facts: Facts, evaluated: Mapping[Any, int], *, tolerant: bool = True
 ) -> Iterator[dict[str, Any]]:
     """The statements (level, metric, assumption, inequality) as data, made of those that are stated."""
     known = {(s.level, s.metric, s.alpha, s.assumption, s.inequality): s for s in stated}

@@ -103,7 +103,7 @@ class LabelProblem:
         guess, bits = float(1 - np.bincount(training.labels).max() / len(training)), evaluation.hypothesis.published_bits
         common: dict[str, Any] = {"delta": self.experiment.bounds.delta, "pool": len(self.pool), "guess": guess}
         published: dict[str, Any] = {"message_bits": bits, "names": ("hoeffding",), "configurations": 1, "tolerant": False}
-        priced = {"message_bits": 8 * len(message), "configurations": self.experiment.bounds.configurations}
+        priced: dict[str, Any] = {"message_bits": 8 * len(message), "configurations": self.experiment.bounds.configurations}
         assumptions = label_assumptions(len(training), len(self.pool))
         truths = [(first, evaluation.validation[first] != self.validation[first].labels)]
         truths += [("unseen", evaluation.unseen != unseen.labels)] if len(unseen) else []
