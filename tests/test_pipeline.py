@@ -170,7 +170,8 @@ def test_verify_names_every_altered_number(here, sublora, tmp_path):
     for said in ALTERED.values():
         assert f"{file}: {said}" in err
     lines = [line for line in err.replace("\r", "\n").splitlines() if line.startswith(str(file))]
-    assert len(lines) == len(ALTERED)
+    contradicted = [line for line in lines if "paper_accounting.bounds[" in line]  # by the altered bits that they follow from
+    assert contradicted and len(lines) - len(contradicted) == len(ALTERED)
 
 
 def test_arithmetic_alone_is_said_to_be_alone(here, sublora, tmp_path):
