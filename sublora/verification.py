@@ -24,7 +24,7 @@ MEASURED = {"empirical", "bound", "value", "accuracy", "f1", "matthews"}
 """Keys of values that float32 arithmetic moves a little on another machine, by `DETERMINISM` at most. A bound has that on top, so a
 stated bound within it is not below what the losses prove here."""
 CALCULATED = {"complexity", "subsampling"}
-"""Keys of values that float64 arithmetic alone moves, by `EXACT` at most. Everything else must be equal."""
+"""Keys of values that float64 arithmetic alone moves, by a share of `EXACT` at most. Everything else must be equal."""
 FOLLOWS = {"nonvacuous"}
 """Keys that a certificate must have as its other keys make them, or it cannot be read."""
 PLACES = (("corpus", "path"), ("corpus", "tokenizer"), ("model", "source"), ("task", "path"), ("task", "validation"))
@@ -185,7 +185,7 @@ def _differences(
     elif isinstance(stated, list) and isinstance(found, list) and {dict} <= set(map(type, stated + found)):
         yield f"{where}: the certificate has {len(stated)} entries, computed again there are {len(found)}"
     elif key in MEASURED | CALCULATED and isinstance(found, float) and isinstance(stated, float):
-        allowed = EXACT if key in CALCULATED else tolerance(metric) if within is None else within
+        allowed = EXACT * abs(found) + 1e-13 if key in CALCULATED else tolerance(metric) if within is None else within
         if not abs(stated - found) <= allowed:
             yield f"{where}: the certificate says {stated}, computed again it is {found}"
     elif stated != found or type(stated) is not type(found):

@@ -170,7 +170,22 @@ def test_verify_names_every_altered_number(here, sublora, tmp_path):
     for said in ALTERED.values():
         assert f"{file}: {said}" in err
     lines = [line for line in err.replace("\r", "\n").splitlines() if line.startswith(str(file))]
-    assert len(lines) == len(ALTERED)
+    contradicted = [line for line in lines if "paper_accounting.bounds[" in line]  # by the altered bits that they follow from
+    assert contradicted and len(lines) - len(contradicted) == len(ALTERED)
+
+
+def test_arithmetic_alone_is_said_to_be_alone(here, sublora, tmp_path):
+    file = tmp_path / "certificate.json"
+    shutil.copy("runs/tiny/certificate.json", file)
+    status, out, _ = sublora("verify", "--arithmetic", file, "--runs", tmp_path / "no-corpora")
+    assert status == 3 and out.startswith(f"{file}: arithmetic agrees, losses not checked\n")
+    assert "unchecked    environment; losses," in out
+    certificate = load_certificate(file).data()
+    certificate["bounds"][0]["parts"]["complexity"] -= 1e-6
+    file.write_text(json.dumps(certificate, indent=1) + "\n", "utf-8")
+    status, out, err = sublora("verify", "--arithmetic", file)
+    assert (status, out) == (1, f"{file}: NOT verified\n")
+    assert "bounds[document bpd iid hoeffding 0.0001].parts.complexity: the certificate says" in err
 
 
 def test_verify_goes_on_to_the_next_certificate(here, sublora, tmp_path):

@@ -9,6 +9,7 @@ import numpy as np
 from sublora.certificate import statements
 from sublora.certificate.schema import AssumptionName, Certificate, Statement
 from sublora.certificate.statements import Facts, Metric
+from sublora.errors import SubloraError
 from sublora.experiment import Classify, Experiment, Level, OnText
 from sublora.inequalities.independent import betting_grid, binomial_tail, complexity_nats, mixed, smallest_refuted
 from sublora.inequalities.means import Bound, from_mean
@@ -16,6 +17,7 @@ from sublora.scoring.text import evaluated_units
 
 EXACT = 1e-9
 """How far float64 arithmetic may move what stated values determine."""
+MOST_EXAMPLES = 10**9
 SEARCHED = 1e-8
 """More than a search for a bound may end above it."""
 
@@ -27,10 +29,8 @@ def determined(certificate: Certificate, experiment: Experiment) -> dict[str, An
     losses themselves: they are as stated, or, if less, the least that losses of that mean allow.
     """
     data = certificate.data()
-    if isinstance(experiment, Classify):
-        rules, bounds, published, held_out = _of_labels(certificate, experiment)
-    else:
-        rules, bounds, published, held_out = _of_text(certificate, experiment)
+    known = _of_labels(certificate, experiment) if isinstance(experiment, Classify) else _of_text(certificate, experiment)
+    rules, bounds, published, held_out = known
     return {
         "delta": experiment.bounds.delta,
         "public": {**data["public"], **rules},
@@ -65,6 +65,8 @@ def _of_text(certificate: Certificate, experiment: OnText) -> tuple[dict, Iterab
 def _of_labels(certificate: Certificate, experiment: Classify) -> tuple[dict, Iterable[dict], Iterable[dict], list[dict] | None]:
     corpus, J = certificate.corpus, experiment.bounds.configurations
     m, pool = corpus.documents, corpus.pool or 0
+    if m > MOST_EXAMPLES:
+        raise SubloraError(f"{m:,} are more examples than the {MOST_EXAMPLES:,} that are computed with")
     assumptions = statements.label_assumptions(m, pool)
     facts = Facts(certificate.message_bits, 0.5, 2, experiment.bounds.delta, {"example": m}, pool, J, 1)  # type: ignore[dict-item]
     of = Metric("error", None, 0.0, 1.0, certificate.statements[0].vacuous_at)  # the commonest label is the data's to say
@@ -142,7 +144,5 @@ def _from_mean(
     if inequality == "betting" and n == m and unseen_of is None:  # wealth is concave in the losses: largest if they are all alike
         bets = betting_grid(m, nats)
         step = math.sqrt(nats / (2 * m))
-        least = smallest_refuted(
-            lambda u: mixed(m * np.log1p(bets * (u - scaled) / (1 - u))) - nats, start=scaled, step=step
-        )
+        least = smallest_refuted(lambda u: mixed(m * np.log1p(bets * (u - scaled) / (1 - u))) - nats, start=scaled, step=step)
     return Bound(max(least - SEARCHED, scaled), scaled, None).unscaled(of.low, of.width), False

@@ -30,7 +30,7 @@ SEARCH = (
 )
 """Keys of `params` that say how the model was searched for and scored. No bound depends on them, and nobody can verify them."""
 
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, le=2**53)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 LevelName = Literal["document", "sequence", "token", "example"]
 AssumptionName = Literal["iid", "pool", "unseen", "martingale"]
@@ -77,7 +77,7 @@ class Statement(Part):
         Count | None, Field(description="N0, the number of tokens that a bound for tokens is tuned for; null for other units")
     ]
     configurations: Annotated[
-        Count | None,
+        Annotated[int, Field(ge=1)] | None,
         Field(
             description="J, the configurations that could have been chosen with the data in hand: they cost log2 J bits beside the "
             "message's; null for unseen and pool, where the random split comes after the choice"

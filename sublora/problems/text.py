@@ -244,6 +244,7 @@ class TextProblem(DocumentProblem):
     def _phase(self, module, folder: Path, phase: Literal["pretrain", "quantize"], penalty=None) -> pd.DataFrame:
         return train_phase(module, self.store, self.split, self.experiment, folder, phase=phase, penalty=penalty)
 
+
 def smallest_promise(
     ways: Sequence[tuple], make: Callable[..., tuple[bytes, DocumentProblem]], folder: Path, *, columns: tuple[str, ...], what: str
 ) -> tuple[bytes, Any, pd.DataFrame]:

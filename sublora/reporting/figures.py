@@ -103,7 +103,7 @@ def by_colour(frame: pd.DataFrame, group: str, x: str, y: str, style: str, *, ax
 def bounds_overview(certificate: Certificate, every: bool = False, *, ax: Axes) -> None:
     """The main figure: bounds in bits (of a classifier: in percent), between what was measured and the guess.
 
-    It shows the tightest inequality and the paper's under each assumption; `every`: all inequalities.
+    It shows a tight inequality and the paper's under each assumption; `every`: all inequalities.
 
     Each line runs from the value on training documents (tick) to the bound (dot, with its number). Dots left of the dashed line
     are better than guessing. A bound that no loss can exceed ends at the right edge and says `vacuous`. The diamond is the held-out

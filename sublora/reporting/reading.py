@@ -20,7 +20,7 @@ MAIN_INEQUALITIES = {
     "token": ("freedman", "azuma"),
     "example": ("binomial_tail", "kl", "hoeffding"),
 }
-"""For each level the tightest inequality and the paper's: what a figure shows when it cannot show all."""
+"""For each level a tight inequality and the paper's: what a figure shows when it cannot show all."""
 SHOWN_K = (1, 10, 100)
 """The top-k errors that a table shows; a certificate has more."""
 

@@ -87,6 +87,11 @@ def small_print(certificate: Certificate) -> str:
             f" The loss was measured on {bound.evaluated:,} of the {bound.units:,} training {many};"
             " the bounds include the price of that."
         ) + f" {drawn(certificate)}"
+    if (paying := statement(certificate, "iid") or statement(certificate, "martingale")) is not None:
+        text += (
+            f" {_capital(paying.assumption)} bounds pay for {paying.configurations:,} configurations that could have been chosen"
+            " after a look at the data. Whether there were more, no verification shows."
+        )
     return f"{text} {condition(certificate)}".rstrip()
 
 
@@ -156,7 +161,7 @@ def meanings(certificate: Certificate) -> list[tuple[str, str]]:
     if bound.assumption == "unseen" and bound.pool is not None:
         meaning[f"{bound.pool - bound.units:,} {many}: not trained on"] = (
             f"The rest of a pool of {bound.pool:,}. The training set was drawn from the pool at random, and the guarantee needs"
-            " only that draw. It assumes nothing about the text."
+            " only that draw, and that whatever is public was fixed before it. It assumes nothing about the text."
         )
     return list(meaning.items())
 

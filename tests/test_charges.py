@@ -1,0 +1,180 @@
+"""What bounds pay for beside the message: configurations (J) and compared certificates (A), each once, and where."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+from tiny import put, settings, write_texts
+
+from sublora.certificate import statements
+from sublora.certificate.build import certify
+from sublora.certificate.schema import digest
+from sublora.certificate.statements import CHARGED, Facts, charged_bits, metric
+from sublora.errors import SubloraError
+from sublora.experiment import ALPHA_GRID, TOP_K, as_experiment
+from sublora.inequalities.independent import complexity_nats, hoeffding
+from sublora.problems import TextProblem
+from sublora.run import Run
+from sublora.scoring.scores import Scores
+from sublora.verification import verify, verify_arithmetic
+
+V, K = 257, 60
+J = 2**20
+
+
+def test_one_bit_of_feedback_for_each_of_101_coins_is_101_bits_and_not_the_logarithm_of_their_number():
+    """101 predictors of fair labels by coin flips, each turned around if it is wrong more often than not, and their majority.
+
+    2^101 majorities could have been reached; that 102 things were looked at is the broken price. The expected error is 1/2.
+    """
+    m, trials, random = 1000, 400, np.random.default_rng(0)
+    violated = {2**101: 0, 102: 0}
+    for _ in range(trials):
+        wrong = random.random((101, m)) < 0.5
+        wrong ^= (wrong.mean(axis=1) > 0.5)[:, None]
+        mean = float((wrong.sum(axis=0) > 50).mean())
+        for reached in violated:
+            violated[reached] += hoeffding(mean, complexity_nats(charged_bits(0, "iid", reached), 0.05), m) < 0.5
+    assert violated[2**101] == 0 and violated[102] > 0.99 * trials
+
+
+def scores(units, seed, tokens=False):
+    random = np.random.default_rng(seed)
+    lengths = np.ones(units, int) if tokens else random.integers(2, 30, units)
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    count = int(offsets[-1])
+    logs, rank = -random.gamma(2.0, 0.7, count).astype(np.float32), random.integers(0, 12, count).astype(np.int32)
+    expected = random.random((count, len(ALPHA_GRID))).astype(np.float32), random.random((count, len(TOP_K))).astype(np.float32)
+    return Scores(logs, rank, offsets, *expected, np.arange(units))
+
+
+def facts(units, configurations=1, candidates=1, bits=K):
+    return Facts(bits, 0.1, V, 0.05, dict.fromkeys(("document", "sequence", "token"), units), 2 * units, configurations, candidates)
+
+
+N = 1500
+EVERY = [
+    (m, level, assumption, inequality)
+    for m in (N, 2 * N)
+    for level in ("document", "sequence", "token")
+    for of, assumption, inequality in statements.listed(level, V, m == N)
+    if of.name == "top1_error"
+]
+
+
+@pytest.mark.parametrize(("m", "level", "assumption", "inequality"), EVERY)
+def test_configurations_are_charged_once_where_a_split_does_not_mend_the_choice(m, level, assumption, inequality):
+    evaluated, pilot = scores(N, 0, level == "token"), scores(N // 10, 1, level == "token")
+
+    def bound(of, **changes):
+        return statements.bound(level, of, assumption, inequality, scores=evaluated, pilot=pilot, facts=facts(m, **changes))
+
+    for of in (metric("bpd", 0.1, V), metric("top10_error", None, V)):
+        charged, free = bound(of, configurations=J), bound(of)
+        assert charged.bound <= of.low + of.width
+        if assumption in CHARGED:
+            assert charged.bound == bound(of, bits=K + 20).bound and charged.configurations == J
+            assert free.bound < charged.bound < bound(of, bits=K + 40).bound, "neither left out nor charged twice"
+        else:
+            assert charged == free and charged.configurations is None
+
+
+@pytest.mark.parametrize("assumption", statements.FOR_EXAMPLES)
+def test_classifiers_pay_for_configurations_too(assumption):
+    errors = (np.random.default_rng(0).random(5000) < 0.2).astype(float)
+
+    def bounds(J, bits):
+        known = {"delta": 0.05, "pool": 10_000, "guess": 0.5}
+        return [b.bound for b in statements.example_bounds(errors, assumption, message_bits=bits, configurations=J, **known)]
+
+    assert bounds(J, K) == bounds(1, K + 20 * (assumption == "iid"))
+    assert (bounds(J, K) > bounds(1, K)) == (assumption == "iid")
+
+
+def test_no_bound_is_above_the_largest_loss():
+    evaluated, pilot = scores(600, 0), scores(60, 1)
+    for of in (metric("bpd", 0.1, V), metric("top10_error", None, V)):
+        found = statements.bound("document", of, "iid", "hoeffding", scores=evaluated, pilot=pilot, facts=facts(600, bits=10**6))
+        assert found.bound == of.low + of.width < found.empirical + found.parts.complexity and not found.nonvacuous
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A run of all levels, all of whose documents and sequences are evaluated, and 400 tokens."""
+    folder = tmp_path_factory.mktemp("charges")
+    levels = {"levels": ["document", "sequence", "token"], "documents": None, "sequences": None, "tokens": 400}
+    values = settings(write_texts(folder / "texts"))
+    run = Run({**values, "bounds": {"pilot": 0.5, "held_out_documents": 50, **levels}}, folder / "runs")
+    run.certificate = run.certify()
+    return run
+
+
+def test_candidates_enter_the_subsample_s_term_and_stand_in_its_bounds(made):
+    values = made.experiment.parameters()
+    values["bounds"]["candidates"] = 5
+    problem = TextProblem(as_experiment(values), made.problem.store, made.problem.split)
+    compared, alone = certify(problem, made.message, made.evaluation, {}), made.certificate
+    for after, before in zip(compared.statements, alone.statements, strict=True):
+        own = after.alpha in (None, compared.alpha)
+        if after.level != "token":
+            assert after == before and after.candidates == 1, "all units are evaluated"
+            continue
+        assert (before.candidates, after.candidates) == ((1, 5) if own else (8, 40))
+        of = metric(after.metric, after.alpha, V)
+        assert after.bound > before.bound or after.bound == before.bound == of.low + of.width
+        if after.inequality == "azuma":
+            n, N = after.evaluated, after.units
+            nats = math.log(after.candidates * (n + N) / (N * 0.05))
+            assert after.parts.subsampling == pytest.approx(of.width * math.sqrt(nats / (2 * n)))
+            assert after.parts.complexity == before.parts.complexity
+    assert compared.paper_accounting == alone.paper_accounting, "published bounds are as published"
+
+
+def test_candidates_without_a_subsample_have_no_effect():
+    with pytest.raises(SubloraError, match=r"candidates has no effect for levels whose units are all evaluated"):
+        as_experiment({"name": "tiny", "bounds": {"documents": None, "candidates": 2}})
+    for key in ("candidates", "configurations"):
+        for value in (0, -1, 1.5, True, None):
+            with pytest.raises(SubloraError, match=key):
+                as_experiment({"name": "tiny", "bounds": {key: value}})
+
+
+def test_arithmetic_needs_no_corpus_and_finds_what_settings_and_losses_contradict(made, tmp_path):
+    path, data = tmp_path / "certificate.json", made.certificate.data()
+
+    def wrong(altered):
+        path.write_text(statements_file(altered), "utf-8")
+        return verify_arithmetic(path)
+
+    assert wrong(data) == [] and verify(path, made.corpora) == []
+    with pytest.raises(SubloraError, match="is not prepared"):
+        verify(path, tmp_path / "none")
+    for index, bound in enumerate(data["bounds"]):
+        of = metric(bound["metric"], bound["alpha"], V)
+        if bound["bound"] == of.low + of.width:
+            continue  # no lower one is far from the mean
+        assert wrong(put(data, ("bounds", index), restated(bound, bound["empirical"] + 1e-7))), bound
+        exact = bound["inequality"] in ("hoeffding", "azuma") or (bound["inequality"] == "kl" and bound["level"] != "token")
+        assert bool(wrong(put(data, ("bounds", index), restated(bound, bound["bound"] - 1e-8)))) == exact, bound
+    assert "bounds: the certificate has" in wrong({**data, "bounds": data["bounds"][:-1]})[0]
+    for keys, value in (
+        (("bounds", 3, "empirical"), data["bounds"][3]["empirical"] - 1e-7),
+        (("bounds", 3, "units"), 7),
+        (("public", "pilot"), 0.4),
+        (("params", "subspace", "seed"), 1),
+        (("params", "bounds", "configurations"), 1),
+        (("alpha",), next(alpha for alpha in ALPHA_GRID if alpha != data["alpha"])),
+        (("paper_accounting", "bits"), data["paper_accounting"]["bits"] + 1),
+        (("held_out", 0, "level"), "sequence"),
+    ):
+        assert wrong(put(data, keys, value)), keys
+
+
+def restated(bound, value):
+    return {**bound, "bound": value, "nonvacuous": value < bound["vacuous_at"]}
+
+
+def statements_file(data):
+    """The file of a certificate that is given as data, sealed anew."""
+    return json.dumps({**data, "certificate_sha256": digest(data)}, indent=1) + "\n"
