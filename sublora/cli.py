@@ -55,6 +55,7 @@ def run(
         Path | None, typer.Option(help="Folder of notebooks. Default: ./notebooks, else the package's.", callback=_of_the_study)
     ] = None,
     force: Annotated[bool, typer.Option(help="Run everything again, finished steps included.")] = False,
+    *,
     set: Annotated[list[str] | None, typer.Option("--set", help="Override a key, such as training.steps=100. Repeatable.")] = None,
     beacon: Annotated[
         str | None, typer.Option(metavar="HEX", help="Draw evaluated subsamples from this public value, not from the message.")
