@@ -13,6 +13,7 @@ from tiny_models import save_model
 
 from sublora.certificate.schema import digest
 from sublora.data.labelled import Examples
+from sublora.certificate.statements import DETERMINISM
 from sublora.errors import SubloraError
 from sublora.experiment import as_experiment
 from sublora.message import unwrapped
@@ -116,10 +117,10 @@ def test_a_bag_of_words_learns_and_its_bounds_are_ordered(words):
 def test_iid_bounds_by_hand(words):
     """From the message's size and the count of errors alone, by formulas written here anew."""
     run, certificate = words
-    m, tolerance = 1200, certificate.public.tolerance
+    m, tolerance = 1200, DETERMINISM["errors"]
     hoeffding, tail = (of(certificate, "iid", name) for name in ("hoeffding", "binomial_tail"))
     errors = round(hoeffding.empirical * m)
-    nats = 8 * len(run.message) * math.log(2) + math.log(1 / 0.05)
+    nats = (8 * len(run.message) + 20) * math.log(2) + math.log(1 / 0.05)  # log2 J are 20 bits
     assert hoeffding.bound == pytest.approx(errors / m + math.sqrt(nats / (2 * m)) + tolerance, abs=1e-12)
     assert binom.logcdf(errors, m, tail.bound - tolerance) == pytest.approx(-nats, rel=1e-6)
 

@@ -106,12 +106,12 @@ def test_the_nominal_number_is_that_of_the_settings_and_is_verified(made, tmp_pa
 def test_freedman_is_the_better_of_itself_and_azuma_each_at_half_delta(made, bits, tokens):
     """With a long message no bet is large enough for freedman, and azuma is the better one."""
     N, scores = 600 if tokens is None else 100_000, made.evaluation.training["token"]
-    shared = {"scores": scores, "pilot": made.evaluation.pilot["token"], "tolerance": 0.0}
+    shared = {"scores": scores, "pilot": made.evaluation.pilot["token"], "tolerant": False}
     azumas, freedmans = [], []
     for of in (metric("bpd", 0.1, V), metric("top1_error", None, V)):
 
         def stated(inequality, delta, of=of):
-            facts = Facts(bits, 0.1, V, delta, {"token": N}, 10, tokens=tokens, nominal_tokens=50_000)
+            facts = Facts(bits, 0.1, V, delta, {"token": N}, 10, 1, 1, tokens=tokens, nominal_tokens=50_000)
             return bound("token", of, "martingale", inequality, facts=facts, **shared).bound
 
         azumas.append(stated("azuma", 0.025))
