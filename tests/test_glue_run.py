@@ -12,8 +12,8 @@ from tiny import NOTEBOOKS, write_params
 from tiny_models import save_model
 
 from sublora.certificate.schema import digest
-from sublora.data.labelled import Examples
 from sublora.certificate.statements import DETERMINISM
+from sublora.data.labelled import Examples
 from sublora.errors import SubloraError
 from sublora.experiment import as_experiment
 from sublora.message import unwrapped
