@@ -1,6 +1,7 @@
 """Pretrained models: the dense causal language models of `transformers`, or a checkpoint of llama2.c."""
 
 import contextlib
+import functools
 import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -29,13 +30,44 @@ UNSAID = tuple(
     id2label label2id num_labels problem_type finetuning_task task_specific_params
     output_attentions output_hidden_states return_dict gradient_checkpointing
     summary_activation summary_first_dropout summary_proj_to_labels summary_type summary_use_proj
+    chunk_size_feed_forward pretraining_tp reorder_and_upcast_attn slow_but_exact
+    attention_softmax_in_fp32 scale_attention_softmax_in_fp32 residual_in_fp32
     """.split()
 )
 """Keys of a configuration that change nothing about the function that the weights compute in float32. Nor does any dropout."""
+UNSAID_BY_CAUSAL = tuple(
+    """
+    bos_token_id eos_token_id pad_token_id decoder_start_token_id is_decoder is_encoder_decoder add_cross_attention
+    init_std rescale_prenorm_residual time_step_floor time_step_init_scheme time_step_max time_step_min time_step_scale
+    max_window_layers use_associative_scan use_bidirectional_attention use_mambapy
+    """.split()
+)
+"""Keys that change nothing more where the model is causal and all of its weights are given: each is the type's default."""
+UNSAID_BY_TYPE = {
+    "biogpt": "layer_norm_eps",
+    "exaone4": "sliding_window_pattern",
+    "gemma3_text": "attn_logit_softcapping",
+    "gpt_bigcode": "num_key_value_heads",
+    "gpt_neo": "attention_layers",
+    "mamba": "expand",
+    "smollm3": "no_rope_layer_interval",
+}
+"""A key that a type has and does not use, or that another key makes."""
+LEARNT_POSITIONS = ("biogpt", "gpt2", "gpt_bigcode", "gpt_neo", "opt")
+"""Types with a weight for each position. The others compute positions, and their longest window is advice."""
+ROPE: dict[str, dict[str, Any]] = {
+    "default": {},
+    "linear": {"factor": None},
+    "llama3": dict.fromkeys(("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")),
+    "yarn": dict.fromkeys(("factor", "original_max_position_embeddings", "attention_factor", "mscale", "mscale_all_dim"))
+    | {"beta_fast": 32, "beta_slow": 1, "truncate": True},
+}
+"""Types of rotary positions, and what each reads, with its default. `dynamic` is `default` up to the longest window; `longrope`
+makes a prediction depend on the length of the window, so it is refused."""
 CAUSAL = 1e-3
 """How much a probability may change when a later token does: rounding of large logits."""
 
-NOT_CAUSAL = "model.source: predictions depend on tokens after them, so it is not a causal language model"
+NOT_CAUSAL = "model.source: predictions depend on tokens after them or on their number, so it is not a causal language model"
 
 
 class Causal(nn.Module):
@@ -51,29 +83,30 @@ class Causal(nn.Module):
         """Raises SubloraError when the model has fewer tokens, or reads shorter windows."""
         super().__init__()
         self.base, self.vocab_size, self.block_size = base.eval(), vocab_size, block_size
-        tokens, longest = base.config.vocab_size, getattr(base.config, "max_position_embeddings", block_size)
-        if tokens < vocab_size:
+        if (tokens := base.config.vocab_size) < vocab_size:
             raise SubloraError(f"corpus.tokenizer: it has {vocab_size:,} tokens, the model {tokens:,}; take the model's own")
-        if longest < block_size:
-            raise SubloraError(f"model.block: {block_size:,} tokens, but the pretrained model reads {longest:,} at most")
+        if base.config.model_type in (*LEARNT_POSITIONS, "gptj"):  # gptj has a table
+            _refuse_longer(base.config, block_size)
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         return self.base(input_ids=tokens, use_cache=False).logits[..., : self.vocab_size]
 
     @torch.no_grad()
     def check_causal(self) -> None:
-        """Raises SubloraError for a model that looks at the tokens it is to predict, as encoders do, or that cannot be computed."""
+        """Raises SubloraError for a model that looks at the tokens it is to predict, or their number, or cannot be computed."""
         time, random = min(self.block_size, 1024), torch.Generator().manual_seed(0)
         tokens, others = torch.randint(self.vocab_size, (2, 1, time), generator=random)
         knowns = [known for known in (1, time // 2, time - 1) if known]
         rows = torch.cat([tokens, *(torch.cat([tokens[:, :known], others[:, known:]], dim=1) for known in knowns)])
         with _impossible_named():
             probabilities = self(rows).softmax(-1)
+            alone = [self(tokens[:, :known]).softmax(-1)[0] for known in knowns]
         if not probabilities.isfinite().all():
             raise SubloraError("model.source: it computes numbers that are not finite in float32; give another model")
-        for known, changed in zip(knowns, probabilities[1:], strict=True):
-            if not torch.allclose(changed[:known], probabilities[0, :known], rtol=0, atol=CAUSAL):
-                raise SubloraError(NOT_CAUSAL)
+        for known, changed, short in zip(knowns, probabilities[1:], alone, strict=True):
+            for other in (changed[:known], short):
+                if not torch.allclose(other, probabilities[0, :known], rtol=0, atol=CAUSAL):
+                    raise SubloraError(NOT_CAUSAL)
 
 
 def load_causal(
@@ -87,11 +120,13 @@ def load_causal(
     """
     if source.endswith(".bin"):
         base = load_llama2c(source)
+        _refuse_longer(base.config, block_size)
         refuse_infinite(base.named_parameters(), f"model.source: {source!r}")
     else:
         from transformers import AutoModelForCausalLM  # here, because importing it takes seconds
 
         found = load_config(source, local_only)
+        _refuse_longer(found, block_size)
         config = _config(_stated(found) if stated is None else stated)
         base = load_weights(AutoModelForCausalLM, source, config, local_only)
     model = Causal(base, vocab_size, block_size)
@@ -110,6 +145,13 @@ def load_causal(
     return made_of
 
 
+def _refuse_longer(config: Any, block_size: int) -> None:
+    """Raises SubloraError where windows are longer than those that a configuration is for."""
+    longest = getattr(config, "max_position_embeddings", block_size)
+    if isinstance(longest, int) and longest < block_size:
+        raise SubloraError(f"model.block: {block_size:,} tokens, but the pretrained model reads {longest:,} at most")
+
+
 def architecture(model: Causal) -> dict[str, Any]:
     """The configuration as plain data, as a message has it: with the parameters, all that the model is."""
     return _stated(model.base.config)
@@ -126,7 +168,47 @@ def stated_form(values: Mapping[str, Any], classifier: bool = False) -> dict[str
 
 
 def _stated(config: Any) -> dict[str, Any]:
-    return _form(config, lambda key: key.startswith("initializer") or key == "init_std")
+    with _impossible_named():
+        values = _form(config, lambda key: key.startswith("initializer") or key in UNSAID_BY_CAUSAL)
+        return _effective(config.model_type, values)
+
+
+def _effective(kind: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Of what a causal model's configuration says that which has an effect, written in one of its forms."""
+    said = {key: value for key, value in values.items() if key != UNSAID_BY_TYPE.get(kind)}
+    layers = values.get("layer_types") or ()
+    if rope := said.get("rope_parameters"):
+        nested = {key: rope[key] for key in sorted({*layers} & rope.keys())}
+        said["rope_parameters"] = {key: _rope(kind, each) for key, each in nested.items()} or _rope(kind, rope)
+    without = set()
+    if kind not in LEARNT_POSITIONS:
+        without |= {"max_position_embeddings", "n_positions"}
+    if "original_max_position_embeddings" not in said.get("rope_parameters", {}):
+        without.add("original_max_position_embeddings")
+    if layers and "sliding_attention" not in layers:
+        without |= {"sliding_window", "use_sliding_window"}
+    if said.get("n_inner") == 4 * said.get("n_embd", 0):
+        without.add("n_inner")
+    if kind == "falcon" and said.get("new_decoder_architecture"):
+        without |= {"multi_query", "parallel_attn"} | ({"num_ln_in_parallel_attn"} if said.get("num_ln_in_parallel_attn") == 2 else set())
+    elif kind == "falcon":
+        without |= {"num_ln_in_parallel_attn"} | ({"num_kv_heads"} if said.get("multi_query", True) else set())
+    if kind == "gpt_neo":
+        said["attention_types"] = [[values["attention_layers"], 1]]
+    if kind == "smollm3":
+        said["no_rope_layers"] = [int(bool(each)) for each in said["no_rope_layers"]][: said["num_hidden_layers"]]
+    return {key: value for key, value in said.items() if key not in without}
+
+
+def _rope(kind: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """What rotary positions of this type read, without defaults."""
+    name = "default" if values["rope_type"] == "dynamic" else values["rope_type"]
+    said = {key: values[key] for key, default in ROPE[name].items() if values.get(key) not in (None, default)}
+    if "attention_factor" in said or not (said.get("mscale") and said.get("mscale_all_dim")):
+        said = {key: value for key, value in said.items() if not key.startswith("mscale")}
+    if "partial_rotary_factor" in str(_defaults(kind)["rope_parameters"]) and "partial_rotary_factor" in values:
+        said["partial_rotary_factor"] = values["partial_rotary_factor"]
+    return {"rope_type": name, "rope_theta": values["rope_theta"], **said}
 
 
 def classifier_configuration(config: Any) -> dict[str, Any]:
@@ -201,6 +283,13 @@ def _config(architecture: Mapping[str, Any] | None) -> Any:
     with _impossible_named():
         config = AutoConfig.for_model(**_declared(architecture["model_type"], architecture))
         counts = {"layers": int(config.num_hidden_layers), "heads": int(getattr(config, "num_attention_heads", 1))}
+        if config.pad_token_id is not None and config.pad_token_id >= config.vocab_size:
+            config.pad_token_id = None  # the type's default, in a smaller vocabulary
+        rope = getattr(config, "rope_parameters", None) or {}
+        names = {each["rope_type"] for each in (rope, *rope.values()) if isinstance(each, dict) and "rope_type" in each}
+    if unknown := sorted(names - {*ROPE, "dynamic"}):
+        why = "makes predictions depend on the window's length" if unknown == ["longrope"] else f"is none of {', '.join(ROPE)}"
+        raise SubloraError(f"model.architecture: rope_type {unknown[0]!r:.40} {why}; give another model")
     for what, count in counts.items():
         if not 1 <= count <= MOST:
             raise SubloraError(f"model.architecture: {count:,} {what}; 1 to {MOST:,} are built")
@@ -212,13 +301,19 @@ def _declared(model_type: str, values: Mapping[str, Any]) -> dict[str, Any]:
 
     Where the type's default is a float, an integer becomes one.
     """
-    from transformers import AutoConfig
-
-    silence_transformers()
-    known = {key: value for key, value in AutoConfig.for_model(model_type).to_dict().items() if key not in UNSAID}
+    known = {key: value for key, value in _defaults(model_type).items() if key not in UNSAID}
     kept = {key: value for key, value in values.items() if key in known and not key.startswith("_")}
     floats = {key for key, value in kept.items() if type(value) is int and isinstance(known[key], float)}
     return {key: float(value) if key in floats else value for key, value in kept.items()}
+
+
+@functools.cache
+def _defaults(model_type: str) -> dict[str, Any]:
+    """What a configuration of this type says where nobody says anything."""
+    from transformers import AutoConfig
+
+    silence_transformers()
+    return AutoConfig.for_model(model_type).to_dict()
 
 
 @contextlib.contextmanager
