@@ -377,7 +377,7 @@ def test_models_that_see_what_they_predict_are_refused(elsewhere):
     values, data = values_of(elsewhere), encode_whole(dict(seeing.named_parameters()), 8, 0.1)
     with pytest.raises(SubloraError, match="not a causal language model"):
         decode(configured(architecture(seeing), data), as_experiment(values), 280)
-    causal = architecture(seeing) | {"use_bidirectional_attention": False}
+    causal = {key: value for key, value in architecture(seeing).items() if key != "use_bidirectional_attention"}
     assert decode(configured(causal, data), as_experiment(values), 280).alpha == 0.1
 
 

@@ -1,6 +1,7 @@
 """Pretrained models: the dense causal language models of `transformers`, or a checkpoint of llama2.c."""
 
 import contextlib
+import copy
 import functools
 import json
 from collections.abc import Callable, Iterator, Mapping
@@ -39,7 +40,7 @@ UNSAID_BY_CAUSAL = tuple(
     """
     bos_token_id eos_token_id pad_token_id decoder_start_token_id is_decoder is_encoder_decoder add_cross_attention
     init_std rescale_prenorm_residual time_step_floor time_step_init_scheme time_step_max time_step_min time_step_scale
-    max_window_layers use_associative_scan use_bidirectional_attention use_mambapy
+    max_window_layers use_associative_scan use_mambapy
     """.split()
 )
 """Keys that change nothing more where the model is causal and all of its weights are given: each is the type's default."""
@@ -175,7 +176,9 @@ def _stated(config: Any) -> dict[str, Any]:
 
 def _effective(kind: str, values: Mapping[str, Any]) -> dict[str, Any]:
     """Of what a causal model's configuration says that which has an effect, written in one of its forms."""
+    known = _defaults(kind)
     said = {key: value for key, value in values.items() if key != UNSAID_BY_TYPE.get(kind)}
+    said |= {key: False for key, value in said.items() if value is None and isinstance(known[key], bool)}
     layers = values.get("layer_types") or ()
     if rope := said.get("rope_parameters"):
         nested = {key: rope[key] for key in sorted({*layers} & rope.keys())}
@@ -187,15 +190,22 @@ def _effective(kind: str, values: Mapping[str, Any]) -> dict[str, Any]:
         without.add("original_max_position_embeddings")
     if layers and "sliding_attention" not in layers:
         without |= {"sliding_window", "use_sliding_window"}
-    if said.get("n_inner") == 4 * said.get("n_embd", 0):
+    if said.get("n_inner") in (None, 4 * said.get("n_embd", 0)):
         without.add("n_inner")
     if kind == "falcon" and said.get("new_decoder_architecture"):
-        without |= {"multi_query", "parallel_attn"} | ({"num_ln_in_parallel_attn"} if said.get("num_ln_in_parallel_attn") == 2 else set())
+        without |= {"multi_query", "parallel_attn"}
+        if said.get("num_ln_in_parallel_attn") == 2:
+            said["num_ln_in_parallel_attn"] = None
     elif kind == "falcon":
         without |= {"num_ln_in_parallel_attn"} | ({"num_kv_heads"} if said.get("multi_query", True) else set())
+    if not said.get("use_bidirectional_attention"):
+        without.add("use_bidirectional_attention")
+    if said.get("alibi"):
+        without.add("rope_parameters")
     if kind == "gpt_neo":
         said["attention_types"] = [[values["attention_layers"], 1]]
     if kind == "smollm3":
+        without.add("use_sliding_window")
         said["no_rope_layers"] = [int(bool(each)) for each in said["no_rope_layers"]][: said["num_hidden_layers"]]
     return {key: value for key, value in said.items() if key not in without}
 
@@ -203,6 +213,8 @@ def _effective(kind: str, values: Mapping[str, Any]) -> dict[str, Any]:
 def _rope(kind: str, values: Mapping[str, Any]) -> dict[str, Any]:
     """What rotary positions of this type read, without defaults."""
     name = "default" if values["rope_type"] == "dynamic" else values["rope_type"]
+    if name not in ROPE:
+        raise SubloraError(f"model.architecture: rope_type {name!r:.40} is none of {', '.join(ROPE)}; give another model")
     said = {key: values[key] for key, default in ROPE[name].items() if values.get(key) not in (None, default)}
     if "attention_factor" in said or not (said.get("mscale") and said.get("mscale_all_dim")):
         said = {key: value for key, value in said.items() if not key.startswith("mscale")}
@@ -285,11 +297,6 @@ def _config(architecture: Mapping[str, Any] | None) -> Any:
         counts = {"layers": int(config.num_hidden_layers), "heads": int(getattr(config, "num_attention_heads", 1))}
         if config.pad_token_id is not None and config.pad_token_id >= config.vocab_size:
             config.pad_token_id = None  # the type's default, in a smaller vocabulary
-        rope = getattr(config, "rope_parameters", None) or {}
-        names = {each["rope_type"] for each in (rope, *rope.values()) if isinstance(each, dict) and "rope_type" in each}
-    if unknown := sorted(names - {*ROPE, "dynamic"}):
-        why = "makes predictions depend on the window's length" if unknown == ["longrope"] else f"is none of {', '.join(ROPE)}"
-        raise SubloraError(f"model.architecture: rope_type {unknown[0]!r:.40} {why}; give another model")
     for what, count in counts.items():
         if not 1 <= count <= MOST:
             raise SubloraError(f"model.architecture: {count:,} {what}; 1 to {MOST:,} are built")
@@ -303,6 +310,7 @@ def _declared(model_type: str, values: Mapping[str, Any]) -> dict[str, Any]:
     """
     known = {key: value for key, value in _defaults(model_type).items() if key not in UNSAID}
     kept = {key: value for key, value in values.items() if key in known and not key.startswith("_")}
+    kept = copy.deepcopy(kept)  # `transformers` changes what is in it
     floats = {key for key, value in kept.items() if type(value) is int and isinstance(known[key], float)}
     return {key: float(value) if key in floats else value for key, value in kept.items()}
 
