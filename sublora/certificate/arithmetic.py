@@ -51,7 +51,8 @@ def _of_text(certificate: Certificate, experiment: OnText) -> tuple[dict, Iterab
     published = facts.as_published(certificate.paper_accounting.bits)
     evaluated = {level: evaluated_units(level, experiment, units[level]) for level in levels}
     rows = ((level, *of) for level in levels for of in statements.listed(level, V, evaluated[level] == units[level], origin))
-    papers = ((level, of, *statements.PUBLISHED[level]) for level in levels for of in statements.metrics(V))
+    compared = [level for level in levels if statements.PUBLISHED[level][0] in statements.assumptions(level, origin)]
+    papers = ((level, of, *statements.PUBLISHED[level]) for level in compared for of in statements.metrics(V))
     apart = [{"level": level, "metric": of.name, "alpha": of.alpha} for level in levels for of in statements.metrics(V)]
     held_out = [{**value, **said} for value, said in zip(certificate.data()["held_out"], apart, strict=False)]
     return (

@@ -206,7 +206,9 @@ def listed(
                     yield of, assumption, inequality
 
 
-def all_bounds(training: Mapping[Level, Scores], pilot: Mapping[Level, Scores], facts: Facts) -> Iterator[Statement]:
+def all_bounds(
+    training: Mapping[Level, Scores], pilot: Mapping[Level, Scores], facts: Facts, tolerant: bool = True
+) -> Iterator[Statement]:
     """Every bound: each level, metric and alpha, by each inequality, under each assumption that the level admits.
 
     The message holds one alpha, chosen on the pilot. The rows of the other alphas are other messages of the same length, scored on
@@ -214,7 +216,7 @@ def all_bounds(training: Mapping[Level, Scores], pilot: Mapping[Level, Scores], 
     """
     for level, scores in training.items():
         for statement in listed(level, facts.vocab_size, len(scores.offsets) - 1 == facts.units[level], facts.tokenizer_from):
-            yield bound(level, *statement, scores=scores, pilot=pilot[level], facts=facts)
+            yield bound(level, *statement, scores=scores, pilot=pilot[level], facts=facts, tolerant=tolerant)
 
 
 def bound(

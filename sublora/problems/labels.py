@@ -120,14 +120,15 @@ class LabelProblem:
         examples = (self.training, self.unseen, self.validation)
         return evaluate(message, self.experiment, self.labels, examples, self.local_only)
 
-    def findings(self, message: bytes, evaluation: LabelEvaluation) -> Findings:
-        """What a certificate states about the message."""
+    def findings(self, message: bytes, evaluation: LabelEvaluation, tolerant: bool = True) -> Findings:
+        """What a certificate states about the message. tolerant: as `example_bounds` has it."""
         training, unseen, first = self.training, self.unseen, next(iter(self.validation))
         errors = (evaluation.training != training.labels).astype(np.float64)
         guess, bits = float(1 - np.bincount(training.labels).max() / len(training)), evaluation.hypothesis.published_bits
         common: dict[str, Any] = {"delta": self.experiment.bounds.delta, "pool": len(self.pool), "guess": guess}
         published: dict[str, Any] = {"message_bits": bits, "names": ("hoeffding",), "configurations": 1, "tolerant": False}
-        priced: dict[str, Any] = {"message_bits": 8 * len(message), "configurations": self.experiment.bounds.configurations}
+        priced: dict[str, Any] = {"message_bits": 8 * len(message), "tolerant": tolerant}
+        priced["configurations"] = self.experiment.bounds.configurations
         assumptions = label_assumptions(len(training), len(self.pool))
         truths = [(first, evaluation.validation[first] != self.validation[first].labels)]
         truths += [("unseen", evaluation.unseen != unseen.labels)] if len(unseen) else []

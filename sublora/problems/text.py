@@ -138,8 +138,8 @@ class DocumentProblem:
         """The decoded model's scores. folder: where they are kept; interrupted scoring continues from there."""
         return evaluate(message, self.store, self.split, self.experiment, folder, local_only=self.local_only)
 
-    def findings(self, message: bytes, evaluation: Evaluation) -> Findings:
-        """What a certificate states about the message."""
+    def findings(self, message: bytes, evaluation: Evaluation, tolerant: bool = True) -> Findings:
+        """What a certificate states about the message. tolerant: as `statements.bound` has it."""
         store, levels = self.store, self.experiment.bounds.levels
         hypothesis = decode(message, self.experiment, store.vocab_size, self.local_only)
         assert hypothesis.alpha is not None
@@ -150,7 +150,7 @@ class DocumentProblem:
             alpha=hypothesis.alpha,
             public=self._public(),
             corpus=self._corpus(),
-            bounds=list(statements.all_bounds(training, pilot, facts)),
+            bounds=list(statements.all_bounds(training, pilot, facts, tolerant)),
             held_out=list(statements.held_out(evaluation.held_out, levels, store.vocab_size)),
             published_bits=hypothesis.published_bits,
             published_bounds=[
