@@ -10,7 +10,7 @@ import pandas as pd
 from sublora import budget
 from sublora.certificate.build import Findings
 from sublora.certificate.schema import AssumptionName, Certificate, HeldOut
-from sublora.certificate.statements import example_bounds, label_assumptions, label_rules
+from sublora.certificate.statements import example_bounds, label_assumptions, label_rules, reachable
 from sublora.compression import quantize_and_adapt
 from sublora.data.labelled import TASKS, Examples, data_identity, load_task
 from sublora.data.split import permutation
@@ -128,7 +128,7 @@ class LabelProblem:
         common: dict[str, Any] = {"delta": self.experiment.bounds.delta, "pool": len(self.pool), "guess": guess}
         published: dict[str, Any] = {"message_bits": bits, "names": ("hoeffding",), "configurations": 1, "tolerant": False}
         priced: dict[str, Any] = {"message_bits": 8 * len(message), "tolerant": tolerant}
-        priced["configurations"] = self.experiment.bounds.configurations
+        choices = self.experiment.bounds.configurations, self.experiment.bounds.split_seeds
         assumptions = label_assumptions(len(training), len(self.pool))
         truths = [(first, evaluation.validation[first] != self.validation[first].labels)]
         truths += [("unseen", evaluation.unseen != unseen.labels)] if len(unseen) else []
@@ -136,7 +136,11 @@ class LabelProblem:
             alpha=None,
             public=self._public(evaluation, assumptions),
             corpus=self._corpus(evaluation),
-            bounds=[each for name in assumptions for each in example_bounds(errors, name, **priced, **common)],
+            bounds=[
+                each
+                for name in assumptions
+                for each in example_bounds(errors, name, configurations=reachable(name, *choices), **priced, **common)
+            ],
             held_out=[
                 HeldOut(level="example", metric="error", alpha=None, n=len(wrong), value=float(wrong.mean()), split=name)
                 for name, wrong in truths

@@ -171,7 +171,7 @@ class DocumentProblem:
         units = {level: unit_count(level, store, self.split.train, block) for level in bounds.levels}
         shared = (8 * len(message), alpha, store.vocab_size, bounds.delta, units, len(store))
         choices = bounds.configurations, bounds.candidates, bounds.tokens, bounds.nominal_tokens
-        return statements.Facts(*shared, *choices, self.experiment.corpus.tokenizer_from)
+        return statements.Facts(*shared, *choices, self.experiment.corpus.tokenizer_from, bounds.split_seeds)
 
     def _corpus(self) -> dict[str, Any]:
         store, split = self.store, self.split
