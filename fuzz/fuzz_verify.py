@@ -63,10 +63,10 @@ def remember_facts() -> None:
     known: dict[Any, Any] = {}
     scored: dict[Any, Any] = {}
 
-    def facts(problem: Any, message: bytes, evaluation: Any) -> dict[str, Any]:
+    def facts(problem: Any, message: bytes, evaluation: Any, tolerant: bool) -> dict[str, Any]:
         found = json.dumps(problem.experiment.parameters()), message
         if found not in known:
-            known[found] = computed(problem, message, evaluation)
+            known[found] = computed(problem, message, evaluation, tolerant)
         return copy.deepcopy(known[found])
 
     def remembered(problem: TextProblem, message: bytes, folder: Path | None = None) -> Any:

@@ -64,7 +64,7 @@ def entry(metric, assumption, inequality, alpha, empirical, gap, vacuous_at, par
         "evaluated": UNITS,
         "candidates": 1,
         "nominal_tokens": None,
-        "configurations": 2**20 if assumption in CHARGED else None,
+        "configurations": 2**20 if assumption in CHARGED else 1,
         "empirical": empirical,
         "bound": bound,
         "vacuous_at": vacuous_at,

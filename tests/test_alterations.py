@@ -11,7 +11,7 @@ from tiny import put, settings, write_texts
 from sublora import verification
 from sublora.certificate.build import facts
 from sublora.certificate.schema import SEARCH, Certificate, certificate_of, digest, load_certificate
-from sublora.certificate.statements import DETERMINISM
+from sublora.certificate.statements import DETERMINISM, metrics, tolerance
 from sublora.errors import SubloraError
 from sublora.experiment import as_experiment
 from sublora.problems import LabelProblem, TextProblem
@@ -55,12 +55,13 @@ def refused(made, tmp_path, monkeypatch):
             evaluations[found] = ways[type(problem)](problem, message, folder)
         return evaluations[found]
 
-    def computed(problem, message, evaluation):
+    def computed(problem, message, evaluation, tolerant):
         found = key(problem, message)
         if found not in known:
-            known[found] = facts(problem, message, evaluation)
+            known[found] = facts(problem, message, evaluation, tolerant)
         return known[found]
 
+    monkeypatch.chdir(tmp_path.parent)  # no place that a certificate names is followed out of the current folder
     for problem in ways:
         monkeypatch.setattr(problem, "evaluate", evaluated)
     monkeypatch.setattr(verification, "facts", computed)
@@ -201,6 +202,34 @@ def test_measured_values_differ_within_the_tolerance_and_not_from_each_other(mad
         lower = moved({**data, "bounds": [bound]}, -1.01, "bound")["bounds"][0]
         assert bound["bound"] - step > bound["empirical"], "what is proven here is the bound without the tolerance"
         assert refused(put(data, ("bounds", index), lower)), bound
+
+
+def test_where_nothing_is_proven_the_largest_loss_is_stated_and_nothing_below_it(made, refused):
+    """`min(bound + tolerance, largest)` less the tolerance, the broken rule, is below the largest loss where nothing is proven."""
+    data, broken = made[0], []
+    vocabulary = data["corpus"]["vocab_size"]
+    tops = {(of.name, of.alpha): of.low + of.width for of in metrics(vocabulary)}
+    for index, bound in enumerate(data["bounds"]):
+        largest = tops[bound["metric"], bound["alpha"]]
+        if bound["bound"] < largest or bound["parts"] and sum(bound["parts"].values()) < largest:
+            continue
+        lower = largest - 0.98 * DETERMINISM["bits" if bound["metric"] == "bpd" else "errors"]
+        restated = {**bound, "bound": lower, "nonvacuous": lower < bound["vacuous_at"]}
+        assert refused(put(data, ("bounds", index), restated), quick=False), bound
+        broken.append(abs(largest - lower) <= tolerance(bound["metric"]))
+    assert all(broken) and len(broken) > 40
+
+
+def test_a_bound_may_be_stated_between_what_is_proven_here_and_twice_the_tolerance_above():
+    def wrong(stated, proven):
+        entry = {"metric": "top1_error", "bound": stated}
+        return list(verification._differences({"bounds": [entry]}, {"bounds": [{**entry, "bound": proven}]}, ""))
+
+    step = DETERMINISM["errors"]
+    for stated, proven in ((0.5, 0.5), (0.5 + 2 * step, 0.5), (1.0, 1.0), (1.0, 1 - 0.5 * step)):
+        assert wrong(stated, proven) == []
+    for stated, proven in ((0.5 - 1e-8, 0.5), (0.5 + 2.1 * step, 0.5), (1 - 0.98 * step, 1.0), (1.0, 1 - 2.1 * step)):
+        assert len(wrong(stated, proven)) == 1
 
 
 def leaves_that_are_whole(data):

@@ -12,7 +12,7 @@ from sublora.experiment import as_experiment
 from sublora.inequalities.subsampling import subsample
 from sublora.reporting.sentences import small_print
 from sublora.run import Run
-from sublora.verification import verify
+from sublora.verification import verify, verify_arithmetic
 
 BEACON = "00112233445566778899aabbccddeeff"
 
@@ -98,7 +98,7 @@ def test_where_a_tokenizer_was_made_must_be_said_and_decides_what_may_be_claimed
     assert "\n" not in str(caught.value)
 
 
-def test_a_tokenizer_made_of_the_pool_leaves_pool_and_unseen(texts, tmp_path):
+def test_a_tokenizer_made_of_the_pool_leaves_pool_and_unseen(texts, tmp_path, monkeypatch):
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
     from tokenizers.decoders import ByteLevel
     from transformers import PreTrainedTokenizerFast
@@ -110,12 +110,16 @@ def test_a_tokenizer_made_of_the_pool_leaves_pool_and_unseen(texts, tmp_path):
     bpe.train([str(path) for path in sorted(texts.iterdir())], trainer)
     PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token="<end>").save_pretrained(tmp_path / "tokenizer")
     found = {}
+    monkeypatch.chdir(tmp_path)  # no other tokenizer is read that a certificate names
     for origin in ("elsewhere", "pool"):
-        values = settings(texts, name=origin, corpus__tokenizer=str(tmp_path / "tokenizer"), corpus__tokenizer_from=origin)
+        values = settings(texts, name=origin, corpus__tokenizer="./tokenizer", corpus__tokenizer_from=origin)
         run = Run(values, tmp_path / "runs")
         found[origin] = run.certify()
         assert found[origin].public.tokenizer_from == origin
-        assert verify(run.folder / "certificate.json", run.corpora) == []
+        path = run.folder / "certificate.json"
+        assert verify(path, run.corpora) == [] == verify_arithmetic(path)
+    papers = {origin: len(each.paper_accounting.bounds) for origin, each in found.items()}
+    assert papers["pool"] == 0 < papers["elsewhere"], "the papers' inequalities are iid ones"
     stated = {origin: {bound.assumption for bound in each.statements} for origin, each in found.items()}
     assert stated == {"elsewhere": {"iid", "pool", "unseen"}, "pool": {"pool", "unseen"}}
     assert found["pool"].public.assumptions == {"document": ["pool", "unseen"]}

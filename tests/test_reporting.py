@@ -119,6 +119,27 @@ def test_other_corpora_have_documents_and_tokens(quick):
     assert "With 99% confidence" in sentence and "13,845 documents" in sentence and "bits per token" in sentence
 
 
+@pytest.mark.parametrize(
+    ("delta", "sure"),
+    [(0.05, "95%"), (0.1, "90%"), (4e-7, "99.99996%"), (1e-9, "99.999999%"), (5e-324, "99.999999%"), (0.00000049, "99.999951%")],
+)
+def test_confidence_is_rounded_down(delta, sure):
+    """`:g` rounds to the nearest of six digits, which makes 100% of 99.99996%."""
+    assert sentences.confidence(delta) == sure and float(sure[:-1]) < 100
+    assert f"{100 * (1 - 4e-7):g}" == "100"
+
+
+def test_what_the_split_must_be_is_said(quick):
+    once = sentences.small_print(quick), dict(sentences.meanings(quick))["13,845 Python functions: not trained on"]
+    assert all("a split that was drawn once" in text for text in once)
+    bounds = [{**bound.model_dump(), "configurations": 8} for bound in quick.statements]
+    paid = changed(quick, "bounds", to=bounds)
+    others = sentences.small_print(paid), dict(sentences.meanings(paid))["13,845 Python functions: not trained on"]
+    assert all("among 8 at most" in text and "drawn once" not in text for text in others)
+    proven = next(text for name, text in sentences.meanings(quick) if name.endswith(": the bound"))
+    assert "with 95% confidence" in proven and "what is public" in proven
+
+
 def test_a_vacuous_certificate_guarantees_nothing(quick):
     vacuous = with_bound(quick, reading.headline(quick), 8.5)
     assert sentences.guarantee(vacuous).startswith("This certificate guarantees nothing about the 13,845")

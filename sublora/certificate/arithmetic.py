@@ -47,11 +47,13 @@ def _of_text(certificate: Certificate, experiment: OnText) -> tuple[dict, Iterab
     units: dict[Level, int] = {"document": corpus.documents, "token": corpus.tokens, "sequence": sequences}
     origin = experiment.corpus.tokenizer_from
     price = certificate.message_bits, certificate.alpha or 0.5, V, choices.delta, units, corpus.pool or 0
-    facts = Facts(*price, choices.configurations, choices.candidates, choices.tokens, choices.nominal_tokens, origin)
+    compared = choices.configurations, choices.candidates, choices.tokens, choices.nominal_tokens
+    facts = Facts(*price, *compared, origin, choices.split_seeds)
     published = facts.as_published(certificate.paper_accounting.bits)
     evaluated = {level: evaluated_units(level, experiment, units[level]) for level in levels}
     rows = ((level, *of) for level in levels for of in statements.listed(level, V, evaluated[level] == units[level], origin))
-    papers = ((level, of, *statements.PUBLISHED[level]) for level in levels for of in statements.metrics(V))
+    apply = [level for level in levels if statements.PUBLISHED[level][0] in statements.assumptions(level, origin)]
+    papers = ((level, of, *statements.PUBLISHED[level]) for level in apply for of in statements.metrics(V))
     apart = [{"level": level, "metric": of.name, "alpha": of.alpha} for level in levels for of in statements.metrics(V)]
     held_out = [{**value, **said} for value, said in zip(certificate.data()["held_out"], apart, strict=False)]
     return (
@@ -63,15 +65,16 @@ def _of_text(certificate: Certificate, experiment: OnText) -> tuple[dict, Iterab
 
 
 def _of_labels(certificate: Certificate, experiment: Classify) -> tuple[dict, Iterable[dict], Iterable[dict], list[dict] | None]:
-    corpus, J = certificate.corpus, experiment.bounds.configurations
+    corpus, choices = certificate.corpus, experiment.bounds
     m, pool = corpus.documents, corpus.pool or 0
     if m > MOST_EXAMPLES:
         raise SubloraError(f"{m:,} are more examples than the {MOST_EXAMPLES:,} that are computed with")
     assumptions = statements.label_assumptions(m, pool)
-    facts = Facts(certificate.message_bits, 0.5, 2, experiment.bounds.delta, {"example": m}, pool, J, 1)  # type: ignore[dict-item]
+    facts = Facts(certificate.message_bits, 0.5, 2, choices.delta, {"example": m}, pool, choices.configurations, 1)  # type: ignore[dict-item]
+    facts = facts._replace(split_seeds=choices.split_seeds)
     of = Metric("error", None, 0.0, 1.0, certificate.statements[0].vacuous_at)  # the commonest label is the data's to say
     rows = [("example", of, name, inequality) for name in assumptions for inequality in statements.FOR_EXAMPLES[name]]
-    published = facts._replace(message_bits=certificate.paper_accounting.bits, configurations=1)
+    published = facts.as_published(certificate.paper_accounting.bits)
     papers, stated = [("example", of, "iid", "hoeffding")], certificate.paper_accounting.bounds
     return (
         statements.label_rules(assumptions),
@@ -99,8 +102,8 @@ def _restated(
         if level == "example":  # a number of errors
             empirical = round(empirical * m) / m
         candidates = facts.compared(of.alpha, n == m)
-        bits = statements.charged_bits(facts.message_bits, assumption, facts.configurations)
-        price = facts._replace(message_bits=bits)
+        J = statements.reachable(assumption, facts.configurations, facts.split_seeds)
+        price = facts._replace(message_bits=statements.charged_bits(facts.message_bits, J))
         found, exact = _from_mean(empirical, n, level, of, assumption, inequality, price, candidates)
         least = min(found.bound + tolerant * statements.tolerance(of.name), high)
         in_pool = facts.pool if level == "document" or (level == "example" and assumption != "iid") else None
@@ -112,7 +115,7 @@ def _restated(
             "evaluated": n,
             "candidates": candidates,
             "nominal_tokens": facts.nominal if level == "token" else None,
-            "configurations": facts.configurations if assumption in statements.CHARGED else None,
+            "configurations": J,
             "empirical": empirical,
             "bound": least if exact else min(max(said.bound, least), high),
             "vacuous_at": of.vacuous_at,

@@ -43,12 +43,15 @@ class Problem(Protocol):
 
     def evaluate(self, message: bytes) -> Any: ...
 
-    def findings(self, message: bytes, evaluation: Any) -> Findings: ...
+    def findings(self, message: bytes, evaluation: Any, tolerant: bool = True) -> Findings: ...
 
 
-def facts(problem: Problem, message: bytes, evaluation: Any) -> dict[str, Any]:
-    """The certificate as plain data, without environment and digest. Raises MessageError when the bytes are no message."""
-    found, experiment = problem.findings(message, evaluation), problem.experiment
+def facts(problem: Problem, message: bytes, evaluation: Any, tolerant: bool = True) -> dict[str, Any]:
+    """The certificate as plain data, without environment and digest. Raises MessageError when the bytes are no message.
+
+    tolerant: with the `tolerance` in the bounds; without it they are what is proven on this machine.
+    """
+    found, experiment = problem.findings(message, evaluation, tolerant), problem.experiment
     params = experiment.parameters()
     for group, values in found.said.items():
         params[group] = {**params[group], **values}

@@ -55,7 +55,7 @@ class Terms(Part):
     """The terms of the paper's inequality: their sum and the tolerance are the bound, unless no loss is so large."""
 
     empirical: Annotated[FiniteFloat, Field(description="the mean loss of the evaluated units")]
-    complexity: Annotated[FiniteFloat, Field(description="the price of the message's bits, and of configurations")]
+    complexity: Annotated[FiniteFloat, Field(description="the price of the message's bits, and of log2 J more")]
     subsampling: Annotated[FiniteFloat, Field(description="the price of evaluating a subsample; 0 if all units were evaluated")]
 
 
@@ -77,10 +77,11 @@ class Statement(Part):
         Count | None, Field(description="N0, the number of tokens that a bound for tokens is tuned for; null for other units")
     ]
     configurations: Annotated[
-        Annotated[int, Field(ge=1)] | None,
+        int,
         Field(
-            description="J, the configurations that could have been chosen with the data in hand: they cost log2 J bits beside the "
-            "message's; null for unseen and pool, where the random split comes after the choice"
+            ge=1,
+            description="J, what could have been chosen with the data in hand: configurations, or for unseen and pool, whose split "
+            "comes after that, split seeds; costs log2 J bits beside the message's",
         ),
     ]
     empirical: Annotated[FiniteFloat, Field(description="the mean loss of the evaluated units")]
@@ -97,8 +98,6 @@ class Statement(Part):
             raise ValueError(f"assumption {self.assumption} needs a pool that is larger than units")
         if (self.level == "token") != (self.nominal_tokens is not None):
             raise ValueError("nominal_tokens belongs to bounds for tokens, and to no others")
-        if (self.configurations is None) != (self.assumption in ("pool", "unseen")):
-            raise ValueError(f"assumption {self.assumption} needs configurations to be a number, pool and unseen need null")
         if self.metric == "bpd" and self.alpha is None:
             raise ValueError("metric bpd needs an alpha")
         return self

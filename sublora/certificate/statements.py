@@ -50,9 +50,17 @@ PUBLISHED: dict[Level, By] = {
 """The papers' assumption and inequality of each level."""
 CHARGED: tuple[AssumptionName, ...] = ("iid", "martingale")
 """A random split mends what was tuned on the pool for unseen and pool only; the others pay for all configurations (THEORY 1)."""
+
+
+def reachable(assumption: AssumptionName, configurations: int, split_seeds: int) -> int:
+    """J of an assumption: the choices that could have been made after a look at the data and that a random split does not mend."""
+    return configurations if assumption in CHARGED else split_seeds
+
+
 DETERMINISM = {"bits": 5e-6, "errors": 5e-5}
-"""How far another machine's arithmetic may move a measured value or a bound: not less than `results/determinism.csv` has measured
-between numbers of threads and versions of torch. Every bound includes it; no certificate may state another."""
+"""How far another machine's arithmetic may move a measured value: more than ten times what `benchmarks/determinism.py` measured of
+means (a bound may be about three times as steep as the mean). A single flipped example of fewer than 20,000 moves the mean further:
+then a true certificate fails there, which is safe. Every bound includes it; no certificate may state another."""
 
 
 def assumptions(level: Level, tokenizer_from: str | None) -> tuple[AssumptionName, ...]:
@@ -95,9 +103,9 @@ def tolerance(metric: str) -> float:
     return DETERMINISM["bits" if metric == "bpd" else "errors"]
 
 
-def charged_bits(message_bits: float, assumption: AssumptionName, configurations: int) -> float:
-    """The bits that a bound pays: K, and log2 J more where the assumption is one of `CHARGED`."""
-    return check_nats("message_bits", message_bits) + (math.log2(configurations) if assumption in CHARGED else 0.0)
+def charged_bits(message_bits: float, J: int) -> float:
+    """The bits that a bound pays: K, and log2 J more (`reachable`)."""
+    return check_nats("message_bits", message_bits) + math.log2(J)
 
 
 def token_losses(scores: Scores, of: Metric, vocab_size: int) -> np.ndarray:
@@ -151,9 +159,9 @@ def label_rules(assumptions: tuple[AssumptionName, ...]) -> dict[str, Any]:
 class Facts(NamedTuple):
     """What all bounds of a certificate share.
 
-    message_bits: K; alpha: the message's; units: m of each level; pool: M documents; configurations: J; candidates: A, the
-    certificates that are compared by their subsamples; tokens: n asked for at token level, None: all; nominal_tokens: N0, if it was
-    fixed before the corpus was read; tokenizer_from: "pool" if the tokenizer was made of this corpus.
+    message_bits: K; alpha: the message's; units: m of each level; pool: M documents; configurations: J of `CHARGED`; candidates: A,
+    the certificates that are compared by their subsamples; tokens: n asked for at token level, None: all; nominal_tokens: N0, if it
+    was fixed before the corpus was read; tokenizer_from: "pool" if it was made of this corpus; split_seeds: J of the rest.
     """
 
     message_bits: float
@@ -167,6 +175,7 @@ class Facts(NamedTuple):
     tokens: int | None = None
     nominal_tokens: int | None = None
     tokenizer_from: str | None = None
+    split_seeds: int = 1
 
     @property
     def nominal(self) -> int:
@@ -188,8 +197,8 @@ class Facts(NamedTuple):
         return 1 if all_units else self.candidates * (1 if alpha in (None, self.alpha) else len(ALPHA_GRID))
 
     def as_published(self, bits: float) -> "Facts":
-        """For the paper's accounting: its bits, no choices charged, and N taken as fixed in advance."""
-        published = self._replace(message_bits=bits, configurations=1, candidates=1)
+        """For the paper's accounting: its bits, J = A = 1, and N fixed in advance. Rows of other alphas still pay (`compared`)."""
+        published = self._replace(message_bits=bits, configurations=1, split_seeds=1, candidates=1)
         if (N := self.units.get("token")) is None:
             return published
         return published._replace(nominal_tokens=N, tokens=None if (self.tokens or N) >= N else self.tokens)
@@ -206,7 +215,9 @@ def listed(
                     yield of, assumption, inequality
 
 
-def all_bounds(training: Mapping[Level, Scores], pilot: Mapping[Level, Scores], facts: Facts) -> Iterator[Statement]:
+def all_bounds(
+    training: Mapping[Level, Scores], pilot: Mapping[Level, Scores], facts: Facts, tolerant: bool = True
+) -> Iterator[Statement]:
     """Every bound: each level, metric and alpha, by each inequality, under each assumption that the level admits.
 
     The message holds one alpha, chosen on the pilot. The rows of the other alphas are other messages of the same length, scored on
@@ -214,7 +225,7 @@ def all_bounds(training: Mapping[Level, Scores], pilot: Mapping[Level, Scores], 
     """
     for level, scores in training.items():
         for statement in listed(level, facts.vocab_size, len(scores.offsets) - 1 == facts.units[level], facts.tokenizer_from):
-            yield bound(level, *statement, scores=scores, pilot=pilot[level], facts=facts)
+            yield bound(level, *statement, scores=scores, pilot=pilot[level], facts=facts, tolerant=tolerant)
 
 
 def bound(
@@ -231,7 +242,8 @@ def bound(
     """One statement. pilot: scores on units drawn independently of those of `scores`. tolerant: with `tolerance` added."""
     m, n = facts.units[level], len(scores.offsets) - 1
     candidates = facts.compared(of.alpha, n == m)
-    facts = facts._replace(message_bits=charged_bits(facts.message_bits, assumption, facts.configurations))
+    J = reachable(assumption, facts.configurations, facts.split_seeds)
+    facts = facts._replace(message_bits=charged_bits(facts.message_bits, J))
     if level == "token":
         found = _token_bound(of, inequality, scores, pilot, facts, candidates=candidates)
     else:
@@ -261,7 +273,7 @@ def bound(
         nominal_tokens=facts.nominal if level == "token" else None,
         evaluated=n,
         candidates=candidates,
-        configurations=facts.configurations if assumption in CHARGED else None,
+        configurations=J,
         vacuous_at=of.vacuous_at,
     )
 
@@ -283,12 +295,13 @@ def example_bounds(
     errors: 0 or 1, float64 (m,), of all m training examples in the order in which the split drew them. configurations: J; pool: M;
     guess: the error of the commonest label; names: of `FOR_EXAMPLES`, all by default; tolerant: with `tolerance` added.
     """
-    bits, J = charged_bits(message_bits, assumption, configurations), configurations if assumption in CHARGED else None
+    bits = charged_bits(message_bits, configurations)
     m, others = len(errors), None if assumption == "iid" else pool
     for name in names or FOR_EXAMPLES[assumption]:
         shared: dict[str, Any] = {"assumption": assumption, "inequality": name, "pool": others, "candidates": 1}
         found = bound_mean(errors, message_bits=bits, delta=delta, m=m, places=np.arange(m), **shared)
-        shared |= {"level": "example", "metric": "error", "alpha": None, "units": m, "evaluated": m, "configurations": J}
+        shared |= {"level": "example", "metric": "error", "alpha": None, "units": m, "evaluated": m}
+        shared["configurations"] = configurations
         yield _statement(found, tolerant, 1.0, vacuous_at=guess, nominal_tokens=None, **shared)
 
 

@@ -395,6 +395,7 @@ class Bounds(Group):
 
     delta: Share = 0.05
     configurations: Count = 2**20  # J: settings that could have been chosen with the data in hand; iid, martingale pay log2 J bits
+    split_seeds: Count = 1  # how many split seeds could have been chosen after a look at the data; unseen and pool pay their log2
     candidates: Count = 1  # A: how many certificates are compared by their subsamples before one is chosen
     levels: Annotated[tuple[Level, ...], AsTuple, _Choices] = ("document",)  # which units; alpha is chosen for the first
     documents: Count | None = 10_000  # n, the evaluated subsample; null: all m
@@ -411,6 +412,7 @@ class Bounds(Group):
         levels = f"levels [{', '.join(self.levels)}]"
         unused = [f"{level}s" for level in get_args(Level) if level not in self.levels]
         found = dict.fromkeys([*unused, *["nominal_tokens"] * ("tokens" in unused)], levels)
+        found |= {"split_seeds": levels} if "documents" in unused else {}
         drawn = any(getattr(self, f"{level}s") for level in self.levels)
         return found if drawn else found | {"candidates": "levels whose units are all evaluated"}
 
@@ -420,6 +422,7 @@ class TaskBounds(Group):
 
     delta: Share = 0.05
     configurations: Count = 2**20  # J, as for language models
+    split_seeds: Count = 1  # the same
 
 
 TASKS = ("cola", "sst2", "mrpc", "qqp", "mnli", "qnli", "rte", "wnli", "functions")

@@ -151,6 +151,12 @@ class Classify(_Named):
         return {**values, "subspace": {**({} if own else {"modules": ("head",)}), **subspace}}
 
     @model_validator(mode="after")
+    def _split_seeds_are_of_a_split(self):
+        if self.task.train == 1 and self.bounds.split_seeds > 1:
+            raise ValueError("bounds.split_seeds has no effect for task.train 1, where nothing is drawn; remove it")
+        return self
+
+    @model_validator(mode="after")
     def _words_have_no_attention(self):
         if isinstance(self.model, groups.Words) and self.subspace.adapts_attention:
             raise ValueError("subspace.modules: a bag of words has no attention; its modules are [head]")

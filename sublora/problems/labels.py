@@ -10,7 +10,7 @@ import pandas as pd
 from sublora import budget
 from sublora.certificate.build import Findings
 from sublora.certificate.schema import AssumptionName, Certificate, HeldOut
-from sublora.certificate.statements import example_bounds, label_assumptions, label_rules
+from sublora.certificate.statements import example_bounds, label_assumptions, label_rules, reachable
 from sublora.compression import quantize_and_adapt
 from sublora.data.labelled import TASKS, Examples, data_identity, load_task
 from sublora.data.split import permutation
@@ -120,14 +120,15 @@ class LabelProblem:
         examples = (self.training, self.unseen, self.validation)
         return evaluate(message, self.experiment, self.labels, examples, self.local_only)
 
-    def findings(self, message: bytes, evaluation: LabelEvaluation) -> Findings:
-        """What a certificate states about the message."""
+    def findings(self, message: bytes, evaluation: LabelEvaluation, tolerant: bool = True) -> Findings:
+        """What a certificate states about the message. tolerant: as `example_bounds` has it."""
         training, unseen, first = self.training, self.unseen, next(iter(self.validation))
         errors = (evaluation.training != training.labels).astype(np.float64)
         guess, bits = float(1 - np.bincount(training.labels).max() / len(training)), evaluation.hypothesis.published_bits
         common: dict[str, Any] = {"delta": self.experiment.bounds.delta, "pool": len(self.pool), "guess": guess}
         published: dict[str, Any] = {"message_bits": bits, "names": ("hoeffding",), "configurations": 1, "tolerant": False}
-        priced: dict[str, Any] = {"message_bits": 8 * len(message), "configurations": self.experiment.bounds.configurations}
+        priced: dict[str, Any] = {"message_bits": 8 * len(message), "tolerant": tolerant}
+        choices = self.experiment.bounds.configurations, self.experiment.bounds.split_seeds
         assumptions = label_assumptions(len(training), len(self.pool))
         truths = [(first, evaluation.validation[first] != self.validation[first].labels)]
         truths += [("unseen", evaluation.unseen != unseen.labels)] if len(unseen) else []
@@ -135,7 +136,11 @@ class LabelProblem:
             alpha=None,
             public=self._public(evaluation, assumptions),
             corpus=self._corpus(evaluation),
-            bounds=[each for name in assumptions for each in example_bounds(errors, name, **priced, **common)],
+            bounds=[
+                each
+                for name in assumptions
+                for each in example_bounds(errors, name, configurations=reachable(name, *choices), **priced, **common)
+            ],
             held_out=[
                 HeldOut(level="example", metric="error", alpha=None, n=len(wrong), value=float(wrong.mean()), split=name)
                 for name, wrong in truths

@@ -138,8 +138,8 @@ class DocumentProblem:
         """The decoded model's scores. folder: where they are kept; interrupted scoring continues from there."""
         return evaluate(message, self.store, self.split, self.experiment, folder, local_only=self.local_only)
 
-    def findings(self, message: bytes, evaluation: Evaluation) -> Findings:
-        """What a certificate states about the message."""
+    def findings(self, message: bytes, evaluation: Evaluation, tolerant: bool = True) -> Findings:
+        """What a certificate states about the message. tolerant: as `statements.bound` has it."""
         store, levels = self.store, self.experiment.bounds.levels
         hypothesis = decode(message, self.experiment, store.vocab_size, self.local_only)
         assert hypothesis.alpha is not None
@@ -150,7 +150,7 @@ class DocumentProblem:
             alpha=hypothesis.alpha,
             public=self._public(),
             corpus=self._corpus(),
-            bounds=list(statements.all_bounds(training, pilot, facts)),
+            bounds=list(statements.all_bounds(training, pilot, facts, tolerant)),
             held_out=list(statements.held_out(evaluation.held_out, levels, store.vocab_size)),
             published_bits=hypothesis.published_bits,
             published_bounds=[
@@ -171,7 +171,7 @@ class DocumentProblem:
         units = {level: unit_count(level, store, self.split.train, block) for level in bounds.levels}
         shared = (8 * len(message), alpha, store.vocab_size, bounds.delta, units, len(store))
         choices = bounds.configurations, bounds.candidates, bounds.tokens, bounds.nominal_tokens
-        return statements.Facts(*shared, *choices, self.experiment.corpus.tokenizer_from)
+        return statements.Facts(*shared, *choices, self.experiment.corpus.tokenizer_from, bounds.split_seeds)
 
     def _corpus(self) -> dict[str, Any]:
         store, split = self.store, self.split

@@ -18,6 +18,7 @@ from sublora.reporting.published import METHODS, published, published_value
 from sublora.reporting.reading import VACUOUS, certified, number, shown, statement, written
 from sublora.reporting.results import results_folder
 from sublora.reporting.runs import KeptRun
+from sublora.reporting.sentences import confidence
 from sublora.reporting.tables import DASH
 
 NOT_RUN = "not run"
@@ -227,7 +228,7 @@ _SETTINGS = {
     ),
     "documents evaluated": lambda e: f"{e.bounds.documents:,}, and {round(e.bounds.pilot * e.bounds.documents):,} to choose alpha",
     "window": lambda e: f"{e.model.block:,}, moved on by {e.stride}",
-    "confidence": lambda e: f"{100 * (1 - e.bounds.delta):g}%",
+    "confidence": lambda e: confidence(e.bounds.delta),
     "smoothing weights": lambda e: "the same",
     "top-k": lambda e: "the same",
 }

@@ -1,5 +1,7 @@
 """The guarantee in words, for pages, notebooks and the terminal."""
 
+from decimal import ROUND_FLOOR, Decimal, localcontext
+
 import pandas as pd
 
 from sublora.certificate.schema import Certificate, LevelName, Statement
@@ -8,8 +10,8 @@ from sublora.reporting.reading import VACUOUS, guess_name, headline, number, sho
 
 UNITS: dict[LevelName, str] = {
     "document": "the mean loss of a document's tokens, its end of text included",
-    "sequence": "the mean loss of a piece of a document, read on its own; pieces of one document are alike, so their independence "
-    "is an approximation",
+    "sequence": "the mean loss of a piece of a document, read on its own; pieces of one document are alike and their number is "
+    "random, so independence and a fixed number of them are approximations",
     "token": "the loss of a token in its window; training documents follow each other in the order in which the split drew them",
     "example": "the 0-1 error of a labelled example; examples of a task share sources (SST-2 has phrases of the same sentences), "
     "so their independence is an approximation",
@@ -31,7 +33,7 @@ def guarantee_iid(certificate: Certificate) -> str | None:
 def sentence(certificate: Certificate, bound: Statement) -> str:
     """One statement of a certificate, in bits or an error, as an English sentence."""
     one, many = units_name(certificate, bound.level)
-    bits, sure = certificate.message_bits, f"{confidence(certificate)} confidence over the"
+    bits, sure = certificate.message_bits, f"{confidence(certificate.delta)} confidence over the"
     model = f"the model, stored in {bits // 8:,} bytes ({bits:,} bits),"
     conditional = certificate.public.condition is not None
     opening, subject = {
@@ -66,17 +68,19 @@ def sentence(certificate: Certificate, bound: Statement) -> str:
     return f"{opening}, {model} has a {this.metric} of at most {value} on {subject}. {_capital(guessing)} has {guess}."
 
 
-def confidence(certificate: Certificate) -> str:
-    """1 - delta in percent."""
-    return f"{round(100 * (1 - certificate.delta), 6):g}%"
+def confidence(delta: float) -> str:
+    """1 - delta in percent, rounded down: never 100%."""
+    with localcontext(rounding=ROUND_FLOOR):
+        sure = (100 - 100 * Decimal(repr(delta))).quantize(Decimal("1e-6"))
+    return f"{sure.normalize():f}%"
 
 
 def small_print(certificate: Certificate) -> str:
     """How to read several statements at once, and the headline's inequality and smoothing."""
-    bound = headline(certificate)
+    bound, sure = headline(certificate), confidence(certificate.delta)
     text = (
-        f"Each statement holds with {confidence(certificate)} confidence by itself. All of them together hold with less confidence,"
-        f" and the smallest of several bounds is not itself a {confidence(certificate)} bound. The headline always uses the"
+        f"Each statement holds with {sure} confidence by itself. All of them together hold with less confidence,"
+        f" and the smallest of several bounds is not itself a {sure} bound. The headline always uses the"
         f" {bound.inequality.replace('_', ' ')} inequality, whatever the others say."
     )
     if bound.alpha is not None:
@@ -92,7 +96,14 @@ def small_print(certificate: Certificate) -> str:
             f" {_capital(paying.assumption)} bounds pay for {paying.configurations:,} configurations that could have been chosen"
             " after a look at the data. Whether there were more, no verification shows."
         )
+    if (drawn_from := statement(certificate, "unseen") or statement(certificate, "pool")) is not None:
+        text += f" Unseen and pool bounds need {_split_needed(drawn_from)}. Whether more were tried, no verification shows."
     return f"{text} {condition(certificate)}".rstrip()
+
+
+def _split_needed(bound: Statement) -> str:
+    seeds = bound.configurations
+    return "a split that was drawn once" if seeds == 1 else f"a split whose seed could have been chosen among {seeds:,} at most"
 
 
 def drawn(certificate: Certificate) -> str:
@@ -135,8 +146,8 @@ def meanings(certificate: Certificate) -> list[tuple[str, str]]:
         guess = "The error of always answering the commonest label of the training examples."
     meaning = {
         f"{with_unit(this.bound, this.unit)}: the bound": (
-            "The average loss is at most this; that is proven. Lower is better. The bound is computed from the training set and the"
-            " message size alone. No held-out text enters."
+            f"The average loss is at most this; that is proven, with {confidence(certificate.delta)} confidence. Lower is better."
+            " The bound is computed from the training set, the size of the message and what is public. No held-out text enters."
         ),
         f"{this.training}{this.unit}: the training value": (
             f"The loss measured on training {many}, all with the same weight. The bound lies above it, because the model was chosen"
@@ -160,8 +171,8 @@ def meanings(certificate: Certificate) -> list[tuple[str, str]]:
     }
     if bound.assumption == "unseen" and bound.pool is not None:
         meaning[f"{bound.pool - bound.units:,} {many}: not trained on"] = (
-            f"The rest of a pool of {bound.pool:,}. The training set was drawn from the pool at random, and the guarantee needs"
-            " only that draw, and that whatever is public was fixed before it. It assumes nothing about the text."
+            f"The rest of a pool of {bound.pool:,}. The training set was drawn from the pool at random. The guarantee needs"
+            f" {_split_needed(bound)}, and that whatever is public was fixed before. It assumes nothing about the text."
         )
     return list(meaning.items())
 

@@ -43,7 +43,7 @@ def summary(certificate: Certificate, path: Path, verified: bool = False) -> str
         value += f", {VACUOUS.upper()}"
     what = f"{this.metric}, " if this.percent else ""
     rows = [
-        ("bound", f"{value}  ({what}{of}; {this.inequality}, {sentences.confidence(certificate)} confidence)"),
+        ("bound", f"{value}  ({what}{of}; {this.inequality}, {sentences.confidence(certificate.delta)} confidence)"),
         ("guess", f"{this.guess}{this.unit}  ({guess_name(bound)})"),
         ("held out", with_unit(this.held_out or "not measured", this.unit)),
         ("message", f"{certificate.message_bits // 8:,} bytes ({certificate.message_bits:,} bits)"),
