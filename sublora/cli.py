@@ -108,8 +108,10 @@ def verify(
             _say(line, sys.stderr)
         _say(f"{path}: " + ("NOT verified" if wrong else verified))
         if not wrong:
-            print(terminal.summary(load_certificate(path), path, verified=not arithmetic))
-            print(f"  unchecked    {terminal.ARITHMETIC if arithmetic else 'environment'}; of params: {', '.join(SEARCH)}")
+            certificate = load_certificate(path)
+            print(terminal.summary(certificate, path, verified=not arithmetic))
+            unchecked = terminal.unchecked(certificate, arithmetic, corpus is not None)
+            print(f"  unchecked    {unchecked}; of params: {', '.join(SEARCH)}")
     if failed or arithmetic:
         raise typer.Exit(1 if failed else 3)
 

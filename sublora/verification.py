@@ -10,12 +10,13 @@ from sublora.certificate.arithmetic import EXACT, determined
 from sublora.certificate.build import facts
 from sublora.certificate.schema import Certificate, LabelPublic, certificate_of, digest, read_json
 from sublora.certificate.statements import tolerance
-from sublora.data.corpora import corpus_name
+from sublora.data.corpora import corpus_name, on_hub
 from sublora.data.labelled import TASKS
 from sublora.errors import SubloraError, errors_named
-from sublora.experiment import Classify, Experiment, as_experiment
+from sublora.experiment import Classify, Experiment, Finetune, OnText, Pretrain, as_experiment
 from sublora.limits import DEFAULT, Limits
 from sublora.message import MessageError, decode
+from sublora.models import base_model, base_sha256
 from sublora.problems import problem_class
 
 UNVERIFIED = ("environment", "certificate_sha256")
@@ -98,6 +99,10 @@ def verify_arithmetic(path: str | Path, corpus: str | Path | None = None, *, lim
     params = {group: {**claimed["params"][group], **values} for group, values in hypothesis.said.items()}
     again = {**claimed, "params": {**claimed["params"], **params}, "alpha": hypothesis.alpha}
     again["paper_accounting"] = {**claimed["paper_accounting"], "bits": hypothesis.published_bits}
+    if isinstance(stated, Pretrain | Finetune):  # a rounded model starts from no weights
+        assert isinstance(here, Pretrain | Finetune)
+        base = base_sha256(base_model(here.model, size, local_only=True))
+        again["public"] = {**claimed["public"], "base_weights_sha256": base}
     return Verdict([*wrong, *_differences(claimed, again, ""), *_unfounded(certificate, claimed, stated)])
 
 
@@ -134,6 +139,10 @@ def located(experiment: Experiment, given: Path | None, origin: Path) -> Experim
     Raises SubloraError for a place that leads elsewhere. origin: the certificate, for this line.
     """
     moved: dict[str, dict[str, str]] = {}
+    if given is not None and not given.exists():
+        raise SubloraError(f"{given}: not there; say where the data is with --corpus")
+    if given is not None and isinstance(experiment, OnText) and experiment.corpus.path is None and on_hub(experiment.corpus):
+        moved["corpus"] = {"path": str(given)}
     for group, key in PLACES:
         stated = getattr(getattr(experiment, group, None), key, None)
         if stated is None or (group, key) == ("corpus", "tokenizer") and stated in ("bytes", "gpt2"):

@@ -47,6 +47,11 @@ def documents(corpus: Corpus, folder: Path | None = None) -> Iterator[str]:
         notice(f"{corpus_name(corpus)}: {left_out:,} of {kept + left_out:,} documents have no text and are left out")
 
 
+def on_hub(corpus: Corpus) -> bool:
+    """Whether the source is a data set on the hub, or a folder that is named in its place."""
+    return corpus.source not in ("python-packages", "python-stdlib", "text", "file")
+
+
 def corpus_name(corpus: Corpus) -> str:
     """A short readable name: the source, and the last part of its path."""
     parts = (corpus.source, corpus.subset, corpus.path and Path(corpus.path).name)

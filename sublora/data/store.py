@@ -107,10 +107,11 @@ def token_dtype(vocab_size: int) -> np.dtype:
     return np.min_scalar_type(vocab_size - 1).newbyteorder("<")
 
 
-def prepare(corpus: Corpus, root: str | Path, wheels: Path | None = None) -> TokenStore:
+def prepare(corpus: Corpus, root: str | Path, wheels: Path | None = None, *, local_only: bool = False) -> TokenStore:
     """The token store of `corpus` below the folder `root`: opened if it is there and whole, built otherwise.
 
-    Processes that ask for the same store at the same time build it once. wheels: as `build_store`, which also says what is raised.
+    Processes that ask for the same store at the same time build it once. wheels, local_only: as `build_store`, which also
+    says what is raised.
     """
     path = store_path(corpus, root)
     if (store := _open_if_whole(path)) is not None:  # without the lock, so that a read-only folder can be used
@@ -123,7 +124,7 @@ def prepare(corpus: Corpus, root: str | Path, wheels: Path | None = None) -> Tok
             raise cannot_write(root, error) from None
         if (store := _open_if_whole(path)) is not None:  # another process has built it meanwhile
             return store
-        return build_store(corpus, path, wheels)
+        return build_store(corpus, path, wheels, local_only=local_only)
 
 
 def store_path(corpus: Corpus, root: str | Path) -> Path:
@@ -162,15 +163,15 @@ def _open_if_whole(path: Path) -> TokenStore | None:
         return None
 
 
-def build_store(corpus: Corpus, path: str | Path, wheels: Path | None = None) -> TokenStore:
+def build_store(corpus: Corpus, path: str | Path, wheels: Path | None = None, *, local_only: bool = False) -> TokenStore:
     """Tokenize the corpus into the folder `path`, replacing a store that is there. Needs one pass and bounded memory.
 
     `max_documents` keeps a uniform sample of the documents, in their order: those with the smallest
     SHA-256("sublora sample " + position in decimal). No seed enters it, so that the pool is the same for every split; the
-    whole corpus is read even so. wheels: the folder of a `python-packages` corpus. Raises SubloraError for what is wrong with the
-    corpus, and when `path` cannot be written.
+    whole corpus is read even so. wheels: the folder of a `python-packages` corpus. local_only: no tokenizer is downloaded.
+    Raises SubloraError for what is wrong with the corpus, and when `path` cannot be written.
     """
-    tokenizer = get_tokenizer(corpus.tokenizer)
+    tokenizer = get_tokenizer(corpus.tokenizer, local_only)
     texts: Iterable[str] = documents(corpus, wheels)
     if corpus.max_documents is not None:
         texts = _sample(texts, corpus.max_documents)

@@ -42,7 +42,7 @@ SOURCES = ("python-packages", "python-stdlib", "text", "file", "openwebtext")
 Share = Annotated[float, Field(gt=0, lt=1)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
-Seed = Annotated[int, Field(ge=0, lt=2**35)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]  # all that torch tells apart: a larger one is another message of the same model
 AsTuple = BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)
 """YAML and JSON have lists where settings have tuples."""
 
@@ -414,7 +414,7 @@ class Bounds(Group):
         found = dict.fromkeys([*unused, *["nominal_tokens"] * ("tokens" in unused)], levels)
         found |= {"split_seeds": levels} if "documents" in unused else {}
         drawn = any(getattr(self, f"{level}s") for level in self.levels)
-        return found if drawn else found | {"candidates": "levels whose units are all evaluated"}
+        return found if drawn else found | dict.fromkeys(("candidates", "beacon"), "levels whose units are all evaluated")
 
 
 class TaskBounds(Group):

@@ -73,21 +73,22 @@ class DocumentProblem:
     ) -> Self:
         """`open`, for somebody else's certificate.
 
-        The corpus is the prepared one with the certificate's hash. If there is none, a corpus of functions is prepared, if sublora
-        itself pins the packages, with a download if need be, or the corpus whose place was `given` by a person: a stranger's
-        certificate must not choose which files are read, and nothing else is downloaded.
+        A corpus of functions is prepared as params say, if sublora itself pins the packages, with a download if need be. Any other
+        is prepared from the place that was `given` by a person; without one it is the prepared corpus with the certificate's hash,
+        whatever it was made of. A stranger's certificate must not choose which files are read, and nothing else is downloaded.
         Raises SubloraError when corpus or base model are not here, or are not those that the certificate speaks of.
         """
         corpus = experiment.corpus
         pinned = corpus.source == "python-stdlib" or corpus.packages is not None and set(corpus.packages) <= WHEELS.keys()
         embedded = pinned and corpus.tokenizer in ("bytes", "gpt2")
-        store = find_store(corpora, certificate.corpus.sha256)
+        store = None if embedded or given is not None else find_store(corpora, certificate.corpus.sha256)
         if store is None and not embedded and given is None:
             raise SubloraError(
                 f"{path}: its corpus ({corpus.source}, path {corpus.path}, tokenizer {corpus.tokenizer}) is not prepared in "
                 f"{corpora}; say where the data is with --corpus, or prepare it with `sublora data`"
             )
-        problem = replace(cls._on(store or prepare(corpus, corpora, given), experiment), local_only=True)
+        wheels = given if given is not None and any(given.glob("*.whl")) else None
+        problem = replace(cls._on(store or prepare(corpus, corpora, wheels, local_only=True), experiment), local_only=True)
         if (here := problem.store.sha256) != (stated := certificate.corpus.sha256):
             cure = f"Python {certificate.environment.python}" if corpus.source == "python-stdlib" else "the data it was made from"
             raise SubloraError(f"{path}: it speaks of a corpus with sha256 {stated:.12}, here it is {here:.12}; use {cure}")

@@ -25,6 +25,15 @@ ARITHMETIC = (
 """What `verify_arithmetic` leaves unchecked."""
 
 
+def unchecked(certificate: Certificate, arithmetic: bool, corpus_given: bool) -> str:
+    """What a check did not look at, beside settings. A corpus that was found by its SHA-256 may have been made of anything."""
+    if arithmetic:
+        return ARITHMETIC
+    source = certificate.params.get("corpus", {}).get("source")
+    found = source is not None and source not in ("python-packages", "python-stdlib") and not corpus_given
+    return "environment" + "; what the corpus was made of (it is known by its SHA-256)" * found
+
+
 def summary(certificate: Certificate, path: Path, verified: bool = False) -> str:
     """The headline of a certificate in six lines: bound, guess, held-out value, message, the file, and what to do next.
 
