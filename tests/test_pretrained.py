@@ -36,7 +36,7 @@ from sublora.message import Coded, MessageError, configured, decode, language, u
 from sublora.message.language import Message, encode
 from sublora.message.whole import encode_whole
 from sublora.models.lora import linear_layers
-from sublora.models.pretrained import Causal, architecture, blank_causal, causal_weights, load_causal
+from sublora.models.pretrained import Causal, architecture, blank_causal, causal_weights, load_causal, stated_form
 from sublora.run import Run
 from sublora.sampling import load
 from sublora.search import search_run
@@ -446,6 +446,121 @@ def test_a_configuration_has_one_form(elsewhere, change, says):
         values |= {} if value is KeyError else {key: value}
     assert says in refusal(decode, configured(values, data), known, 280)
     assert "lacks its pretrained model's configuration" in refusal(decode, data, known, 280)
+
+
+SMALL = {"vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "pad_token_id": 3}
+LLAMA = SMALL | {"intermediate_size": 48, "num_key_value_heads": 2, "max_position_embeddings": 64}
+YARN = {"rope_type": "yarn", "rope_theta": 9.0, "factor": 4.0, "original_max_position_embeddings": 64, "beta_fast": 5.0}
+LAYERS = {"layer_types": ["full_attention", "sliding_attention"], "sliding_window": 8, "head_dim": 8}
+WITHOUT_EFFECT = {"bos_token_id": 9, "eos_token_id": [7, 8], "pad_token_id": 9, "is_encoder_decoder": True}
+WITHOUT_EFFECT |= {"chunk_size_feed_forward": 3}
+CONFIGURATIONS = {
+    "gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64, "vocab_size": 64, "n_inner": 96},
+    "llama": LLAMA,
+    "gemma3_text": LLAMA | LAYERS,
+    "qwen2": LLAMA | LAYERS | {"use_sliding_window": True},
+    "smollm3": LLAMA | LAYERS | {"use_sliding_window": True},
+    "falcon": SMALL | {"ffn_hidden_size": 48},
+    "gpt_neo": {"vocab_size": 64, "hidden_size": 32, "num_layers": 2, "num_heads": 4, "max_position_embeddings": 64}
+    | {"attention_types": [[["global", "local"], 1]], "window_size": 8},
+    "mamba": {"vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 2, "state_size": 4},
+}
+
+
+def altered(value):
+    """Every leaf of a configuration's value in other forms, and what was never there."""
+    if isinstance(value, dict):
+        yield from ({**value, key: other} for key in value for other in altered(value[key]))
+        yield from ({**value, key: other} for key, other in (("note", "draw 1"), ("factor", 2.5)) if key not in value)
+    elif isinstance(value, list):
+        yield [*value, value[-1]]
+        yield from (value[:i] + [other] + value[i + 1 :] for i in range(len(value)) for other in altered(value[i]))
+    elif isinstance(value, bool) or value is None:
+        yield from {True, False, None, 5} - {value}
+    elif isinstance(value, int | float):
+        yield from (value + 1, value * 2, value / 2, None)
+    else:
+        yield from {"relu", "gelu", None} - {value}
+
+
+@torch.no_grad()
+def logits_of(configuration, weights=None):
+    """(logits, weights drawn from a seed) of a model; None for the logits where these weights are not its weights."""
+    model = blank_causal(configuration, 64, 16)
+    random = torch.Generator().manual_seed(0)
+    drawn = {name: torch.randn(each.shape, generator=random) * 0.3 for name, each in model.named_parameters()}
+    weights = drawn if weights is None else weights
+    if {name: each.shape for name, each in drawn.items()} != {name: each.shape for name, each in weights.items()}:
+        return None, weights
+    model.load_state_dict(weights, strict=False)
+    model.check_causal()
+    return model(torch.arange(32).view(2, 16) * 7 % 64), weights
+
+
+def without_effect(values):
+    """The changes to a configuration that another message can state, although the logits stay as they are."""
+    stated, found = stated_form(values), []
+    logits, weights = logits_of(stated)
+    assert stated_form(stated) == stated and logits is not None
+    changes = [(key, other) for key, value in stated.items() if key != "model_type" for other in altered(value)]
+    for key, other in [*changes, *WITHOUT_EFFECT.items()]:
+        changed = {**stated, key: other}
+        try:
+            form = stated_form(changed)
+            if json.dumps(form, sort_keys=True) != json.dumps(changed, sort_keys=True):
+                continue  # refused: a configuration has one form
+            moved, _ = logits_of(changed, weights)
+        except SubloraError:
+            continue
+        if moved is not None and torch.equal(moved, logits):
+            found.append((key, other))
+    return found
+
+
+@pytest.mark.parametrize("kind", CONFIGURATIONS)
+def test_any_leaf_of_a_configuration_moves_the_logits_or_is_refused(kind):
+    """Twin: such a key gave another message of the same size, hence another draw, for the same model."""
+    assert without_effect({"model_type": kind, **CONFIGURATIONS[kind]}) == []
+
+
+def test_keys_without_an_effect_are_noticed(monkeypatch):
+    """The twin of the test above, by which it can fail."""
+    monkeypatch.setattr("sublora.models.pretrained.UNSAID_BY_CAUSAL", ())
+    assert {key for key, _ in without_effect({"model_type": "llama", **LLAMA})} >= {"bos_token_id", "pad_token_id"}
+
+
+def test_rotary_positions_have_one_form():
+    def form(**rope):
+        return stated_form({"model_type": "llama", **LLAMA, "rope_parameters": {"rope_theta": 9.0, **rope}})["rope_parameters"]
+
+    plain = {"rope_type": "default", "rope_theta": 9}
+    assert form(rope_type="default", note="draw 1", factor=3.5, partial_rotary_factor=0.5) == plain
+    assert form(rope_type="dynamic", factor=3.5) == plain, "it begins beyond the longest window"
+    assert form(**YARN) == form(**YARN, beta_slow=1, mscale=3.0, truncate=True, note="") == {**YARN, "rope_theta": 9}
+    assert form(**YARN, attention_factor=0.5, mscale=1.0, mscale_all_dim=0.5) == {**YARN, "rope_theta": 9, "attention_factor": 0.5}
+
+
+def test_a_model_whose_predictions_depend_on_the_windows_length_is_refused(elsewhere, tmp_path):
+    """Twin: inputs of one length agree, which was all that was compared."""
+    rope = {"rope_type": "longrope", "rope_theta": 10000.0, "factor": 8.0, "original_max_position_embeddings": 8}
+    rope |= {"short_factor": [1.0] * 4, "long_factor": [64.0] * 4}
+    torch.manual_seed(0)
+    base = LlamaForCausalLM(LlamaConfig(**LLAMA, rope_parameters=rope, initializer_range=0.5))
+    model, tokens = Causal(base, 64, 16), torch.arange(16)[None]
+    with torch.no_grad():
+        whole, short = model(tokens).softmax(-1)[0, :8], model(tokens[:, :8]).softmax(-1)[0]
+        torch.testing.assert_close(model(torch.cat([tokens[:, :8], tokens[:, :8]], 1)).softmax(-1)[0, :8], whole)
+    assert (whole - short).abs().max() > 0.01
+    assert "or on their number" in refusal(model.check_causal)
+    base.save_pretrained(tmp_path)
+    assert "rope_type 'longrope' is none of default, linear" in refusal(load_causal, str(tmp_path), 64, 16)
+    nested = LLAMA | LAYERS | {"rope_parameters": {"full_attention": rope, "sliding_attention": rope}}
+    assert "rope_type 'longrope'" in refusal(stated_form, {"model_type": "gemma3_text", **nested})
+
+
+def test_a_folders_longest_window_is_kept(elsewhere):
+    says = "model.block: 64 tokens, but the pretrained model reads 32 at most"
+    assert says in refusal(load_causal, str(elsewhere / "llama"), 280, 64)
 
 
 def test_what_is_learnt_and_no_parameter_is_named(elsewhere, monkeypatch):
