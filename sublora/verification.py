@@ -176,22 +176,23 @@ def _with_places_of(stated: Experiment, again: dict[str, Any]) -> dict[str, Any]
 
 
 def _differences(
-    stated: Any, found: Any, where: str, key: str = "", whole: bool = False, within: float | None = None, metric: str = ""
+    stated: Any, found: Any, where: str, *, key: str = "", whole: bool = False, within: float | None = None, metric: str = ""
 ) -> Iterator[str]:
     """One line for each stated leaf that was found otherwise; where `whole`, also for keys that only one of them has.
 
     within: how far measured values may differ; by default as `metric`, that of their statement, allows.
     """
     whole |= key in VALUES
+    inner: dict[str, Any] = {"whole": whole, "within": within}
     if isinstance(stated, dict) and isinstance(found, dict):
         if whole and stated.keys() != found.keys():
             yield f"{where}: the certificate has {_short(sorted(stated))}, computed again there are {_short(sorted(found))}"
         metric = str(stated.get("metric", metric))
         for name in (name for name in stated if name not in FOLLOWS):
-            yield from _differences(stated[name], found.get(name), f"{where}.{name}".lstrip("."), name, whole, within, metric)
+            yield from _differences(stated[name], found.get(name), f"{where}.{name}".lstrip("."), key=name, metric=metric, **inner)
     elif isinstance(stated, list) and isinstance(found, list) and len(stated) == len(found):
         for index, pair in enumerate(zip(stated, found, strict=True)):
-            yield from _differences(*pair, f"{where}[{_label(pair[0], index)}]", key, whole, within, metric)
+            yield from _differences(*pair, f"{where}[{_label(pair[0], index)}]", key=key, metric=metric, **inner)
     elif isinstance(stated, list) and isinstance(found, list) and {dict} <= set(map(type, stated + found)):
         yield f"{where}: the certificate has {len(stated)} entries, computed again there are {len(found)}"
     elif key == "bound" and where.startswith("bounds[") and within is None and type(stated) is type(found) is float:

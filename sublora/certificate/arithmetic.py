@@ -104,7 +104,8 @@ def _restated(
         candidates = facts.compared(of.alpha, n == m)
         J = statements.reachable(assumption, facts.configurations, facts.split_seeds)
         price = facts._replace(message_bits=statements.charged_bits(facts.message_bits, J))
-        found, exact = _from_mean(empirical, n, level, of, assumption, inequality, price, candidates)
+        named: dict[str, Any] = {"assumption": assumption, "inequality": inequality}
+        found, exact = _from_mean(empirical, n, level, of, facts=price, candidates=candidates, **named)
         least = min(found.bound + tolerant * statements.tolerance(of.name), high)
         in_pool = facts.pool if level == "document" or (level == "example" and assumption != "iid") else None
         yield {
@@ -124,7 +125,7 @@ def _restated(
 
 
 def _from_mean(
-    mean: float, n: int, level: str, of: Metric, assumption: AssumptionName, inequality: str, facts: Facts, candidates: int
+    mean: float, n: int, level: str, of: Metric, *, assumption: AssumptionName, inequality: str, facts: Facts, candidates: int
 ) -> tuple[Bound, bool]:
     """(the bound, True) if the mean determines it; else (the least that it can be, False). facts: with the bits to be charged."""
     bits, delta, m = facts.message_bits, facts.delta, facts.units[level]  # type: ignore[index]
