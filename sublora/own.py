@@ -1,9 +1,9 @@
 """Which files in a run's folder are the run's own: those that it noted before it made them. It touches no others."""
 
 import contextlib
-import glob
 import json
 import os
+import re
 from collections.abc import Collection
 from pathlib import Path, PurePosixPath
 
@@ -42,7 +42,7 @@ def note(path: Path) -> None:
     for part in _below(folder, path):
         if part.is_symlink():
             raise SubloraError(f"{part}: a symbolic link, which a run does not follow; remove it")
-    entry = glob.escape(path.relative_to(folder).as_posix())
+    entry = path.relative_to(folder).as_posix()
     there = path.exists()  # asked first: what another process of the run makes, it has noted before
     if entry in noted(folder):
         return
@@ -56,14 +56,14 @@ def note(path: Path) -> None:
 
 
 def noted(folder: Path) -> list[str]:
-    """What `note` noted, in that order, as patterns of `glob`."""
+    """The names that `note` noted, in that order."""
     found = []
     for line in (folder / NOTED).read_text("utf-8", "replace").splitlines():
         try:
             entry = PurePosixPath(json.loads(line))
         except (ValueError, TypeError, RecursionError):  # the head, and a line that was cut off
             continue
-        if not entry.is_absolute() and ".." not in entry.parts:
+        if entry.parts and not entry.is_absolute() and ".." not in entry.parts:
             found.append(str(entry))
     return found
 
@@ -98,7 +98,9 @@ def _below(folder: Path, path: Path) -> list[Path]:
 
 
 def _files(folder: Path, name: str) -> list[Path]:
-    """The files that an entry means, temporary ones included, and none behind a link."""
-    parent, slash, last = name.rpartition("/")
-    found = [*folder.glob(name), *folder.glob(f"{parent}{slash}.{last}.????????{TEMPORARY}")]
-    return [path for path in found if path.is_file() and not any(part.is_symlink() for part in _below(folder, path))]
+    """The file of that name and its temporary ones, and none behind a link. No character of a name is a wildcard."""
+    path = folder / name
+    temporary = re.compile(rf"\.{re.escape(path.name)}\.[^/]{{8}}{re.escape(TEMPORARY)}", re.DOTALL)
+    beside = path.parent.iterdir() if path.parent.is_dir() else ()
+    found = [each for each in beside if each.name == path.name or temporary.fullmatch(each.name)]
+    return [each for each in found if each.is_file() and not any(part.is_symlink() for part in _below(folder, each))]

@@ -1,5 +1,7 @@
 """A run's folder: what the run noted is its own; everything else is somebody's."""
 
+import json
+
 import pytest
 
 from sublora.atomic import replaced_atomically, write_text
@@ -82,6 +84,18 @@ def test_a_list_from_a_stranger_leads_nowhere_else(tmp_path, folder, entry):
     assert noted(folder) == []
     delete_all_but(folder, [])
     assert (tmp_path / "runs" / "outside").exists()
+
+
+@pytest.mark.parametrize("entry", ["*", "**/*", "sub/*", "sub/?", "[m-s]ine", ".", "sub"])
+def test_a_name_in_the_list_is_no_pattern(folder, entry):
+    write_text(folder / entry.replace("/", "_") / "made", "of the run")
+    for name in ("mine", "sub/x"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("of a person", "utf-8")
+    with open(folder / NOTED, "a", encoding="utf-8") as file:
+        file.write(f"\n{json.dumps(entry)}")
+    delete_all_but(folder, [])
+    assert files(folder) == {"mine", "sub/x"}
 
 
 def test_a_line_that_was_cut_off_is_no_name(folder):
