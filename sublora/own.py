@@ -17,7 +17,10 @@ _HEAD = "# What sublora made in this folder. A run changes and deletes nothing e
 
 
 def claim(folder: Path) -> None:
-    """Make `folder` a run's, if it is not there or empty. Raises SubloraError for what holds anything else, and for a link."""
+    """Make `folder` a run's, if it is not there or empty.
+
+    Raises SubloraError for what holds anything else, and for a link: the folder, or what stands where the run made something.
+    """
     if folder.is_symlink():
         raise SubloraError(f"{folder}: a symbolic link, which a run does not follow; remove it or choose another name")
     try:
@@ -27,6 +30,8 @@ def claim(folder: Path) -> None:
             raise SubloraError(f"{folder}: holds files that no run made; move it away or choose another name")
         with contextlib.suppress(FileExistsError), open(folder / NOTED, "x", encoding="utf-8") as file:
             file.write(_HEAD)
+        for name in noted(folder):
+            _refuse_links(folder, folder / name)
     except OSError as error:
         raise cannot_write(folder, error) from None
 
@@ -39,9 +44,7 @@ def note(path: Path) -> None:
     folder = next(filter(_is_a_runs, path.parents), None)
     if folder is None:
         return
-    for part in _below(folder, path):
-        if part.is_symlink():
-            raise SubloraError(f"{part}: a symbolic link, which a run does not follow; remove it")
+    _refuse_links(folder, path)
     entry = path.relative_to(folder).as_posix()
     there = path.exists()  # asked first: what another process of the run makes, it has noted before
     if entry in noted(folder):
@@ -89,6 +92,12 @@ def delete_leftovers(folder: Path) -> None:
 
 def _is_a_runs(folder: Path) -> bool:
     return (folder / NOTED).is_file() and not (folder / NOTED).is_symlink()
+
+
+def _refuse_links(folder: Path, path: Path) -> None:
+    for part in _below(folder, path):
+        if part.is_symlink():
+            raise SubloraError(f"{part}: a symbolic link, which a run does not follow; remove it")
 
 
 def _below(folder: Path, path: Path) -> list[Path]:
