@@ -19,7 +19,7 @@ from sublora.atomic import replaced_atomically
 from sublora.certificate.schema import SEARCH, load_certificate
 from sublora.errors import FULL, SubloraError, one_line, printable
 from sublora.experiment import Pretrain, as_experiment, load_experiment
-from sublora.limits import DEFAULT, Limits, limited
+from sublora.limits import DEFAULT, MOST, Limits, limited
 from sublora.reporting import reading, terminal
 
 LONGEST = 2000
@@ -90,8 +90,12 @@ def verify(
     corpus: Annotated[
         Path | None, typer.Option(help="The file or folder with the certificate's data: its own path leads nowhere here.")
     ] = None,
-    limit_memory: Annotated[float, typer.Option(min=0.1, help="The most memory that one check may take, in GiB.")] = DEFAULT.memory,
-    limit_minutes: Annotated[float, typer.Option(min=0.1, help="The most minutes that one check may take.")] = DEFAULT.minutes,
+    limit_memory: Annotated[
+        float, typer.Option(min=0.1, max=MOST.memory, help="The most memory that one check may take, in GiB.")
+    ] = DEFAULT.memory,
+    limit_minutes: Annotated[
+        float, typer.Option(min=0.1, max=MOST.minutes, help="The most minutes that one check may take.")
+    ] = DEFAULT.minutes,
 ) -> None:
     """Check certificates: decode the model, score it again, recompute every bound. Exit 0 only if all agree."""
     limits = Limits(limit_memory, limit_minutes)
