@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from sublora.atomic import read_text
 from sublora.errors import SubloraError
 from sublora.experiment.kinds import Experiment, as_experiment
 
@@ -113,12 +114,11 @@ def load_experiment(path: str | Path, overrides: Iterable[str] = ()) -> Experime
 
 def _mapping(path: str | Path) -> dict[str, Any]:
     try:
-        file = Path(path)
-        if file.stat().st_size > LARGEST:
-            raise SubloraError(f"{path}: larger than {LARGEST >> 20} MiB, so it is not a params file")
-        values = read_yaml(file.read_text("utf-8"))
+        text = read_text(path, LARGEST, "a params file")
     except (OSError, UnicodeDecodeError) as error:
         raise SubloraError(f"{path}: cannot read the params file ({error}); give the path of a YAML file") from None
+    try:
+        values = read_yaml(text)
     except ValueError as error:
         raise SubloraError(f"{path}: not valid YAML ({error})") from None
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
