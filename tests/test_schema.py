@@ -50,6 +50,7 @@ def test_a_certificate_survives_saving_and_loading(tmp_path, make):
         (("bounds", 0, "parts"), {"empirical": 1.0}, "'bounds[0].parts.complexity' is missing (and 1 more)"),
         (("corpus", "unit"), KeyError, "'corpus.unit' is missing"),
         (("environment", "seconds", "train"), None, "'environment.seconds.train'"),
+        (("environment", "seconds", "train"), 1e308, "'environment.seconds.train' Input should be less than or equal to"),
         (("held_out", 0, "value"), float("nan"), "NaN is not a number"),
         (("alpha",), 0.3, "no bound in bits has the message's alpha, 0.3"),
         (("alpha",), None, "alpha is null"),

@@ -32,6 +32,7 @@ SEARCH = (
 
 Count = Annotated[int, Field(ge=1, le=2**53)]
 Share = Annotated[float, Field(gt=0, lt=1)]
+Seconds = Annotated[float, Field(ge=0, le=1e9)]  # 32 years
 LevelName = Literal["document", "sequence", "token", "example"]
 AssumptionName = Literal["iid", "pool", "unseen", "martingale"]
 SplitRule = Literal["permutation", "paper", "all"]
@@ -219,7 +220,7 @@ class Environment(Part):
     platform: Annotated[str, Field(description="the operating system")]
     device: Annotated[str, Field(description="the graphics card or processor")]
     dtype: Annotated[str, Field(description="the numbers that the model was scored with")]
-    seconds: Annotated[dict[str, FiniteFloat], Field(description="how many seconds each stage took")]
+    seconds: Annotated[dict[str, Seconds], Field(description="how many seconds each stage took")]
 
 
 class Certificate(Part):
