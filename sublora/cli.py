@@ -24,6 +24,8 @@ from sublora.reporting import reading, terminal
 
 LONGEST = 2000
 """The most characters of an error or a warning."""
+MOST_LINES = 10
+"""The most lines about one certificate: other heads or layers, say, move every number."""
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__.splitlines()[0])
 
@@ -108,8 +110,10 @@ def verify(
         except SubloraError as error:  # this one cannot be checked; others may be
             wrong = [f"sublora: {error}" if str(path) in str(error) else f"sublora: {path}: {error}"]
         failed |= bool(wrong)
-        for line in wrong:
+        for line in wrong[:MOST_LINES]:
             _say(line, sys.stderr)
+        if len(wrong) > MOST_LINES:
+            _say(f"{path}: ... and {len(wrong) - MOST_LINES} more", sys.stderr)
         _say(f"{path}: " + ("NOT verified" if wrong else verified))
         if not wrong:
             print(terminal.summary(load_certificate(path), path, verified=not arithmetic))

@@ -435,6 +435,11 @@ def test_keys_can_be_set_from_outside(write):
         ("name.steps=3", "--set 'name.steps=3': 'name' is not a group of keys"),
         ("training.stepps=3", "unknown key 'training.stepps'; did you mean 'training.steps'?"),
         ("training.steps=3.5", "key 'training.steps'"),
+        *((f"training.steps={tag} '0100'", "are not supported; remove") for tag in ("!!int", "!", "!mine", "!<x>")),
+        ("training.steps=!!int 7", "line 1: tags such as '!!int' are not supported; remove"),
+        ("training.betas=!!seq [0.9, 0.99]", "'!!seq'"),
+        ("training=!!map {steps: 3}", "'!!map'"),
+        ('name="\\UFFFFFFFF"', "--set"),
     ],
 )
 def test_what_cannot_be_set_is_named(write, text, message):
