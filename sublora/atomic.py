@@ -2,13 +2,14 @@
 
 import contextlib
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from safetensors import SafetensorError
 
-from sublora.errors import cannot_write
+from sublora.errors import SubloraError, cannot_write
 from sublora.own import TEMPORARY, note
 
 
@@ -41,3 +42,18 @@ def write_text(path: str | os.PathLike, text: str) -> None:
     """Write `text` (UTF-8) to `path` atomically."""
     with replaced_atomically(path) as temporary:
         temporary.write_text(text, "utf-8")
+
+
+def read_text(path: str | os.PathLike, most: int, what: str) -> str:
+    """The text (UTF-8) of a file of at most `most` bytes. what: "a params file", for errors.
+
+    Raises SubloraError for a larger file and for what is no file, such as a pipe or a device, which might never end; OSError and
+    UnicodeDecodeError as Python does.
+    """
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise SubloraError(f"{path}: not a regular file, so it is not {what}; give the path of a file")
+    with open(path, "rb") as file:
+        content = file.read(most + 1)  # the size that the system states may be 0, as below /proc
+    if len(content) > most:
+        raise SubloraError(f"{path}: larger than {most >> 20} MiB, so it is not {what}; remove it")
+    return content.decode("utf-8")

@@ -19,11 +19,13 @@ from sublora.atomic import replaced_atomically
 from sublora.certificate.schema import SEARCH, load_certificate
 from sublora.errors import FULL, SubloraError, one_line, printable
 from sublora.experiment import Pretrain, as_experiment, load_experiment
-from sublora.limits import DEFAULT, Limits, limited
+from sublora.limits import DEFAULT, MOST, Limits, limited
 from sublora.reporting import reading, terminal
 
 LONGEST = 2000
 """The most characters of an error or a warning."""
+MOST_LINES = 10
+"""The most lines about one certificate: other heads or layers, say, move every number."""
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__.splitlines()[0])
 
@@ -90,8 +92,12 @@ def verify(
     corpus: Annotated[
         Path | None, typer.Option(help="The file or folder with the certificate's data: its own path leads nowhere here.")
     ] = None,
-    limit_memory: Annotated[float, typer.Option(min=0.1, help="The most memory that one check may take, in GiB.")] = DEFAULT.memory,
-    limit_minutes: Annotated[float, typer.Option(min=0.1, help="The most minutes that one check may take.")] = DEFAULT.minutes,
+    limit_memory: Annotated[
+        float, typer.Option(min=0.1, max=MOST.memory, help="The most memory that one check may take, in GiB.")
+    ] = DEFAULT.memory,
+    limit_minutes: Annotated[
+        float, typer.Option(min=0.1, max=MOST.minutes, help="The most minutes that one check may take.")
+    ] = DEFAULT.minutes,
 ) -> None:
     """Check certificates: decode the model, score it again, recompute every bound. Exit 0 only if all agree."""
     limits = Limits(limit_memory, limit_minutes)
@@ -104,8 +110,10 @@ def verify(
         except SubloraError as error:  # this one cannot be checked; others may be
             wrong = [f"sublora: {error}" if str(path) in str(error) else f"sublora: {path}: {error}"]
         failed |= bool(wrong)
-        for line in wrong:
+        for line in wrong[:MOST_LINES]:
             _say(line, sys.stderr)
+        if len(wrong) > MOST_LINES:
+            _say(f"{path}: ... and {len(wrong) - MOST_LINES} more", sys.stderr)
         _say(f"{path}: " + ("NOT verified" if wrong else verified))
         if not wrong:
             certificate = load_certificate(path)

@@ -27,7 +27,8 @@ class Limits(NamedTuple):
     minutes: float = 30.0
 
 
-DEFAULT = Limits()
+DEFAULT, MOST = Limits(), Limits(10**6, 10**4)
+"""What a check may take unless said otherwise, and the most that may be said: the system's timers and limits hold no more."""
 
 
 def limited(name: str, *arguments: Any, what: str, limits: Limits) -> Any:
@@ -37,6 +38,9 @@ def limited(name: str, *arguments: Any, what: str, limits: Limits) -> Any:
     fork of it: libraries are loaded once, and never here.
     Raises SubloraError: the function's own; else one line that begins with `what` and names the limit, or what ended the process.
     """
+    for option, given, most in zip(Limits._fields, limits, MOST, strict=True):
+        if not 0 < given <= most:  # also what is no number
+            raise SubloraError(f"{what}: --limit-{option} is {given:g}; give a number above 0 and at most {most:,}")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([name.partition(":")[0]])
     receiver, sender = context.Pipe(duplex=False)

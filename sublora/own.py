@@ -1,9 +1,9 @@
 """Which files in a run's folder are the run's own: those that it noted before it made them. It touches no others."""
 
 import contextlib
-import glob
 import json
 import os
+import re
 from collections.abc import Collection
 from pathlib import Path, PurePosixPath
 
@@ -17,7 +17,10 @@ _HEAD = "# What sublora made in this folder. A run changes and deletes nothing e
 
 
 def claim(folder: Path) -> None:
-    """Make `folder` a run's, if it is not there or empty. Raises SubloraError for what holds anything else, and for a link."""
+    """Make `folder` a run's, if it is not there or empty.
+
+    Raises SubloraError for what holds anything else, and for a link: the folder, or what stands where the run made something.
+    """
     if folder.is_symlink():
         raise SubloraError(f"{folder}: a symbolic link, which a run does not follow; remove it or choose another name")
     try:
@@ -27,6 +30,8 @@ def claim(folder: Path) -> None:
             raise SubloraError(f"{folder}: holds files that no run made; move it away or choose another name")
         with contextlib.suppress(FileExistsError), open(folder / NOTED, "x", encoding="utf-8") as file:
             file.write(_HEAD)
+        for name in noted(folder):
+            _refuse_links(folder, folder / name)
     except OSError as error:
         raise cannot_write(folder, error) from None
 
@@ -39,10 +44,8 @@ def note(path: Path) -> None:
     folder = next(filter(_is_a_runs, path.parents), None)
     if folder is None:
         return
-    for part in _below(folder, path):
-        if part.is_symlink():
-            raise SubloraError(f"{part}: a symbolic link, which a run does not follow; remove it")
-    entry = glob.escape(path.relative_to(folder).as_posix())
+    _refuse_links(folder, path)
+    entry = path.relative_to(folder).as_posix()
     there = path.exists()  # asked first: what another process of the run makes, it has noted before
     if entry in noted(folder):
         return
@@ -56,14 +59,14 @@ def note(path: Path) -> None:
 
 
 def noted(folder: Path) -> list[str]:
-    """What `note` noted, in that order, as patterns of `glob`."""
+    """The names that `note` noted, in that order."""
     found = []
     for line in (folder / NOTED).read_text("utf-8", "replace").splitlines():
         try:
             entry = PurePosixPath(json.loads(line))
         except (ValueError, TypeError, RecursionError):  # the head, and a line that was cut off
             continue
-        if not entry.is_absolute() and ".." not in entry.parts:
+        if entry.parts and not entry.is_absolute() and ".." not in entry.parts:
             found.append(str(entry))
     return found
 
@@ -91,6 +94,12 @@ def _is_a_runs(folder: Path) -> bool:
     return (folder / NOTED).is_file() and not (folder / NOTED).is_symlink()
 
 
+def _refuse_links(folder: Path, path: Path) -> None:
+    for part in _below(folder, path):
+        if part.is_symlink():
+            raise SubloraError(f"{part}: a symbolic link, which a run does not follow; remove it")
+
+
 def _below(folder: Path, path: Path) -> list[Path]:
     """The path and the folders between it and `folder`, the outermost first."""
     parts = path.relative_to(folder).parts
@@ -98,7 +107,9 @@ def _below(folder: Path, path: Path) -> list[Path]:
 
 
 def _files(folder: Path, name: str) -> list[Path]:
-    """The files that an entry means, temporary ones included, and none behind a link."""
-    parent, slash, last = name.rpartition("/")
-    found = [*folder.glob(name), *folder.glob(f"{parent}{slash}.{last}.????????{TEMPORARY}")]
-    return [path for path in found if path.is_file() and not any(part.is_symlink() for part in _below(folder, path))]
+    """The file of that name and its temporary ones, and none behind a link. No character of a name is a wildcard."""
+    path = folder / name
+    temporary = re.compile(rf"\.{re.escape(path.name)}\.[^/]{{8}}{re.escape(TEMPORARY)}", re.DOTALL)
+    beside = path.parent.iterdir() if path.parent.is_dir() else ()
+    found = [each for each in beside if each.name == path.name or temporary.fullmatch(each.name)]
+    return [each for each in found if each.is_file() and not any(part.is_symlink() for part in _below(folder, each))]

@@ -124,7 +124,8 @@ def _taken(source: Path, code: list[nbformat.NotebookNode], given: dict[str, Any
     names = {target.id for target in assigned if isinstance(target, ast.Name)}
     needed = {"name", "runs"} if names.isdisjoint(given.keys() - {"name", "runs"}) else given.keys() - {"notebooks"}
     if missing := sorted(needed - names):
-        raise SubloraError(f"{source}: the cell tagged `{PARAMETERS}` does not assign {', '.join(missing)}; add them")
+        why = f"the cell tagged `{PARAMETERS}` does not assign {', '.join(missing)}"
+        raise SubloraError(f"{source}: {why}; let it assign all keys of the experiment, or name and runs alone")
     return {name: value for name, value in given.items() if name in names}
 
 

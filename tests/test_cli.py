@@ -133,6 +133,13 @@ def test_data_that_cannot_be(sublora, tmp_path, source, options, says):
     assert not (tmp_path / "runs").exists()
 
 
+def test_an_empty_file_is_one_line_without_bars(sublora, tmp_path, monkeypatch):
+    monkeypatch.delenv("TQDM_DISABLE", raising=False)
+    (tmp_path / "zero.csv").touch()
+    line = complaint(sublora("data", "file", "--path", tmp_path / "zero.csv", "--runs", tmp_path / "runs"))
+    assert "no document with text in" in line and "zero.csv" in line
+
+
 def cut(tokens):
     tokens.write_bytes(tokens.read_bytes()[:-7])
 
@@ -248,6 +255,14 @@ def test_a_certificate_with_an_impossible_key(sublora, altered, command, changes
     path = altered(**changes)
     line = complaint(sublora(command, path))
     assert says in line and str(path) in line
+
+
+@pytest.mark.parametrize("count", [10, 11, 300])
+def test_of_many_differences_the_first_ten_are_shown(sublora, tmp_path, monkeypatch, count):
+    monkeypatch.setattr("sublora.cli.limited", lambda *_, **__: [f"bounds[{i}]: another" for i in range(count)])
+    status, _, err = sublora("verify", tmp_path / "a.json")
+    more = [f"{tmp_path}/a.json: ... and {count - 10} more"] if count > 10 else []
+    assert status == 1 and err.splitlines() == [*(f"{tmp_path}/a.json: bounds[{i}]: another" for i in range(10)), *more]
 
 
 def coded(message):

@@ -333,6 +333,13 @@ def test_documents_without_text_are_counted_on_the_terminal(tmp_path, capsys):
     assert "note: file:a.jsonl: 2 of 3 documents have no text and are left out\n" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("kind", ["csv", "tsv"])
+def test_an_empty_line_of_a_single_column_is_counted(tmp_path, capsys, kind):
+    (tmp_path / f"a.{kind}").write_text("text\n\nx\n\n\n", "utf-8")
+    assert list(documents(file_corpus(tmp_path / f"a.{kind}"))) == ["x"]
+    assert f"note: file:a.{kind}: 3 of 4 documents have no text and are left out\n" in capsys.readouterr().err
+
+
 def test_the_name_of_a_file_does_not_steer_the_terminal(tmp_path, capsys):
     path = tmp_path / "a\x1b[2J.jsonl"
     path.write_text('{"text": "x"}\n{"text": null}\n', "utf-8")

@@ -57,11 +57,16 @@ def test_where_all_units_are_evaluated_nothing_is_drawn(texts, tmp_path):
     assert "nobody can check" not in small_print(certificate)
 
 
-@pytest.mark.parametrize("beacon", ["", "00", "xy" * 16, "0" * 33, BEACON.upper(), 12])
+@pytest.mark.parametrize("beacon", ["", "00", "xy" * 16, "0" * 33, 12])
 def test_what_is_no_beacon_is_refused(beacon):
     with pytest.raises(SubloraError, match="'bounds.beacon'") as caught:
         as_experiment({"name": "mine", "bounds": {"beacon": beacon}})
     assert "\n" not in str(caught.value)
+
+
+def test_a_beacon_in_capitals_is_the_same():
+    given = as_experiment({"name": "mine", "bounds": {"beacon": BEACON.upper()}}).bounds.beacon
+    assert given == BEACON != BEACON.upper()
 
 
 def test_the_command_takes_a_beacon(monkeypatch, tmp_path, sublora):

@@ -287,6 +287,10 @@ def test_warm_up_and_validations_scale_with_the_steps_unless_they_are_set(settin
         ("training: {batch_size: 3}", "unknown key 'training.batch_size'; did you mean 'training.batch'?"),
         ("model: {n_embd: 3}", "unknown key 'model.n_embd'; did you mean 'model.width'?"),
         ("dataset: x", "unknown key 'dataset'; did you mean 'corpus.source'?"),
+        ("pretrained: {}", "unknown key 'pretrained' for kind 'pretrain'; 'rounding' belongs to kind 'round'"),
+        ("kind: round\nmodel: {source: x}\npretrained: {}", "unknown key 'pretrained'; did you mean 'rounding'?"),
+        ("rounding: {}", "unknown key 'rounding' for kind 'pretrain'; it belongs to kind 'round'"),
+        ("experiment: x", "unknown key 'experiment'; did you mean 'name'?"),
         ("1: 2", "a params file holds keys and values"),
         ("model: {1: 2}", "key 'model.1': Keys should be strings"),
         ("model: {layers: '3'}", "key 'model.layers': Input should be a valid integer (got '3')"),
@@ -435,6 +439,11 @@ def test_keys_can_be_set_from_outside(write):
         ("name.steps=3", "--set 'name.steps=3': 'name' is not a group of keys"),
         ("training.stepps=3", "unknown key 'training.stepps'; did you mean 'training.steps'?"),
         ("training.steps=3.5", "key 'training.steps'"),
+        *((f"training.steps={tag} '0100'", "are not supported; remove") for tag in ("!!int", "!", "!mine", "!<x>")),
+        ("training.steps=!!int 7", "line 1: tags such as '!!int' are not supported; remove"),
+        ("training.betas=!!seq [0.9, 0.99]", "'!!seq'"),
+        ("training=!!map {steps: 3}", "'!!map'"),
+        ('name="\\UFFFFFFFF"', "--set"),
     ],
 )
 def test_what_cannot_be_set_is_named(write, text, message):

@@ -16,7 +16,7 @@ from sublora import budget
 from sublora.certificate.schema import digest, load_certificate
 from sublora.errors import SubloraError
 from sublora.experiment import PROJECTORS, Subspace, as_experiment
-from sublora.limits import Limits, limited
+from sublora.limits import MOST, Limits, limited
 from sublora.message import Coded
 from sublora.message.language import Message, encode
 from sublora.models import make_projector
@@ -63,6 +63,21 @@ COSTLY = {
     "digits": (lambda data: put(data, ("params", "model", "width"), 10**400), "beyond any use"),
     "vocabulary": (lambda data: put(data, ("corpus", "vocab_size"), 10**10), "GiB"),
 }
+
+
+@pytest.mark.parametrize("value", ["inf", "nan", "1e300", "1e9"])
+@pytest.mark.parametrize("option", ["--limit-minutes", "--limit-memory"])
+def test_a_limit_that_no_timer_holds_is_refused(sublora, tmp_path, option, value):
+    status, _, err = sublora("verify", tmp_path / "a.json", option, value)
+    assert status in (1, 2) and option in err and "Overflow" not in err
+    limits = Limits(**{option.removeprefix("--limit-"): float(value)})
+    with pytest.raises(SubloraError, match=f"x: {option} is .*; give a number above 0 and at most"):
+        limited("test_limits:careful", 3, what="x", limits=limits)
+
+
+def test_the_largest_limits_are_held():
+    with pytest.warns(UserWarning, match="take care"):
+        assert limited("test_limits:careful", 3, what="x", limits=MOST) == (4, MOST)
 
 
 @pytest.mark.parametrize("name", COSTLY)

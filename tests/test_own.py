@@ -1,10 +1,13 @@
 """A run's folder: what the run noted is its own; everything else is somebody's."""
 
+import json
+
 import pytest
 
 from sublora.atomic import replaced_atomically, write_text
 from sublora.errors import SubloraError
 from sublora.own import NOTED, claim, delete_all_but, delete_leftovers, note, noted
+from sublora.training.metrics import MetricsLog
 
 
 @pytest.fixture
@@ -43,7 +46,20 @@ def test_a_link_is_not_followed(tmp_path, folder):
     for name in ("scores/a", "metrics.csv"):
         with pytest.raises(SubloraError, match="a symbolic link, which a run does not follow; remove it"):
             write_text(folder / name, "x")
+    with pytest.raises(SubloraError, match=r"metrics\.csv: a symbolic link"):
+        MetricsLog(folder, "pretrain", 0)
     assert files(elsewhere) == set() and (folder / "metrics.csv").is_symlink()
+
+
+@pytest.mark.parametrize("name", ["metrics.csv", "scores/a"])
+def test_a_run_does_not_begin_where_a_link_stands_for_its_file(tmp_path, folder, name):
+    write_text(folder / name, "of the run")
+    claim(folder)
+    link = folder / name.split("/")[0]
+    link.rename(tmp_path / "moved")
+    link.symlink_to(tmp_path / "moved")
+    with pytest.raises(SubloraError, match=f"{link}: a symbolic link, which a run does not follow; remove it"):
+        claim(folder)
 
 
 def test_what_was_noted_is_deleted_and_nothing_else(tmp_path, folder):
@@ -82,6 +98,18 @@ def test_a_list_from_a_stranger_leads_nowhere_else(tmp_path, folder, entry):
     assert noted(folder) == []
     delete_all_but(folder, [])
     assert (tmp_path / "runs" / "outside").exists()
+
+
+@pytest.mark.parametrize("entry", ["*", "**/*", "sub/*", "sub/?", "[m-s]ine", ".", "sub"])
+def test_a_name_in_the_list_is_no_pattern(folder, entry):
+    write_text(folder / entry.replace("/", "_") / "made", "of the run")
+    for name in ("mine", "sub/x"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("of a person", "utf-8")
+    with open(folder / NOTED, "a", encoding="utf-8") as file:
+        file.write(f"\n{json.dumps(entry)}")
+    delete_all_but(folder, [])
+    assert files(folder) == {"mine", "sub/x"}
 
 
 def test_a_line_that_was_cut_off_is_no_name(folder):

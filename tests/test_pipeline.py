@@ -366,7 +366,7 @@ GROUPS = "kind = name = runs = corpus = model = subspace = training = compressio
         ({"tags": ("injected-parameters",)}, "no code cell has the tag `parameters`"),
         ({"parameters": "name = ''"}, "does not assign runs"),
         ({"parameters": "other = 1"}, "does not assign name, runs"),
-        ({"parameters": GROUPS.replace("bounds = ", "bound = ")}, "does not assign bounds"),
+        ({"parameters": GROUPS.replace("bounds = ", "bound = ")}, "does not assign bounds; let it assign all keys of"),
         ({"parameters": "corpus = name = runs = None"}, "does not assign bounds, compression, kind, model, subspace, training"),
         ({"parameters": "%run x"}, "is not plain Python"),
     ],

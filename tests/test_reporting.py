@@ -94,7 +94,8 @@ def test_the_headline_is_fixed_in_advance_not_the_smallest(quick):
 
 
 @pytest.mark.parametrize(
-    ("value", "up"), [(4.9, 4.9), (4.9000001, 4.91), (4.651, 4.66), (0.0, 0.0), (5.0, 5.0), (1e-9, 0.01)]
+    ("value", "up"),
+    [(4.9, 4.9), (4.9000001, 4.91), (4.651, 4.66), (0.0, 0.0), (5.0, 5.0), (1e-9, 0.01), (1e308, 1e308), (math.inf, math.inf)],
 )
 def test_bounds_are_rounded_up(value, up):
     assert reading.rounded_up(value) == up

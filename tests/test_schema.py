@@ -1,5 +1,6 @@
 """The certificate's format: its schema, what loading refuses, and the page that explains its keys."""
 
+import os
 import re
 from pathlib import Path
 
@@ -9,7 +10,9 @@ from certificates import altered, certificate, classifier_certificate, write_run
 from sublora.certificate import schema
 from sublora.certificate.schema import LARGEST_CERTIFICATE, json_schema, load_certificate
 from sublora.errors import SubloraError
+from sublora.experiment.params import load_experiments
 from sublora.reporting.keys import keys_table
+from sublora.reporting.results import load_metrics
 
 
 def test_the_kept_schema_is_that_of_the_code():
@@ -47,6 +50,7 @@ def test_a_certificate_survives_saving_and_loading(tmp_path, make):
         (("bounds", 0, "parts"), {"empirical": 1.0}, "'bounds[0].parts.complexity' is missing (and 1 more)"),
         (("corpus", "unit"), KeyError, "'corpus.unit' is missing"),
         (("environment", "seconds", "train"), None, "'environment.seconds.train'"),
+        (("environment", "seconds", "train"), 1e308, "'environment.seconds.train' Input should be less than or equal to"),
         (("held_out", 0, "value"), float("nan"), "NaN is not a number"),
         (("alpha",), 0.3, "no bound in bits has the message's alpha, 0.3"),
         (("alpha",), None, "alpha is null"),
@@ -78,6 +82,14 @@ def test_a_huge_or_binary_or_missing_file_is_refused(tmp_path):
     for path, named in ((huge, "larger than 96 MiB"), (binary, "cannot read"), (tmp_path / "none.json", "no certificate")):
         with pytest.raises(SubloraError, match=named):
             load_certificate(path)
+
+
+@pytest.mark.parametrize("read", [load_certificate, load_experiments, load_metrics])
+def test_what_is_no_file_is_not_read(tmp_path, read):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", "/dev/zero", tmp_path):
+        with pytest.raises(SubloraError, match=f"^{path}: not a regular file"):
+            read(path)
 
 
 def leaves(values, before=""):

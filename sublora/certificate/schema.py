@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
-from sublora.atomic import write_text
+from sublora.atomic import read_text, write_text
 from sublora.errors import SubloraError
 
 FORMAT = "sublora-certificate/3"
@@ -32,6 +32,7 @@ SEARCH = (
 
 Count = Annotated[int, Field(ge=1, le=2**53)]
 Share = Annotated[float, Field(gt=0, lt=1)]
+Seconds = Annotated[float, Field(ge=0, le=1e9)]  # 32 years
 LevelName = Literal["document", "sequence", "token", "example"]
 AssumptionName = Literal["iid", "pool", "unseen", "martingale"]
 SplitRule = Literal["permutation", "paper", "all"]
@@ -218,7 +219,7 @@ class Environment(Part):
     platform: Annotated[str, Field(description="the operating system")]
     device: Annotated[str, Field(description="the graphics card or processor")]
     dtype: Annotated[str, Field(description="the numbers that the model was scored with")]
-    seconds: Annotated[dict[str, FiniteFloat], Field(description="how many seconds each stage took")]
+    seconds: Annotated[dict[str, Seconds], Field(description="how many seconds each stage took")]
 
 
 class Certificate(Part):
@@ -333,13 +334,13 @@ def read_json(path: str | os.PathLike) -> dict[str, Any]:
     """The data of a certificate's file, unchecked. Raises SubloraError for a file that is none."""
     path = Path(path)
     try:
-        if path.stat().st_size > LARGEST_CERTIFICATE:
-            raise SubloraError(f"{path}: larger than {LARGEST_CERTIFICATE >> 20} MiB, so it is not a certificate; remove it")
-        data = json.loads(path.read_text("utf-8"), parse_constant=_refuse_constant, object_pairs_hook=_each_key_once)
+        text = read_text(path, LARGEST_CERTIFICATE, "a certificate")
     except FileNotFoundError:
         raise SubloraError(f"{path}: no certificate; finish the run with `sublora run` and its params file") from None
     except (OSError, UnicodeDecodeError) as error:
         raise SubloraError(f"{path}: cannot read the certificate ({error}); make the run again") from None
+    try:
+        data = json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_each_key_once)
     except (ValueError, RecursionError) as error:
         raise SubloraError(f"{path}: not valid JSON ({error}); make the run again") from None
     if not isinstance(data, dict) or "format" not in data:

@@ -48,7 +48,8 @@ def read_rows(path: Path, only: str | None = None, headerless: tuple[str, ...] =
         if kind == ".parquet":
             yield from _parquet(raw, path, only)
             return
-        with progress_bar(total=path.stat().st_size, desc=path.name, unit="B", unit_scale=True) as bar:
+        size = path.stat().st_size
+        with progress_bar(total=size, desc=path.name, unit="B", unit_scale=True, disable=not size) as bar:
             stream = OPENERS[path.suffix](raw) if path.suffix in OPENERS else raw
             separator = SEPARATORS.get(kind)
             rows = _separated(stream, path, separator, headerless, cut_short) if separator else _json(stream, path)
@@ -108,6 +109,7 @@ def _separated(stream: BinaryIO, path: Path, separator: str, headerless: tuple[s
         raise SubloraError(f"{path}: line 1: two columns have the same name '{twice}'; rename one")
     for number, cells in rows:
         where = f"{path}: line {number}"
+        cells = cells or [""] * (len(header) == 1)  # in a single column, a line without text is a row
         if len(cells) > len(header) or (0 < len(cells) < len(header) and not cut_short):
             raise SubloraError(f"{where}: {len(cells)} cells, but the header has {len(header)}; correct the row")
         if cells:

@@ -68,7 +68,9 @@ _Tokenizer = Annotated[
     ),
 ]
 _Hex = Annotated[
-    str, _must("32 to 128 hexadecimal digits in quotes, of even number", re.compile("(?:[0-9a-f]{2}){16,64}").fullmatch)
+    str,
+    AfterValidator(str.lower),
+    _must("32 to 128 hexadecimal digits, of even number", re.compile("(?:[0-9a-f]{2}){16,64}").fullmatch),
 ]
 _Modules = _must("[attention, head], [attention] or [head]", (("attention", "head"), ("attention",), ("head",)).__contains__)
 

@@ -25,7 +25,7 @@ ALIASES = {
     "vocab_size": "tokenizer",
     "confidence": "delta",
     "dataset": "source",
-    "pretrained": "model",
+    "pretrained": "rounding",
 }
 CUTOFF = 0.7  # how alike a key must be to one that is valid before it is suggested
 
@@ -47,10 +47,11 @@ def explain(error: Mapping[str, Any], kind: str, kinds: Mapping[str, type[BaseMo
 def _unknown(place: list[str], kind: str, kinds: Mapping[str, type[BaseModel]]) -> str:
     *groups, key = place
     where, model = _short(".".join(place)), kinds[kind]
-    owners = [name for name, owner in kinds.items() if key in owner.model_fields]
-    if not groups and owners:
-        return f"unknown key {where} for kind {kind!r}; it belongs to kind {' or '.join(map(repr, owners))}"
     fields, wanted = _fields(model, groups), ALIASES.get(key, key)
+    owners = [name for name, owner in kinds.items() if wanted in owner.model_fields]
+    if not groups and owners and kind not in owners:
+        it = "it" if wanted == key else repr(wanted)
+        return f"unknown key {where} for kind {kind!r}; {it} belongs to kind {' or '.join(map(repr, owners))}"
     if key in fields:  # of another of the models that this group may be
         return f"key {where} does not go with the other keys of {'.'.join(groups)}; remove it"
     found = [".".join([*groups, name]) for name in difflib.get_close_matches(wanted, fields, n=1, cutoff=CUTOFF)]

@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from sublora.atomic import read_text
 from sublora.errors import SubloraError
 from sublora.experiment.kinds import Experiment, as_experiment
 
@@ -35,6 +36,9 @@ class _Loader(yaml.SafeLoader):
     def compose_node(self, parent, index):
         if self.check_event(yaml.events.AliasEvent):  # a few lines could expand to gigabytes
             raise ValueError("aliases (*name) are not supported; write the value out")
+        if (event := self.peek_event()).tag is not None:  # !!int makes 64 of 0100
+            line, tag = event.start_mark.line + 1, event.tag.replace("tag:yaml.org,2002:", "!!")
+            raise ValueError(f"line {line}: tags such as {tag!r:.60} are not supported; remove it")
         self.depth = getattr(self, "depth", 0) + 1
         if self.depth > DEEPEST:
             raise ValueError(f"nested more than {DEEPEST} levels deep")
@@ -59,7 +63,7 @@ def read_yaml(text: str) -> Any:
     """The data of a YAML text. Raises ValueError, in one line, for what is not YAML data, and for a key that occurs twice."""
     try:
         return yaml.load(text, _Loader)  # noqa: S506  a subclass of SafeLoader
-    except (yaml.YAMLError, AttributeError, LookupError, TypeError, ValueError) as error:  # also: a tag on another type
+    except (yaml.YAMLError, ValueError, OverflowError) as error:  # the last: a character's number
         raise ValueError(" ".join(str(getattr(error, "problem", None) or error).split())[:200]) from None
 
 
@@ -113,12 +117,11 @@ def load_experiment(path: str | Path, overrides: Iterable[str] = ()) -> Experime
 
 def _mapping(path: str | Path) -> dict[str, Any]:
     try:
-        file = Path(path)
-        if file.stat().st_size > LARGEST:
-            raise SubloraError(f"{path}: larger than {LARGEST >> 20} MiB, so it is not a params file")
-        values = read_yaml(file.read_text("utf-8"))
+        text = read_text(path, LARGEST, "a params file")
     except (OSError, UnicodeDecodeError) as error:
         raise SubloraError(f"{path}: cannot read the params file ({error}); give the path of a YAML file") from None
+    try:
+        values = read_yaml(text)
     except ValueError as error:
         raise SubloraError(f"{path}: not valid YAML ({error})") from None
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):

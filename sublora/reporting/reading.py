@@ -87,9 +87,11 @@ def in_percent(metric: str) -> bool:
 
 
 def rounded_up(value: float, decimals: int = 2) -> float:
-    """The smallest decimal with so many places that is not below `value`."""
-    step = decimal.Decimal(1).scaleb(-decimals)
-    return float(decimal.Decimal(repr(float(value))).quantize(step, rounding=decimal.ROUND_CEILING))
+    """The smallest decimal with so many places that is not below `value`; infinity, which has none, as it is."""
+    if not math.isfinite(value):
+        return value
+    step, enough = decimal.Decimal(1).scaleb(-decimals), decimal.Context(prec=400)  # digits of the largest float
+    return float(decimal.Decimal(repr(float(value))).quantize(step, decimal.ROUND_CEILING, enough))
 
 
 def number(value: float, decimals: int = 2) -> str:

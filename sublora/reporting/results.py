@@ -1,12 +1,15 @@
 """Tables that are kept as csv: what the benchmarks measured, in the folder of results, and training logs."""
 
+import io
 import os
 from pathlib import Path
 
 import pandas as pd
 
+from sublora.atomic import read_text
 from sublora.errors import SubloraError
 
+LARGEST = 64 * 2**20  # bytes of a table
 COVERAGE = ("level", "assumption", "inequality", "world", "units", "evaluated", "hypotheses", "message_bits", "delta", "trials",
             "violations", "standard_error", "twin", "twin_violations", "gap_ratio")  # fmt: skip
 COMPRESSION = ("quantizer", "levels", "coder", "entropy_bits", "payload_bits", "codebook_bits", "bits_per_coordinate",
@@ -31,7 +34,9 @@ WORDS |= {"model", "metric", "change"}
 def load_table(path: str | os.PathLike, columns: tuple[str, ...], advice: str) -> pd.DataFrame:
     """A csv with these columns. Raises SubloraError naming the file, the column that is wrong, and the advice."""
     try:
-        frame = pd.read_csv(path)
+        frame = pd.read_csv(io.StringIO(read_text(path, LARGEST, "a table")))
+    except SubloraError:
+        raise
     except FileNotFoundError:
         raise SubloraError(f"{path}: no such table; {advice}") from None
     except (OSError, ValueError) as error:  # pandas' parser errors are ValueErrors

@@ -24,6 +24,7 @@ class MetricsLog:
     def __init__(self, folder: Path, phase: str, start: int):
         """Drop this phase's rows after step `start`: they are about to be made again."""
         self.path, self.phase = folder / "metrics.csv", phase
+        note(self.path)  # before it is read: what stands there may not be the run's
         rows = pd.read_csv(self.path) if self.path.exists() else pd.DataFrame(columns=COLUMNS)
         mine = rows["phase"] == phase
         self.others = rows[~mine]
