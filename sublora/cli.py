@@ -85,6 +85,7 @@ def run(
 @app.command()
 def verify(
     certificates: Annotated[list[Path], typer.Argument(help="certificate.json files.")],
+    *,
     runs: Runs = Path("runs"),
     arithmetic: Annotated[
         bool, typer.Option(help="Without the data: check message, settings and inequalities, not the losses. Exit 3 if they agree.")
