@@ -52,7 +52,9 @@ def test_a_beacon_takes_the_place_of_the_message_in_the_draw_alone(texts, tmp_pa
 
 
 def test_where_all_units_are_evaluated_nothing_is_drawn(texts, tmp_path):
-    _, certificate = certified(texts, tmp_path, bounds__documents=None, bounds__beacon=BEACON)
+    with pytest.raises(SubloraError, match="beacon has no effect"):
+        certified(texts, tmp_path, bounds__documents=None, bounds__beacon=BEACON)
+    _, certificate = certified(texts, tmp_path, bounds__documents=None)
     assert (certificate.public.draw, certificate.public.beacon) == (None, None)
     assert "nobody can check" not in small_print(certificate)
 

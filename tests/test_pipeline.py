@@ -159,7 +159,8 @@ ALTERED = {
 }
 
 
-def test_verify_names_every_altered_number(here, sublora, tmp_path):
+def test_verify_names_every_altered_number(here, sublora, tmp_path, monkeypatch):
+    monkeypatch.setattr("sublora.cli.MOST_LINES", 100)
     certificate = load_certificate("runs/tiny/certificate.json").data()
     for keys in ALTERED:
         raise_number(certificate, *keys)
