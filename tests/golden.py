@@ -212,7 +212,7 @@ def pretrained(folder: Path, model: str, bounds: dict[str, Any], **choices: Any)
     problem = opened(as_experiment(values | {"bounds": bounds}), folder)
     draft, ways = problem.compress(folder / "run")
     found = certified(draft, problem)
-    _, data = unwrapped(bytes.fromhex(found["message"]))
+    configuration, data = unwrapped(bytes.fromhex(found["message"]))
     loaded = load_causal(base["source"], problem.store.vocab_size, problem.experiment.model.block)
     shapes = [(name, weights.shape) for name, weights in loaded.named_parameters()]
     tensors, alpha = whole.decode_whole(data, shapes)
@@ -220,7 +220,7 @@ def pretrained(folder: Path, model: str, bounds: dict[str, Any], **choices: Any)
     again = whole.encode_whole(tensors, settings & 15, alpha, bool(settings & whole.ROWS))
     return found | {
         "ways": ways.drop(columns="seconds").to_numpy(object).tolist(),
-        "encoded_again": sha256(again),
+        "encoded_again": sha256(configured(configuration, again)),
         "architecture": problem.experiment.model.architecture["model_type"],
         "given": sums(loaded.named_parameters()),
     }

@@ -12,6 +12,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 import sublora as package
 from sublora.certificate.schema import load_certificate
 from sublora.errors import SubloraError
+from sublora.message import unwrapped
 from sublora.run import Run
 
 SIZES = {"vocab_size": 264, "n_layer": 1, "n_embd": 16, "n_head": 2, "n_positions": 32, "bos_token_id": 0, "eos_token_id": 0}
@@ -78,7 +79,9 @@ def test_the_certificate_states_the_base_and_holds_a_few_hundred_numbers(here):
     model = certificate.params["model"]
     assert (certificate.params["kind"], model["source"], model["architecture"]["model_type"]) == ("finetune", "base", "gpt2")
     assert model["architecture"]["n_embd"] == 16
-    assert certificate.params["subspace"]["dimension"] == 300 and certificate.message_bits < 300 * 4 + 400
+    assert certificate.params["subspace"]["dimension"] == 300
+    _, coordinates = unwrapped(certificate.message_bytes)
+    assert 8 * len(coordinates) < 300 * 4 + 400
     assert certificate.public.base == "transformers" and len(certificate.public.base_weights_sha256) == 64
 
 
@@ -112,8 +115,7 @@ def refusal(result):
     ("change", "says"),
     [
         ({"seed": 1}, "its base model has"),
-        ({"n_embd": 8}, "model.architecture: 'base' has another one here"),
-        ({"n_head": 4}, "model.architecture: 'base' has another one here"),
+        ({"n_embd": 8}, "model.source: 'base': not the weights"),
         (None, "model.source: cannot load 'base'"),
     ],
     ids=str,
@@ -129,12 +131,20 @@ def test_another_base_is_refused_in_one_line(here, sublora, home, change, says):
 
 
 @pytest.mark.parametrize(("key", "value"), [("n_head", 4), ("activation_function", "relu"), ("layer_norm_epsilon", 0.5)])
-def test_another_architecture_than_the_bases_is_noticed(here, sublora, tmp_path, key, value):
+def test_another_architecture_than_the_messages_is_noticed(here, sublora, tmp_path, key, value):
     data = here.certificate.data()
     data["params"]["model"]["architecture"][key] = value
     path = tmp_path / "certificate.json"
     path.write_text(json.dumps(data, indent=1) + "\n", "utf-8")
-    assert "model.architecture: 'base' has another one here" in refusal(sublora("verify", path))
+    status, _, err = sublora("verify", path)
+    assert status == 1 and f"params.model.architecture.{key}: the certificate says" in err
+
+
+def test_the_configuration_is_the_messages_and_not_the_folders(here, sublora, home):
+    """Other heads have the same weights, and another file beside them does not change what the message means."""
+    shutil.rmtree(home / "base")
+    save_base(home / "base", n_head=4)
+    assert sublora("verify", here.path)[0] == 0
 
 
 def test_an_impossible_override_leaves_the_finished_run_as_it_is(here, sublora, home):
