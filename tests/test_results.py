@@ -33,8 +33,8 @@ def test_a_kept_certificate_is_whole_and_of_its_params_file(path):
     assert certificate.certificate_sha256 == digest(json.loads(path.read_text("utf-8")))
     experiment = as_experiment(certificate.params)
     stated = load_experiment(HOME / "params" / path.parent.relative_to(HOME / "results").with_suffix(".yaml"))
-    if isinstance(experiment, Round):  # the certificate adds the architecture
-        stated = stated.model_copy(update={"model": experiment.model})
+    if isinstance(experiment, Round):  # the certificate adds the architecture, and has the rounding that was chosen
+        stated = stated.model_copy(update={"model": experiment.model, "rounding": experiment.rounding})
     assert experiment.parameters() == stated.parameters()
     decoded = decode(certificate.message_bytes, experiment, certificate.corpus.vocab_size, local_only=True)
     assert decoded.alpha == certificate.alpha
