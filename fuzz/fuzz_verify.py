@@ -28,7 +28,7 @@ import numpy as np
 
 import sublora
 from sublora.certificate.schema import SEARCH, digest
-from sublora.certificate.statements import TOLERANCE
+from sublora.certificate.statements import DETERMINISM
 from sublora.errors import SubloraError
 from sublora.experiment import as_experiment
 from sublora.limits import Limits
@@ -160,7 +160,7 @@ def alike(one: Any, other: Any, key: str = "") -> bool:
     if isinstance(one, list) and isinstance(other, list):
         return len(one) == len(other) and all(alike(*pair, key) for pair in zip(one, other, strict=True))
     if key in MEASURED and isinstance(one, float) and isinstance(other, float):
-        return abs(one - other) <= TOLERANCE
+        return abs(one - other) <= max(DETERMINISM.values())
     return one == other and isinstance(one, bool) == isinstance(other, bool)
 
 

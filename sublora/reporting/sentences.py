@@ -2,10 +2,7 @@
 
 from decimal import ROUND_FLOOR, Decimal, localcontext
 
-import pandas as pd
-
 from sublora.certificate.schema import Certificate, LevelName, Statement
-from sublora.reporting.markdown import Markdown, escape
 from sublora.reporting.reading import VACUOUS, guess_name, headline, number, shown, statement, units_name, with_unit
 
 UNITS: dict[LevelName, str] = {
@@ -186,20 +183,3 @@ def cost(certificate: Certificate) -> str:
 
 def _capital(text: str) -> str:
     return text[0].upper() + text[1:]
-
-
-def determinism(moved: pd.DataFrame, reasons: list[str]) -> Markdown:
-    """By how much scores moved between machines (`benchmarks/determinism.py`); where nobody measured it, why nothing is said."""
-    if moved.empty:
-        return escape(" ".join(reasons))
-    text = f"Measured on {moved['model'].nunique()} kept models, decoded once and scored on some hundred units. "
-    parts = []
-    for kind, unit in (("bits", "bits per token"), ("errors", "in the share of errors")):
-        rows = moved[moved["metric"] == kind]
-        if len(rows):
-            most = rows.loc[rows["largest"].idxmax()]
-            where = f" (change: {escape(most['change'])}; model: {escape(most['model'])})" if most["largest"] else ""
-            moves = f"at most {most['largest']:.2g} {unit}{where}, a mean by {rows['mean'].max():.2g}"
-            parts.append(f"the loss of a unit moved by {moves}")
-    changes = ", ".join(map(str, moved["change"].unique()))
-    return Markdown(f"{text}Of these, {'; '.join(parts)}. Changes tried: {escape(changes)}.")

@@ -1,0 +1,22 @@
+"""By how much scores move between machines, in words."""
+
+import pandas as pd
+
+from sublora.reporting.markdown import Markdown, escape
+
+
+def determinism(moved: pd.DataFrame, reasons: list[str]) -> Markdown:
+    """By how much scores moved between machines (`benchmarks/determinism.py`); where nobody measured it, why nothing is said."""
+    if moved.empty:
+        return escape(" ".join(reasons))
+    text = f"Measured on {moved['model'].nunique()} kept models, decoded once and scored on some hundred units. "
+    parts = []
+    for kind, unit in (("bits", "bits per token"), ("errors", "in the share of errors")):
+        rows = moved[moved["metric"] == kind]
+        if len(rows):
+            most = rows.loc[rows["largest"].idxmax()]
+            where = f" (change: {escape(most['change'])}; model: {escape(most['model'])})" if most["largest"] else ""
+            moves = f"at most {most['largest']:.2g} {unit}{where}, a mean by {rows['mean'].max():.2g}"
+            parts.append(f"the loss of a unit moved by {moves}")
+    changes = ", ".join(map(str, moved["change"].unique()))
+    return Markdown(f"{text}Of these, {'; '.join(parts)}. Changes tried: {escape(changes)}.")
