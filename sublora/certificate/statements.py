@@ -49,7 +49,7 @@ PUBLISHED: dict[Level, By] = {
 }
 """The papers' assumption and inequality of each level."""
 CHARGED: tuple[AssumptionName, ...] = ("iid", "martingale")
-"""A random split mends what was tuned on the pool for unseen and pool only; the others pay for all configurations (THEORY 1)."""
+"""A random split mends what was tuned on the pool for unseen and pool only; the others pay for all configurations."""
 
 
 def reachable(assumption: AssumptionName, configurations: int, split_seeds: int) -> int:

@@ -28,10 +28,10 @@ class Split:
 
 
 def draw_split(documents: int, corpus: Corpus) -> Split:
-    """Split `range(documents)` uniformly at random, without looking at any document (THEORY 3, pool).
+    """Split `range(documents)` uniformly at random, without looking at any document.
 
     train and validation are `corpus.train` and `corpus.validation` of the documents, rounded, at least one each; test
-    is what remains. `corpus.split: paper` is the publication's split of openwebtext: 0.05% held out by
+    is what remains. `corpus.split: paper` is the paper's split of openwebtext: 0.05% held out by
     `datasets.Dataset.train_test_split` with seed 2357, of which the first half is validation and the rest test.
     Raises SubloraError when there are too few documents for three parts.
     """

@@ -133,7 +133,7 @@ class Corpus(Group):
     # where a tokenizer that is neither bytes nor gpt2 was made: elsewhere, without this corpus | pool, of it: no iid, no martingale
     tokenizer_from: Literal["elsewhere", "pool"] | None = None
     max_documents: Count | None = None  # keep a fixed uniform sample of the pool, for trials
-    split: Literal["seeded", "paper"] = "seeded"  # paper: the publication's own split of openwebtext
+    split: Literal["seeded", "paper"] = "seeded"  # paper: the paper's own split of openwebtext
     train: Share = 0.75  # shares of the documents; the rest after train and validation is the test split
     validation: Share = 0.02
     split_seed: Seed = 0

@@ -1,10 +1,9 @@
 """Bounds for independent units (or a random subset of a finite pool): plain functions of losses scaled to [0, 1].
 
 Each holds for every hypothesis h at once with probability >= 1 - delta, over the source of independent units or over the draw of
-the subset, because `nats` is `complexity_nats(h, delta)`: a union bound with the prior `2^-K(h)`.
-Complexities are thousands of nats, so everything
-is computed in logs. Nothing is clipped into validity: `hoeffding` may exceed 1, `betting` returns 1.0 where it proves
-nothing. Arguments out of range raise SubloraError with the argument's name.
+the subset, because `nats` is `complexity_nats(h, delta)`: a union bound with the prior `2^-K(h)`. Complexities are thousands of
+nats, so everything is computed in logs. Nothing is clipped into validity: `hoeffding` may exceed 1, `betting` returns 1.0 where it
+proves nothing. Arguments out of range raise SubloraError with the argument's name.
 """
 
 import math
@@ -77,7 +76,7 @@ def complexity_nats(message_bits: float, delta: float) -> float:
     """`B = K ln 2 + ln(1/delta)` in nats: the price of a hypothesis whose message has K = `message_bits` bits.
 
     Union bound over a prefix-free set of messages, prior `2^-K` (Kraft). Pass a part of delta to spend a part of it.
-    For independent units and tokens add `log2 J` to K if J configurations could have been chosen with the data in hand (THEORY 1).
+    For independent units and tokens add `log2 J` to K if J configurations could have been chosen with the data in hand.
     """
     return check_nats("message_bits", message_bits) * math.log(2.0) - math.log(check_delta(delta))
 

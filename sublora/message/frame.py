@@ -42,7 +42,7 @@ def prefixed(body: bytes) -> bytes:
 def only_form(data: bytes, again: Callable[[], bytes]) -> None:
     """Raises MessageError unless `again`, which encodes what was decoded of `data`, gives the same bytes.
 
-    Else one model would have many messages, and each would draw another subsample (THEORY 1).
+    Else one model would have many messages, and each would draw another subsample.
     """
     try:
         same = again() == data

@@ -19,7 +19,7 @@
     the rest   the d symbols (`coder`)
 
 A message states its own length first and is rejected at any other, so no message is the beginning of another: the set of messages
-is prefix-free, Kraft's inequality holds, and 2^(-8·bytes) is a prior over models (THEORY: Lotfi et al. 2024a, section 3). Every
+is prefix-free, Kraft's inequality holds, and 2^(-8·bytes) is a prior over models (Lotfi et al. 2024a, section 3). Every
 bit counts, the length field too. What a message says has one form: decoded and encoded again it is the same bytes, or refused.
 There is no checksum: a changed byte makes another model, or none, and a certificate holds the message's SHA-256, which is free.
 What is not in the message (architecture of a random model, initial weights, tokenizer) is public: fixed before the training split

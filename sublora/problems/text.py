@@ -92,6 +92,8 @@ class DocumentProblem:
         if (here := problem.store.sha256) != (stated := certificate.corpus.sha256):
             cure = f"Python {certificate.environment.python}" if corpus.source == "python-stdlib" else "the data it was made from"
             raise SubloraError(f"{path}: it speaks of a corpus with sha256 {stated:.12}, here it is {here:.12}; use {cure}")
+        if corpus.max_documents is not None and corpus.max_documents < len(problem.store):
+            raise SubloraError(f"{path}: its corpus has {len(problem.store):,} documents, more than its max_documents")
         base, base_here = certificate.public.base_weights_sha256, problem._base_sha256()
         if base_here != base:
             raise SubloraError(f"{path}: its base model has the sha256 {base!s:.12}, here it is {base_here!s:.12}; use that model")
@@ -116,7 +118,7 @@ class DocumentProblem:
 
         Which bound is a matter of the experiment's first level (`HEADLINES`), unless `by` names another assumption and inequality.
         It is computed as if the pilot's losses were those of the n units that will certify. The pilot is drawn independently of
-        these, so what is chosen by it and is in the message costs nothing more (candidates A = 1; THEORY 5). No entry is a claim.
+        these, so what is chosen by it and is in the message costs nothing more (candidates A = 1). No entry is a claim.
         folder: where the scores are kept.
         """
         level, store = self.experiment.bounds.levels[0], self.store

@@ -113,7 +113,7 @@ def drawn(certificate: Certificate) -> str:
 
 
 def condition(certificate: Certificate) -> str:
-    """What the statements need of a public base that was made from data (THEORY 9); empty where there is none."""
+    """What the statements need of a public base that was made from data; empty where there is none."""
     if certificate.public.condition is None:
         return ""
     return (

@@ -54,8 +54,8 @@ def evaluate(
 ) -> Evaluation:
     """Decode the message and score what it decodes to.
 
-    The n training units are drawn by `subsample`, seeded with the message and the token store: unknown until the model is fixed
-    (THEORY 5). A beacon, a public value fixed after the message's hash was published, takes the message's place in that. If all are
+    The n training units are drawn by `subsample`, seeded with the message and the token store: unknown until the model is fixed.
+    A beacon, a public value fixed after the message's hash was published, takes the message's place in that. If all are
     evaluated, they are in the split's order. The held-out documents are the first of the test split, which is in random order.
     folder: where the scores are kept; interrupted scoring continues from there.
     local_only: a pretrained base is not downloaded.
