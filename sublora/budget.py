@@ -113,17 +113,23 @@ def projector(name: str, weights: int, coordinates: int) -> Cost:
 def scoring(experiment: OnText, certificate: Certificate) -> Cost:
     """What it costs to score a language model on the units that the certificate names, by what it says of the corpus."""
     corpus, model, bounds = certificate.corpus, experiment.model, experiment.bounds
-    V, block, mean = corpus.vocab_size, model.block, corpus.tokens / corpus.documents
+    V, block, by_position = corpus.vocab_size, model.block, "position" in bounds.levels
+    mean = (corpus.pool or corpus.tokens if by_position else corpus.tokens) / corpus.documents
     window = min(block, corpus.tokens)
     scored, read, single = 0.0, 0.0, 0.0  # tokens of documents and sequences; tokens in windows; predicted one by one
     for level in bounds.levels:
-        units = {"document": corpus.documents, "sequence": corpus.tokens, "token": corpus.tokens}[level]
+        units = {"document": corpus.documents, "sequence": corpus.tokens}.get(level, corpus.tokens)
         n = min(getattr(bounds, level + "s") or units, units) * (1 + bounds.pilot)
-        length = {"document": mean, "sequence": min(window, mean), "token": 1}[level]
-        scored, read = scored + n * length, read + n * {"document": mean * _overlap(experiment), "token": window}.get(level, length)
+        length = {"document": mean, "sequence": min(window, mean)}.get(level, 1)
+        scored += n * length
+        read += n * {"document": mean * _overlap(experiment), "sequence": length}.get(level, window)
         single += n if level == "token" else 0
-    held_out = min(bounds.held_out_documents, corpus.pool or corpus.documents) * mean * (1 + ("sequence" in bounds.levels))
-    read += held_out * _overlap(experiment)
+    if by_position:
+        held_out = min(bounds.held_out_positions, corpus.pool or corpus.tokens)
+        read += held_out * window
+    else:
+        held_out = min(bounds.held_out_documents, corpus.pool or corpus.documents) * mean * (1 + ("sequence" in bounds.levels))
+        read += held_out * _overlap(experiment)
     widest = max(V, 4 * getattr(model, "width", 0))
     rows = max(window, min(bounds.batch_tokens, 2**24 // widest))
     attention = 4.0 * window * model.width * model.layers if isinstance(model, Gpt) else 0.0

@@ -44,7 +44,8 @@ def _of_text(certificate: Certificate, experiment: OnText) -> tuple[dict, Iterab
     corpus, choices = certificate.corpus, experiment.bounds
     V, levels = corpus.vocab_size, choices.levels
     sequences = next((bound.units for bound in certificate.statements if bound.level == "sequence"), 1)  # the data's to say
-    units: dict[Level, int] = {"document": corpus.documents, "token": corpus.tokens, "sequence": sequences}
+    units: dict[Level, int] = {"document": corpus.documents, "sequence": sequences}
+    units |= {"token": corpus.tokens, "position": corpus.tokens}
     origin = experiment.corpus.tokenizer_from
     price = certificate.message_bits, certificate.alpha or 0.5, V, choices.delta, units, corpus.pool or 0
     compared = choices.configurations, choices.candidates, choices.tokens, choices.nominal_tokens
@@ -107,7 +108,7 @@ def _restated(
         named: dict[str, Any] = {"assumption": assumption, "inequality": inequality}
         found, exact = _from_mean(empirical, n, level, of, facts=price, candidates=candidates, **named)
         least = min(found.bound + tolerant * statements.tolerance(of.name), high)
-        in_pool = facts.pool if level == "document" or (level == "example" and assumption != "iid") else None
+        in_pool = facts.pool if level in ("document", "position") or (level == "example" and assumption != "iid") else None
         yield {
             **said.model_dump(mode="json"),
             **names,

@@ -33,9 +33,9 @@ SEARCH = (
 Count = Annotated[int, Field(ge=1, le=2**53)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 Seconds = Annotated[float, Field(ge=0, le=1e9)]  # 32 years
-LevelName = Literal["document", "sequence", "token", "example"]
+LevelName = Literal["document", "sequence", "token", "position", "example"]
 AssumptionName = Literal["iid", "pool", "unseen", "martingale"]
-SplitRule = Literal["permutation", "paper", "all"]
+SplitRule = Literal["permutation", "positions", "paper", "all"]
 TokenizerOrigin = Literal["elsewhere", "pool"]
 ConditionName = Annotated[
     Literal["base_independent"] | None,
@@ -63,7 +63,7 @@ class Terms(Part):
 class Statement(Part):
     """One bound. Bits per token for metric `bpd`, shares for errors."""
 
-    level: Annotated[LevelName, Field(description="the unit: document, sequence, token or example")]
+    level: Annotated[LevelName, Field(description="the unit: document, sequence, token, position or example")]
     metric: Annotated[str, Field(description="bpd (bits per token), top<k>_error, or error (0-1 error of a classifier)")]
     assumption: Annotated[AssumptionName, Field(description="what is bounded, and under which assumption")]
     inequality: Annotated[str, Field(description="the inequality by which the bound was computed")]
@@ -120,13 +120,16 @@ class CorpusFacts(Part):
 
     name: Annotated[str, Field(description="where the text comes from: the name of a corpus or of a task")]
     sha256: Annotated[str, Field(description="SHA-256 of the token store, or of all examples")]
-    documents: Annotated[Count, Field(description="training documents or examples")]
-    pool: Annotated[Count | None, Field(description="documents or examples of the pool")]
-    tokens: Annotated[Count, Field(description="training tokens")]
+    documents: Annotated[Count, Field(description="training documents or examples; with split positions all documents")]
+    pool: Annotated[Count | None, Field(description="documents, positions or examples of the pool")]
+    tokens: Annotated[Count, Field(description="training tokens; with split positions the training positions")]
     vocab_size: Annotated[int, Field(ge=2, description="V, or the number of classes")]
     split: Annotated[
         SplitRule,
-        Field(description="permutation: the first of a random order by split_seed; paper: openwebtext's; all: everything trains"),
+        Field(
+            description="permutation: the first of a random order by split_seed; positions: the same of all tokens' "
+            "positions; paper: openwebtext's; all: everything trains"
+        ),
     ]
     unit: Annotated[str, Field(description="what a token is: byte, token; example for a classifier")]
 

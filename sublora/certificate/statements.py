@@ -27,8 +27,13 @@ from sublora.inequalities.subsampling import Parts
 from sublora.scoring.scores import Scores
 
 FOR_UNITS = ("hoeffding", "kl", "empirical_bernstein", "betting")
-INEQUALITIES: dict[Level, tuple[str, ...]] = {"document": FOR_UNITS, "sequence": FOR_UNITS, "token": ("azuma", "freedman")}
 FOR_POOLS = ("hoeffding", "kl", "betting")
+INEQUALITIES: dict[Level, tuple[str, ...]] = {
+    "document": FOR_UNITS,
+    "sequence": FOR_UNITS,
+    "token": ("azuma", "freedman"),
+    "position": FOR_POOLS,
+}
 FOR_EXAMPLES: dict[AssumptionName, tuple[str, ...]] = {
     "iid": ("hoeffding", "kl", "binomial_tail", "betting"),
     "pool": FOR_POOLS,
@@ -39,6 +44,7 @@ ASSUMPTIONS: dict[Level, tuple[AssumptionName, ...]] = {
     "document": ("iid", "pool", "unseen"),
     "sequence": ("iid",),
     "token": ("martingale",),
+    "position": ("pool", "unseen"),
 }
 By = tuple[AssumptionName, str]
 """An assumption and an inequality."""
@@ -46,6 +52,7 @@ PUBLISHED: dict[Level, By] = {
     "document": ("iid", "hoeffding"),
     "sequence": ("iid", "hoeffding"),
     "token": ("martingale", "azuma"),
+    "position": ("iid", "hoeffding"),  # which it does not have: the papers state nothing of positions
 }
 """The papers' assumption and inequality of each level."""
 CHARGED: tuple[AssumptionName, ...] = ("iid", "martingale")
@@ -159,9 +166,10 @@ def label_rules(assumptions: tuple[AssumptionName, ...]) -> dict[str, Any]:
 class Facts(NamedTuple):
     """What all bounds of a certificate share.
 
-    message_bits: K; alpha: the message's; units: m of each level; pool: M documents; configurations: J of `CHARGED`; candidates: A,
-    the certificates that are compared by their subsamples; tokens: n asked for at token level, None: all; nominal_tokens: N0, if it
-    was fixed before the corpus was read; tokenizer_from: "pool" if it was made of this corpus; split_seeds: J of the rest.
+    message_bits: K; alpha: the message's; units: m of each level; pool: M documents or positions; configurations: J of
+    `CHARGED`; candidates: A, the certificates that are compared by their subsamples; tokens: n asked for at token level, None:
+    all; nominal_tokens: N0, if it was fixed before the corpus was read; tokenizer_from: "pool" if it was made of this corpus;
+    split_seeds: J of the rest.
     """
 
     message_bits: float
@@ -269,7 +277,7 @@ def bound(
         inequality=inequality,
         alpha=of.alpha,
         units=m,
-        pool=facts.pool if level == "document" else None,
+        pool=facts.pool if level in ("document", "position") else None,
         nominal_tokens=facts.nominal if level == "token" else None,
         evaluated=n,
         candidates=candidates,

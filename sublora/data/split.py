@@ -1,4 +1,4 @@
-"""Who trains: a seeded, uniformly random split of a finite pool of documents."""
+"""Who trains: a seeded, uniformly random split of a finite pool of documents, or of all their tokens' positions."""
 
 import hashlib
 import math
@@ -7,54 +7,63 @@ from typing import Literal
 
 import numpy as np
 
+from sublora.data.store import TokenStore
 from sublora.errors import SubloraError
 from sublora.experiment import Corpus
 
 OPENWEBTEXT_SHARE, OPENWEBTEXT_SEED = 0.0005, 2357
+Rule = Literal["permutation", "positions", "paper"]
 
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Document indices, int64, each array in the order drawn. Together they are every index once.
+    """Indices of documents, int64, each array in the order drawn. Together they are every index once.
 
-    `rule` says how they were drawn, and `description` in words.
+    `rule` says how they were drawn, and `description` in words. For rule positions they are indices of the store's tokens.
     """
 
     train: np.ndarray
     validation: np.ndarray
     test: np.ndarray
-    rule: Literal["permutation", "paper"]
+    rule: Rule
     description: str
 
 
-def draw_split(documents: int, corpus: Corpus) -> Split:
-    """Split `range(documents)` uniformly at random, without looking at any document.
+def split_of(store: TokenStore, corpus: Corpus) -> Split:
+    """`draw_split` of a store's documents, or, with `corpus.split: positions`, of its tokens."""
+    return draw_split(len(store.tokens) if corpus.split == "positions" else len(store), corpus)
 
-    train and validation are `corpus.train` and `corpus.validation` of the documents, rounded, at least one each; test
-    is what remains. `corpus.split: paper` is the paper's split of openwebtext: 0.05% held out by
+
+def draw_split(units: int, corpus: Corpus) -> Split:
+    """Split `range(units)` uniformly at random, without looking at any document.
+
+    units: documents; for `corpus.split: positions` the tokens of all documents.
+    train and validation are `corpus.train` and `corpus.validation` of the units, rounded, at least one each; test is what
+    remains. `corpus.split: paper` is the paper's split of openwebtext: 0.05% held out by
     `datasets.Dataset.train_test_split` with seed 2357, of which the first half is validation and the rest test.
-    Raises SubloraError when there are too few documents for three parts.
+    Raises SubloraError when there are too few units for three parts.
     """
+    many = "positions" if corpus.split == "positions" else "documents"
     if corpus.split == "paper":
         # As `datasets` draws it, from a stream that numpy does not promise to keep for ever.
-        order = np.random.default_rng(OPENWEBTEXT_SEED).permutation(documents)
-        held_out = math.ceil(OPENWEBTEXT_SHARE * documents)
+        order = np.random.default_rng(OPENWEBTEXT_SEED).permutation(units)
+        held_out = math.ceil(OPENWEBTEXT_SHARE * units)
         validation, test, train = np.split(order, [held_out // 2, held_out])
         settings = f"test_size {OPENWEBTEXT_SHARE}, seed {OPENWEBTEXT_SEED}"
         how = f"the paper's rule for openwebtext ({settings}; validation and test halve the held-out part)"
     else:
-        order = permutation(documents, corpus.split_seed)
-        sizes = [max(1, round(share * documents)) for share in (corpus.train, corpus.validation)]
+        order = permutation(units, corpus.split_seed)
+        sizes = [max(1, round(share * units)) for share in (corpus.train, corpus.validation)]
         train, validation, test = np.split(order, np.cumsum(sizes))
         how = f"a uniformly random permutation from split seed {corpus.split_seed} (order of SHAKE-256 keys)"
     if not (len(train) and len(validation) and len(test)):
         raise SubloraError(
-            f"corpus: {documents} documents split into {len(train)} train, {len(validation)} validation and {len(test)} "
+            f"corpus: {units} {many} split into {len(train)} train, {len(validation)} validation and {len(test)} "
             "test, and none may be 0; add documents, or change corpus.train and corpus.validation"
         )
-    description = f"{documents} documents by {how}: {len(train)} train, {len(validation)} validation, {len(test)} test"
-    rule: Literal["permutation", "paper"] = "paper" if corpus.split == "paper" else "permutation"
-    return Split(train.astype(np.int64), validation.astype(np.int64), test.astype(np.int64), rule, description)
+    description = f"{units} {many} by {how}: {len(train)} train, {len(validation)} validation, {len(test)} test"
+    rule: Rule = "permutation" if corpus.split == "seeded" else corpus.split
+    return Split(*(part.astype(np.int64, copy=False) for part in (train, validation, test)), rule, description)
 
 
 def permutation(n: int, seed: int) -> np.ndarray:
@@ -64,4 +73,4 @@ def permutation(n: int, seed: int) -> np.ndarray:
     sorted by key, then by index.
     """
     keys = np.frombuffer(hashlib.shake_256(b"sublora split %d" % seed).digest(8 * n), dtype="<u8")
-    return np.argsort(keys, kind="stable").astype(np.int64)
+    return np.argsort(keys, kind="stable").astype(np.int64, copy=False)

@@ -133,8 +133,9 @@ class Corpus(Group):
     # where a tokenizer that is neither bytes nor gpt2 was made: elsewhere, without this corpus | pool, of it: no iid, no martingale
     tokenizer_from: Literal["elsewhere", "pool"] | None = None
     max_documents: Count | None = None  # keep a fixed uniform sample of the pool, for trials
-    split: Literal["seeded", "paper"] = "seeded"  # paper: the paper's own split of openwebtext
-    train: Share = 0.75  # shares of the documents; the rest after train and validation is the test split
+    # seeded: of documents | positions: of all tokens, each to be predicted from what truly precedes it | paper: openwebtext's own
+    split: Literal["seeded", "positions", "paper"] = "seeded"
+    train: Share = 0.75  # shares of the documents or positions; the rest after train and validation is the test split
     validation: Share = 0.02
     split_seed: Seed = 0
 
@@ -345,7 +346,7 @@ class Training(_Search):
     min_learning_rate: Annotated[float, Field(ge=0)] = 5e-4
     warmup: Annotated[int, Field(ge=0)] | None = None  # steps; null: a tenth of the steps, at most 100
     validate_every: Count | None = None  # steps between validations, each of which writes a checkpoint; null: a sixth of the steps
-    validation_documents: Count = 256
+    validation_documents: Count = 256  # with corpus.split positions: so many windows
 
     @model_validator(mode="after")
     def _within_the_steps(self):
@@ -389,7 +390,7 @@ class Rounding(Group):
     scales: Annotated[tuple[Literal["tensor", "row"], ...], AsTuple, _Choices] = ("tensor", "row")  # for a matrix; for each row
 
 
-Level = Literal["document", "sequence", "token"]
+Level = Literal["document", "sequence", "token", "position"]
 
 
 class Bounds(Group):
@@ -403,18 +404,28 @@ class Bounds(Group):
     documents: Count | None = 10_000  # n, the evaluated subsample; null: all m
     sequences: Count | None = 10_000  # the same at sequence level
     tokens: Count | None = 50_000  # the same at token level
+    positions: Count | None = 50_000  # the same at position level
     nominal_tokens: Count | None = None  # N0, about the number of training tokens, set before they are read; null: 5 more bits
     beacon: _Hex | None = None  # a public value, fixed after the message's hash was published, from which the n are drawn
     pilot: Share = 0.1  # an independent subsample for choosing alpha and the bets, as a share of n
     held_out_documents: Count = 2_000
+    held_out_positions: Count = 50_000  # at position level, instead
     stride: Count | None = None  # how far the window moves in documents longer than the block, in tokens; null: half the block
     batch_tokens: Annotated[int, Field(ge=1, le=2**20)] = 4096  # in a forward pass; a GPU is faster with more
+
+    @model_validator(mode="after")
+    def _positions_are_alone(self):
+        if "position" in self.levels and len(self.levels) > 1:
+            raise ValueError("levels: position goes with no other, since its split draws positions, not documents; take [position]")
+        return self
 
     def _without_effect(self) -> dict[str, str]:
         levels = f"levels [{', '.join(self.levels)}]"
         unused = [f"{level}s" for level in get_args(Level) if level not in self.levels]
         found = dict.fromkeys([*unused, *["nominal_tokens"] * ("tokens" in unused)], levels)
-        found |= {"split_seeds": levels} if "documents" in unused else {}
+        by_position = "positions" not in unused  # nothing else is split by documents then, and nothing is iid
+        apart = ["held_out_documents", "configurations"] if by_position else ["held_out_positions"]
+        found |= dict.fromkeys([*apart, *["split_seeds"] * ("documents" in unused and not by_position)], levels)
         drawn = any(getattr(self, f"{level}s") for level in self.levels)
         return found if drawn else found | dict.fromkeys(("candidates", "beacon"), "levels whose units are all evaluated")
 

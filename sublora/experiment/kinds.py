@@ -60,8 +60,17 @@ class _OnText(_Named):
         return self
 
     @model_validator(mode="after")
+    def _what_is_split_is_bounded(self):
+        if (self.corpus.split == "positions") != ("position" in self.bounds.levels):
+            raise ValueError("corpus.split positions and bounds.levels [position] go together; set both, or neither")
+        training = getattr(self, "training", None)
+        if self.corpus.split == "positions" and training is not None and training.sampling != "token":
+            raise ValueError("training.sampling must be token for corpus.split positions: positions, not documents, weigh the same")
+        return self
+
+    @model_validator(mode="after")
     def _tokenizer_may_have_read_the_pool(self):
-        if self.corpus.tokenizer_from == "pool" and (dependent := set(self.bounds.levels) - {"document"}):
+        if self.corpus.tokenizer_from == "pool" and (dependent := set(self.bounds.levels) - {"document", "position"}):
             why = "bounds need a tokenizer made elsewhere, since they assume iid or martingale; take [document], or another one"
             raise ValueError(f"bounds.levels: {sorted(dependent)[0]} {why}")
         return self

@@ -14,7 +14,7 @@ from sublora.certificate.build import Findings
 from sublora.certificate.schema import Certificate, Statement
 from sublora.certificate.statements import PUBLISHED, By
 from sublora.compression import quantize_and_adapt
-from sublora.data import Split, TokenStore, draw_split, find_store, prepare
+from sublora.data import Split, TokenStore, find_store, prepare, split_of
 from sublora.data.corpora import corpus_identity
 from sublora.data.files import files_fingerprint, given_path
 from sublora.data.tokenizers import get_tokenizer
@@ -34,6 +34,7 @@ HEADLINES: dict[Level, By] = {
     "document": ("unseen", "betting"),
     "sequence": ("iid", "betting"),
     "token": ("martingale", "freedman"),
+    "position": ("unseen", "betting"),
 }
 """What the smoothing weight is chosen for, by the level that comes first in an experiment."""
 PROMISED = ("message_bits", "alpha", "empirical", "gap", "bound", "seconds")
@@ -65,7 +66,7 @@ class DocumentProblem:
             assert isinstance(base, Causal)
             stated = {"architecture": architecture(base)}
             experiment = experiment.model_copy(update={"model": model.model_copy(update=stated)})
-        return cls(experiment, store, draw_split(len(store), experiment.corpus))
+        return cls(experiment, store, split_of(store, experiment.corpus))
 
     @classmethod
     def open_for_verification(
@@ -172,18 +173,24 @@ class DocumentProblem:
     def _facts(self, message: bytes, alpha: float) -> statements.Facts:
         store, bounds, block = self.store, self.experiment.bounds, self.experiment.model.block
         units = {level: unit_count(level, store, self.split.train, block) for level in bounds.levels}
-        shared = (8 * len(message), alpha, store.vocab_size, bounds.delta, units, len(store))
+        shared = (8 * len(message), alpha, store.vocab_size, bounds.delta, units, self._pool)
         choices = bounds.configurations, bounds.candidates, bounds.tokens, bounds.nominal_tokens
         return statements.Facts(*shared, *choices, self.experiment.corpus.tokenizer_from, bounds.split_seeds)
 
+    @property
+    def _pool(self) -> int:
+        """M: all that the split draws from."""
+        return sum(map(len, (self.split.train, self.split.validation, self.split.test)))
+
     def _corpus(self) -> dict[str, Any]:
         store, split = self.store, self.split
+        by_position = split.rule == "positions"
         return {
             "name": store.name,
             "sha256": store.sha256,
-            "documents": len(split.train),
-            "pool": len(store),
-            "tokens": int(store.lengths[split.train].sum()),
+            "documents": len(store if by_position else split.train),
+            "pool": self._pool,
+            "tokens": len(split.train) if by_position else int(store.lengths[split.train].sum()),
             "vocab_size": store.vocab_size,
             "split": split.rule,
             "unit": "byte" if self.experiment.corpus.tokenizer == "bytes" else "token",

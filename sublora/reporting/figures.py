@@ -112,7 +112,7 @@ def bounds_overview(certificate: Certificate, every: bool = False, *, ax: Axes) 
     metric = reading.main_metric(certificate)
     rows = [bound for bound in reading.certified(certificate) if bound.metric == metric]
     rows = [bound for bound in rows if every or bound.inequality in reading.MAIN_INEQUALITIES[bound.level]]
-    many = "examples" if rows[0].level == "example" else "documents"
+    many = rows[0].level + "s" if rows[0].level in ("example", "position") else "documents"
     scale = 100 if reading.in_percent(metric) else 1
     possible = [value for bound in rows for value in (bound.bound, bound.vacuous_at) if value < reading.largest_loss(bound)]
     highest = scale * max(possible, default=rows[0].vacuous_at)
@@ -169,6 +169,7 @@ def bound_against_alpha(certificate: Certificate, assumption: str = "iid", *, ax
     spoils the predictions. Between them the bound is smallest. Dashed: the uniform guess; the star marks the certified α.
     """
     level, published, tightest = reading.headline(certificate).level, "hoeffding", "betting"
+    assumption = "unseen" if level == "position" else assumption
     if level == "token":
         assumption, published, tightest = "martingale", "azuma", "freedman"
     rows = [b for b in certificate.statements if (b.level, b.metric, b.assumption) == (level, "bpd", assumption)]
@@ -247,11 +248,12 @@ def coordinates_histogram(coordinates: np.ndarray, levels: np.ndarray, *, ax: Ax
 
 @drawn(3.2)
 def document_losses_histogram(
-    losses: np.ndarray, bound: float | None = None, uniform: float | None = None, unit: str = "bits per token", *, ax: Axes
-) -> None:
-    """Losses of documents (n values, in `unit`) with their mean, the bound on the mean, and the uniform guess.
+    losses: np.ndarray, bound: float | None = None, uniform: float | None = None, unit: str = "bits per token",
+    level: str = "document", *, ax: Axes
+) -> None:  # fmt: skip
+    """Losses of documents or other units (n values, in `unit`) with their mean, the bound on the mean, and the uniform guess.
 
-    To see: the bound speaks of the mean, not of each document; single documents may lie right of it.
+    To see: the bound speaks of the mean, not of each unit; single ones may lie right of it.
     """
     sns.histplot(x=np.ravel(losses), bins=60, color=BLUE, edgecolor="none", ax=ax)
     mean = float(np.mean(losses))
@@ -259,7 +261,7 @@ def document_losses_histogram(
     if bound is not None:
         ax.axvline(bound, color=RED, linewidth=1.5, label=f"bound on the mean, {number(bound)}")
     guess_line(ax.axvline, uniform)
-    labelled(ax, f"loss of a document ({unit})", "documents")
+    labelled(ax, f"loss of a {level} ({unit})", f"{level}s")
 
 
 def every_run(runs: Sequence[KeptRun], draw: Callable[[KeptRun, Axes], Any], height: float = 3.4) -> Figure:

@@ -10,6 +10,8 @@ UNITS: dict[LevelName, str] = {
     "sequence": "the mean loss of a piece of a document, read on its own; pieces of one document are alike and their number is "
     "random, so independence and a fixed number of them are approximations",
     "token": "the loss of a token in its window; training documents follow each other in the order in which the split drew them",
+    "position": "the loss of one token of the corpus in its window, whatever document it is in; unseen are the positions of this "
+    "corpus that were no targets in training, each with its true context, training positions included: not new documents",
     "example": "the 0-1 error of a labelled example; examples of a task share sources (SST-2 has phrases of the same sentences), "
     "so their independence is an approximation",
 }
@@ -33,14 +35,16 @@ def sentence(certificate: Certificate, bound: Statement) -> str:
     bits, sure = certificate.message_bits, f"{confidence(certificate.delta)} confidence over the"
     model = f"the model, stored in {bits // 8:,} bytes ({bits:,} bits),"
     conditional = certificate.public.condition is not None
+    here = " of this corpus" if bound.level == "position" else ""
+    context = here and ", each with its true context (nothing is said of new documents)"
     opening, subject = {
         "unseen": (
             f"With {sure} random split",
-            f"the {(bound.pool or 0) - bound.units:,} {many} that it was not trained on",
+            f"the {(bound.pool or 0) - bound.units:,} {many}{here} that it was not trained on{context}",
         ),
         "pool": (
             f"With {sure} random split",
-            f"all {bound.pool or 0:,} {many} of the pool, its {bound.units:,} training {many} included",
+            f"all {bound.pool or 0:,} {many}{here or ' of the pool'}, its {bound.units:,} training {many} included{context}",
         ),
         "iid": (
             f"Assume that {many} are independent draws from one source, as the paper does"
@@ -130,6 +134,8 @@ def split(certificate: Certificate) -> str:
         return f"all {corpus.documents:,} to train on"
     seed = {**params.get("corpus", {}), **params.get("task", {})}.get("split_seed", 0)
     rule = "the paper's split of openwebtext" if corpus.split == "paper" else f"a random permutation from split seed {seed}"
+    if corpus.split == "positions":
+        return f"{corpus.tokens:,} of {corpus.pool or 0:,} positions in {corpus.documents:,} documents to train on, by {rule}"
     return f"{corpus.documents:,} of {corpus.pool or 0:,} to train on, by {rule}"
 
 

@@ -66,8 +66,8 @@ def _bounds(certificate: Certificate, metrics: Sequence[str]) -> Table:
 
 def _speaks_of(bound: Statement, prefix: str) -> str:
     words = SPEAKS_OF[bound.assumption]
-    if bound.level == "example":
-        words = words.replace("document", "example")
+    if bound.level in ("example", "position"):
+        words = words.replace("document", bound.level)
     text = f"{prefix}{reading.level_prefix(bound.level)}{words}"
     return text[0].upper() + text[1:]
 

@@ -65,13 +65,15 @@ def summary(certificate: Certificate, path: Path, verified: bool = False) -> str
 def _advice(bound: Statement, path: Path, verified: bool) -> str:
     if bound.nonvacuous:
         return ("" if verified else f"`sublora verify {path}` checks it; ") + "`sublora report` shows it"
-    return "a smaller message (fewer coordinates or levels) or more training documents make the bound smaller"
+    more = "positions" if bound.level == "position" else "documents"
+    return f"a smaller message (fewer coordinates or levels) or more training {more} make the bound smaller"
 
 
 def details(certificate: Certificate, path: Path) -> str:
     """A whole certificate: its guarantee in words, its statements as a table, and what it is about."""
     corpus, environment = certificate.corpus, certificate.environment
     metrics = (main_metric(certificate), *(f"top{k}_error" for k in SHOWN_K))
+    first, second = ("", " training") if corpus.split == "positions" else (" training", "")
     rows: list[tuple[str, ...]] = [("metric", "speaks of", "inequality", "training", "bound", "held out", "guess", "verdict")]
     for this in (shown(certificate, bound) for bound in certified(certificate) if bound.metric in metrics):
         values = (this.training, this.bound, this.held_out or "-", this.guess)
@@ -80,7 +82,7 @@ def details(certificate: Certificate, path: Path) -> str:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     about = [
-        ("corpus", f"{corpus.name}: {corpus.documents:,} training documents, {corpus.tokens:,} tokens"),
+        ("corpus", f"{corpus.name}: {corpus.documents:,}{first} documents, {corpus.tokens:,}{second} tokens"),
         ("split", sentences.split(certificate)),
         *(("unit", f"{level}: {sentences.UNITS[level]}") for level in dict.fromkeys(b.level for b in certificate.statements)),
         ("made by", f"sublora {environment.sublora}, python {environment.python}, torch {environment.torch}"),

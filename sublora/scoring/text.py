@@ -2,7 +2,8 @@
 
 Level by level: a *document* is one document; a *sequence* one of the non-overlapping pieces of `block` tokens that documents are
 cut into, read on its own; a *token* one token of the training documents, which stand one after the other in the order in which the
-split drew them.
+split drew them; a *position* the place of one token in the store, with its true context: any of all documents, not the training
+documents alone.
 """
 
 import functools
@@ -26,7 +27,8 @@ from sublora.scoring.scores import Scores, Windows, score, sequences, token_wind
 class Evaluation(NamedTuple):
     """Scores of the decoded model by level: on the certifying subsample of the training units, on the pilot, and on held-out text.
 
-    `held_out` has documents (their tokens are the token level's, too) and, where that level is certified, sequences.
+    `held_out` has documents (their tokens are the token level's, too) and, where that level is certified, sequences; or positions
+    alone.
     """
 
     training: dict[Level, Scores]
@@ -36,8 +38,8 @@ class Evaluation(NamedTuple):
 
 
 def unit_count(level: Level, store: TokenStore, documents: np.ndarray, block: int) -> int:
-    """m: how many units of a level there are in these documents."""
-    if level == "document":
+    """m: how many units of a level there are in these documents; at position level `documents` are positions."""
+    if level in ("document", "position"):
         return len(documents)
     lengths = store.lengths[documents]
     return int(lengths.sum()) if level == "token" else int((-(-lengths // block)).sum())
@@ -56,13 +58,15 @@ def evaluate(
 
     The n training units are drawn by `subsample`, seeded with the message and the token store: unknown until the model is fixed.
     A beacon, a public value fixed after the message's hash was published, takes the message's place in that. If all are
-    evaluated, they are in the split's order. The held-out documents are the first of the test split, which is in random order.
+    evaluated, they are in the split's order. Held out are the first of the test split, which is in random order.
     folder: where the scores are kept; interrupted scoring continues from there.
     local_only: a pretrained base is not downloaded.
     """
     began = time.monotonic()
     scorer = _Scorer(message, store, split, experiment, folder, local_only=local_only)
     apart: list[Level] = ["document", "sequence"] if "sequence" in experiment.bounds.levels else ["document"]
+    if experiment.corpus.split == "positions":
+        apart = ["position"]
     training, held_out = scorer.training(), {level: scorer.held_out(level) for level in apart}
     return Evaluation(training, scorer.pilot(), held_out, time.monotonic() - began)
 
@@ -80,7 +84,9 @@ def evaluate_pilot(
 def _windows(
     store: TokenStore, documents: np.ndarray, level: Level, drawn: np.ndarray, *, block: int, stride: int
 ) -> tuple[Windows, np.ndarray]:
-    """The windows and offsets (`score`) of the units `drawn` of those of a level in `documents`."""
+    """The windows and offsets (`score`) of the units `drawn` of those of a level in `documents` (at position level: positions)."""
+    if level == "position":  # the whole store is the stream
+        return token_windows(store.offsets[:-1], store.lengths, documents[drawn], block, stride), np.arange(len(drawn) + 1)
     starts, lengths = store.offsets[documents], store.lengths[documents]
     if level == "token":
         return token_windows(starts, lengths, drawn, block, stride), np.arange(len(drawn) + 1)
@@ -123,7 +129,8 @@ class _Scorer:
         return scores
 
     def held_out(self, level: Level) -> Scores:
-        documents = self.split.test[: self.experiment.bounds.held_out_documents]
+        bounds = self.experiment.bounds
+        documents = self.split.test[: bounds.held_out_positions if level == "position" else bounds.held_out_documents]
         everything = np.arange(unit_count(level, self.store, documents, self.experiment.model.block))
         return self._score(documents, level, everything, "held-out")
 
@@ -138,7 +145,7 @@ class _Scorer:
         return np.sort(subsample(seed, self.store.sha256, m, n, purpose=purpose))
 
     def _score(self, documents: np.ndarray, level: Level, drawn: np.ndarray, part: str) -> Scores:
-        """Scores of the units `drawn` of those of a level in `documents`."""
+        """Scores of the units `drawn` of those of a level in `documents` (at position level: positions)."""
         experiment = self.experiment
         windows, offsets = _windows(self.store, documents, level, drawn, block=experiment.model.block, stride=experiment.stride)
         return score(

@@ -33,9 +33,16 @@ class Sampler:
     documents: int64 indices into the store.
     sampling: "document" draws a document uniformly, one of its tokens, and that token's window, and weighs every window equally,
     which is the document-level loss; "token" draws windows in proportion to their number and weighs every token equally.
+    targets: indices of the tokens in the store that may be targets; None: all.
     """
 
-    def __init__(self, store: TokenStore, documents: np.ndarray, block: int, sampling: str, seed: int):
+    def __init__(
+        self, store: TokenStore, documents: np.ndarray, block: int, sampling: str, seed: int, targets: np.ndarray | None = None
+    ):
+        self.wanted = None
+        if targets is not None:
+            self.wanted = np.zeros(len(store.tokens), bool)
+            self.wanted[targets] = True
         self.store, self.block, self.sampling, self.seed = store, block, sampling, seed
         self.starts = store.offsets[documents]
         self.lengths = store.offsets[documents + 1] - self.starts
@@ -54,6 +61,11 @@ class Sampler:
             window = drawn - (self.last_window[document] - self.windows[document])
         return self._cut(document, window)
 
+    def windows_of(self, tokens: np.ndarray) -> Batch:
+        """The windows that hold these tokens of the store, each once. The sampler's documents must be all, in the store's order."""
+        document = np.searchsorted(self.starts, tokens, side="right") - 1
+        return self._cut(*np.unique([document, (tokens - self.starts[document]) // self.block], axis=1))
+
     def first_windows(self) -> Batch:
         """The first window of every document, for validation."""
         return self._cut(np.arange(len(self.starts)), np.zeros(len(self.starts), np.int64))
@@ -63,9 +75,10 @@ class Sampler:
         position = (window * self.block)[:, None] + np.arange(self.block)
         inside = position < length[:, None]
         where = np.where(inside, start[:, None] + position, 0)
-        targets = np.where(inside, self.store.tokens[where].astype(np.int64), IGNORED)
+        real = inside if self.wanted is None else inside & self.wanted[where]
+        targets = np.where(real, self.store.tokens[where].astype(np.int64), IGNORED)
         inputs = np.where(position > 0, self.store.tokens[np.maximum(where - 1, 0)].astype(np.int64), self.store.eot)
         inputs[~inside] = self.store.eot
-        tokens = inside.sum(1)
-        weights = 1 / (tokens * len(tokens)) if self.sampling == "document" else np.full(len(tokens), 1 / tokens.sum())
+        tokens = real.sum(1)
+        weights = 1 / (tokens * len(tokens)) if self.sampling == "document" else np.full(len(tokens), 1 / max(1, tokens.sum()))
         return Batch(torch.from_numpy(inputs), torch.from_numpy(targets), torch.from_numpy(weights.astype(np.float32)))

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import nn
@@ -45,7 +46,8 @@ def train_phase(
 ) -> pd.DataFrame:
     """`train` on the training split; `quantize` is the adaptation to the levels, for the settings' `finetune_steps`.
 
-    The validation loss is that of the first windows of the validation split's first documents.
+    The validation loss is that of the first windows of the validation split's first documents; of positions, that of the windows
+    which hold its first positions, at all validation positions in them.
     """
     settings, adaptation = experiment.training, experiment.compression
     if phase == "pretrain":
@@ -54,8 +56,14 @@ def train_phase(
         rate = adaptation.finetune_learning_rate
         schedule = phase_schedule(experiment, adaptation.finetune_steps, rate, rate / 50)
     sample = functools.partial(Sampler, store, block=experiment.model.block, sampling=settings.sampling, seed=settings.seed)
-    validation = sample(split.validation[: settings.validation_documents]).first_windows()
-    batches, stated = sample(split.train).batch, facts(store, experiment)
+    few = split.validation[: settings.validation_documents]
+    if split.rule == "positions":
+        everything = np.arange(len(store))
+        validation = sample(everything, targets=split.validation).windows_of(few)
+        batches = sample(everything, targets=split.train).batch
+    else:
+        validation, batches = sample(few).first_windows(), sample(split.train).batch
+    stated = facts(store, experiment)
     return train(module, batches, validation, schedule, folder, phase=phase, facts=stated, penalty=penalty)
 
 
