@@ -125,7 +125,7 @@ def scoring(experiment: OnText, certificate: Certificate) -> Cost:
         read += n * {"document": mean * _overlap(experiment), "sequence": length}.get(level, window)
         single += n if level == "token" else 0
     if by_position:
-        held_out = min(bounds.held_out_positions, corpus.pool or corpus.tokens)
+        held_out: float = min(bounds.held_out_positions, corpus.pool or corpus.tokens)
         read += held_out * window
     else:
         held_out = min(bounds.held_out_documents, corpus.pool or corpus.documents) * mean * (1 + ("sequence" in bounds.levels))

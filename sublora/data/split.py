@@ -63,7 +63,8 @@ def draw_split(units: int, corpus: Corpus) -> Split:
         )
     description = f"{units} {many} by {how}: {len(train)} train, {len(validation)} validation, {len(test)} test"
     rule: Rule = "permutation" if corpus.split == "seeded" else corpus.split
-    return Split(*(part.astype(np.int64, copy=False) for part in (train, validation, test)), rule, description)
+    train, validation, test = (part.astype(np.int64, copy=False) for part in (train, validation, test))
+    return Split(train, validation, test, rule, description)
 
 
 def permutation(n: int, seed: int) -> np.ndarray:
