@@ -68,7 +68,17 @@ def rules(experiment: OnText, vocab_size: int, shortest: int) -> dict[str, Any]:
 
 def least_tokens(level: Level, assumption: AssumptionName, shortest: int) -> int:
     """The fewest tokens of any unit that the statement speaks of. shortest: of the pool's documents."""
+    if level in SINGLE:
+        return 1
     return shortest if assumption in ("pool", "unseen") else SHORTEST[level]
+
+
+def code_of(level: Level, of: Metric, facts: Facts, nats: np.ndarray, lengths: np.ndarray, least: int) -> Reference:
+    """What the code says of units, from `ln q` and the number of tokens of each. least: `least_tokens`."""
+    if level in SINGLE:
+        assert of.alpha is not None
+        return of_tokens(nats, vocab_size=facts.vocab_size, alpha=of.alpha, floor=FLOOR)
+    return _whole(facts.reference, facts.vocab_size, least, nats, lengths)
 
 
 def _whole(settings: Settings, vocab_size: int, least: int, nats: np.ndarray, lengths: np.ndarray) -> Reference:
@@ -94,13 +104,14 @@ class _Units(NamedTuple):
 
 def _evaluated(level: Level, of: Metric, scores: Scores, facts: Facts, least: int) -> _Units:
     assert of.alpha is not None
-    V = facts.vocab_size
+    nats, lengths = scores.reference, np.diff(scores.offsets)
     if level in SINGLE:
-        code = of_tokens(scores.reference, vocab_size=V, alpha=of.alpha, floor=FLOOR)
-        return _Units(code.mixture(bits_of_nats(scores.log_probability)), code, scores.places)
-    first, lengths = scores.offsets[:-1], np.diff(scores.offsets)
-    code = _whole(facts.reference, V, least, np.add.reduceat(scores.reference, first, dtype=np.float64), lengths)
-    bits = np.add.reduceat(smoothed_bits(scores.log_probability, of.alpha, V), first)
+        bits = bits_of_nats(scores.log_probability)
+    else:
+        first = scores.offsets[:-1]
+        nats = np.add.reduceat(scores.reference, first, dtype=np.float64)
+        bits = np.add.reduceat(smoothed_bits(scores.log_probability, of.alpha, facts.vocab_size), first)
+    code = code_of(level, of, facts, nats, lengths, least)
     return _Units(code.mixture(bits), code, scores.places)
 
 
@@ -131,7 +142,7 @@ def bound(
     """
     of, m, n, V = metric("bpd", alpha, facts.vocab_size), facts.units[level], len(scores.offsets) - 1, facts.vocab_size
     J, population = reachable(assumption, facts.configurations, facts.split_seeds), facts.populations[level]
-    least = 1 if level in SINGLE else least_tokens(level, assumption, population.shortest)
+    least = least_tokens(level, assumption, population.shortest)
     units, tried = (_evaluated(level, of, each, facts, least) for each in (scores, pilot))
     candidates = facts.compared(alpha, n == m)
     paid = facts._replace(message_bits=charged_bits(facts.message_bits, J))
