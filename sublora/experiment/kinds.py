@@ -77,13 +77,13 @@ class _OnText(_Named):
 
     @model_validator(mode="after")
     def _reference_suits_the_levels(self):
-        whole, reference = set(self.bounds.levels) - {"token"}, self.reference
-        if reference.name == "stream" and whole:
+        others, reference = set(self.bounds.levels) - {"token"}, self.reference
+        if reference.name == "stream" and others:
             why = "depends on the other documents, so bounds speak of tokens alone; take levels [token]"
-            raise ValueError(f"reference.name stream at level {sorted(whole)[0]} {why}")
-        for key in () if whole else ("beta", "gamma", "offset"):
+            raise ValueError(f"reference.name stream at level {sorted(others)[0]} {why}")
+        for key in () if others - {"position"} else ("beta", "gamma", "offset"):
             if getattr(reference, key) != groups.Reference.model_fields[key].default:
-                raise ValueError(f"reference.{key} has no effect for levels [token]; remove it")
+                raise ValueError(f"reference.{key} has no effect for levels [{self.bounds.levels[0]}]; remove it")
         return self
 
     @model_serializer(mode="wrap")
