@@ -1,0 +1,237 @@
+"""Positions as units: the pool is every token of the corpus in its true context, and a seed draws the targets before training."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+from scipy.stats import binom
+from tiny import put, settings, write_texts
+from worlds import worst_of
+
+from sublora.certificate.schema import digest
+from sublora.certificate.statements import DETERMINISM, metric, unit_losses
+from sublora.data.split import permutation
+from sublora.errors import SubloraError
+from sublora.experiment import as_experiment
+from sublora.inequalities.independent import betting_grid, complexity_nats
+from sublora.inequalities.smoothing import loss_range
+from sublora.inequalities.subsampling import hoeffding_subsampled
+from sublora.inequalities.unseen import betting_unseen, betting_unseen_blocks, hoeffding_unseen, hoeffding_unseen_subsampled
+from sublora.message import decode
+from sublora.reporting.sentences import guarantee
+from sublora.run import Run
+from sublora.scoring.scores import score, unit_windows
+from sublora.training.batches import IGNORED, Sampler
+from sublora.verification import verify, verify_arithmetic
+
+BLOCK, V, DELTA = 16, 257, 0.05
+BOUNDS = {"levels": ["position"], "positions": 300, "held_out_positions": 200, "pilot": 0.5, "delta": DELTA}
+POSITIONS = {"corpus__split": "positions", "training__sampling": "token", "training__validation_documents": 40, "bounds": BOUNDS}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("positions")
+    values = settings(write_texts(folder / "texts", 120), model__block=BLOCK, reference={"name": "document"}, **POSITIONS)
+    run = Run(values, folder / "runs")
+    run.certificate = run.certify()
+    return run
+
+
+# -- split, training, scores -----------------------------------------------------------------------------------------
+
+
+def test_the_split_draws_from_all_tokens_and_keeps_its_order(made):
+    split, M = made.problem.split, len(made.problem.store.tokens)
+    drawn = np.concatenate([split.train, split.validation, split.test])
+    assert split.rule == "positions" and drawn.tolist() == permutation(M, 0).tolist()
+    assert len(split.train) == round(0.6 * M) and len(split.validation) == round(0.02 * M)
+    assert f"{M} positions by" in split.description
+
+
+def test_training_sees_every_context_but_targets_of_its_positions_alone(made):
+    store, split = made.problem.store, made.problem.split
+    sampler = Sampler(store, np.arange(len(store)), BLOCK, "token", 0, targets=split.train)
+    batch = sampler.batch(0, 64)
+    real = batch.targets != IGNORED
+    assert float(batch.weights[:, None].mul(real).sum()) == pytest.approx(1, abs=1e-5)
+    everything = Sampler(store, np.arange(len(store)), BLOCK, "token", 0).batch(0, 64)
+    assert bool((batch.inputs == everything.inputs).all()) and 0.5 < real.sum() / (everything.targets != IGNORED).sum() < 0.7
+    few = split.validation[:10]
+    windows = Sampler(store, np.arange(len(store)), BLOCK, "token", 0, targets=split.validation).windows_of(few)
+    document = np.searchsorted(store.offsets, split.validation, side="right") - 1
+    window = (split.validation - store.offsets[document]) // BLOCK
+    inside = np.isin(document * 1000 + window, (document * 1000 + window)[:10])  # all validation positions of those windows
+    targets = windows.targets[windows.targets != IGNORED]
+    assert sorted(targets.tolist()) == sorted(store.tokens[split.validation[inside]].tolist())
+
+
+def test_a_position_is_scored_in_the_window_that_scoring_its_document_gives_it(made):
+    store, split, scores = made.problem.store, made.problem.split, made.evaluation.training["position"]
+    windows = unit_windows(store.offsets[:-1], store.lengths, BLOCK, BLOCK // 2)
+    model = decode(made.message, made.experiment, V).model
+    whole = score(model, store, windows, store.offsets, np.arange(len(store)), batch_tokens=4096, label="all")
+    assert len(scores.places) == 300 and (np.diff(scores.places) > 0).all()
+    expected = whole.log_probability[split.train[scores.places]]
+    np.testing.assert_allclose(scores.log_probability, expected, atol=2e-5)
+    held_out = made.evaluation.held_out["position"]
+    np.testing.assert_allclose(held_out.log_probability, whole.log_probability[split.test[:200]], atol=2e-5)
+
+
+# -- the certificate -------------------------------------------------------------------------------------------------
+
+
+def test_a_certificate_speaks_of_the_corpus_unseen_positions_and_verifies(made):
+    certificate, store, split = made.certificate, made.problem.store, made.problem.split
+    path = made.folder / "certificate.json"
+    assert verify(path, made.corpora) == [] and verify_arithmetic(path) == []
+    rows = {(b.assumption, b.inequality) for b in certificate.statements}
+    assert rows == {(a, i) for a in ("pool", "unseen") for i in ("hoeffding", "kl", "betting")}
+    assert {(b.level, b.units, b.pool, b.evaluated) for b in certificate.statements} == {
+        ("position", len(split.train), len(store.tokens), 300)
+    }
+    assert certificate.paper_accounting.bounds == [], "the papers state nothing of positions"
+    assert {(h.level, h.n) for h in certificate.held_out} == {("position", 200)}
+    beside = {(b.assumption, b.inequality) for b in certificate.statements if b.reference == "document"}
+    assert beside == {(a, i) for a in ("pool", "unseen") for i in ("hoeffding", "betting")}
+    assert "positions of this corpus that it was not trained on" in guarantee(certificate)
+    assert "nothing is said of new documents" in guarantee(certificate)
+
+
+def test_the_headline_stands_on_places_in_the_draws_order(made):
+    """In the order of the corpus, which knows nothing of the draw, it would be another number, and no bound."""
+    certificate, scores, pilot = made.certificate, made.evaluation.training["position"], made.evaluation.pilot["position"]
+    stated = next(
+        b.bound
+        for b in certificate.statements
+        if (b.reference, b.assumption, b.inequality, b.alpha) == (None, "unseen", "betting", certificate.alpha) and b.metric == "bpd"
+    )
+    of, m, M = metric("bpd", certificate.alpha, V), len(made.problem.split.train), len(made.problem.store.tokens)
+
+    def found(places):
+        values, tried = unit_losses(scores, of, V), (unit_losses(pilot, of, V), pilot.places)
+        shared = {"candidates": 1, "M": M, "pilot": tried}
+        bound = betting_unseen_blocks(values, places, 8.0 * len(made.message), DELTA, m, **shared)
+        return of.low + of.width * bound + DETERMINISM["bits"]
+
+    in_corpus_order = np.argsort(np.argsort(made.problem.split.train))[scores.places]
+    assert stated == pytest.approx(found(scores.places), abs=1e-12)
+    assert abs(stated - found(in_corpus_order)) > 1e-4
+    assert loss_range(certificate.alpha, V) == (of.low, of.width)
+
+
+@pytest.mark.parametrize(
+    ("path", "to", "named"),
+    [
+        (("corpus", "split"), "permutation", "corpus.split"),
+        (("corpus", "pool"), lambda pool: pool + 1, "pool"),
+        (("corpus", "tokens"), lambda m: m - 1, "units"),
+        (("bounds", 0, "bound"), lambda bound: bound - 0.01, "bounds[position"),
+        (("bounds", 0, "level"), "document", "bounds["),
+        (("held_out", 0, "level"), "token", "held_out"),
+        (("held_out", 0, "n"), 199, "held_out"),
+    ],
+)
+def test_alterations_are_found(made, tmp_path, path, to, named):
+    data = json.loads((made.folder / "certificate.json").read_text())
+    if callable(to):
+        place = data
+        for key in path:
+            place = place[key]
+        to = to(place)
+    data = put(data, path, to)
+    file = tmp_path / "certificate.json"
+    file.write_text(json.dumps(data | {"certificate_sha256": digest(data)}, indent=1) + "\n")
+    assert any(named in line for line in verify(file, made.corpora))
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"corpus__split": "seeded"}, "go together"),
+        ({"bounds": {"levels": ["document"]}}, "go together"),
+        ({"bounds": {"levels": ["position", "document"]}}, "goes with no other"),
+        ({"bounds": {"levels": ["position"], "held_out_documents": 9}}, "held_out_documents has no effect"),
+        ({"bounds": {"levels": ["position"], "configurations": 9}}, "configurations has no effect"),
+        ({"training__sampling": "document"}, "training.sampling must be token"),
+        ({"reference": {"name": "stream"}}, "stream at level position"),
+        ({"reference": {"name": "document", "beta": 0.25}}, "beta has no effect"),
+    ],
+)
+def test_what_does_not_go_with_positions_is_refused(changes, named):
+    with pytest.raises(SubloraError, match=named):
+        as_experiment(settings("texts", **POSITIONS | changes))
+
+
+# -- coverage: positions are drawn, whole documents are not ----------------------------------------------------------
+
+TRIALS = 2000
+LIMIT = 0.0646  # what a simulation of a right bound may show: delta and three standard errors
+
+
+def fair_documents(rng, documents=200, size=50):
+    """Losses of all positions in the corpus order: all of a document 0, or all 1."""
+    return np.repeat(rng.integers(0, 2, documents), size).astype(float)
+
+
+def test_a_split_of_documents_is_caught():
+    """200 documents of 50, loss fair per document, share .5, serfling: .0075 right, .355 with a split of documents."""
+    rng, right, twin = np.random.default_rng(1), 0, 0
+    gap = hoeffding_unseen(0.0, math.log(1 / DELTA), 5000, M=10_000)
+    for _ in range(TRIALS):
+        loss = fair_documents(rng)
+        for by_document in (False, True):
+            order = rng.permutation(200)[:, None] * 50 + np.arange(50) if by_document else rng.permutation(10_000)
+            train, test = np.split(loss[order.ravel()], 2)
+            violated = train.mean() + gap < test.mean()
+            right, twin = right + (violated and not by_document), twin + (violated and by_document)
+    assert right / TRIALS <= DELTA and twin / TRIALS >= 1.3 * LIMIT
+    assert right / TRIALS == pytest.approx(0.0075, abs=0.01) and twin / TRIALS == pytest.approx(0.355, abs=0.05)
+
+
+def test_a_subsample_of_documents_is_caught():
+    """The same world, the pool's mean from n = 500: .0005 right, .238 with whole documents drawn from the training positions."""
+    rng, right, twin = np.random.default_rng(2), 0, 0
+    gap = hoeffding_subsampled(0.0, 0, DELTA, 5000, 500, candidates=1).bound
+    for _ in range(TRIALS):
+        loss = fair_documents(rng)
+        drawn = np.sort(rng.permutation(10_000)[:5000])
+        document = rng.permutation(200)
+        right += loss[rng.choice(drawn, 500, replace=False)].mean() + gap < loss.mean()
+        twin += loss[drawn[np.isin(drawn // 50, document[:20])]].mean() + gap < loss.mean()
+    assert right / TRIALS <= DELTA and twin / TRIALS >= 1.3 * LIMIT
+    assert right / TRIALS <= 0.005 and twin / TRIALS == pytest.approx(0.238, abs=0.05)
+
+
+def test_the_running_candidate_in_the_order_of_the_corpus_is_caught():
+    """M = 1,000, m = 500, the corpus' first half 0 and the second 1: 0 in the draw's order, .68 in that of the corpus."""
+    rng, right, twin, trials = np.random.default_rng(3), 0, 0, 300
+    loss, nats = np.repeat([0.0, 1.0], 500), math.log(1 / DELTA)
+    bets = betting_grid(500, nats)
+    for _ in range(trials):
+        order = rng.permutation(1000)
+        train, unseen = order[:500], loss[order[500:]].mean()
+        right += betting_unseen(loss[train], nats, bets, M=1000) < unseen
+        twin += betting_unseen(loss[np.sort(train)], nats, bets, M=1000) < unseen
+    assert right / trials <= DELTA and twin / trials == pytest.approx(0.68, abs=0.1)
+
+
+def test_leaving_the_message_out_is_caught():
+    """2^12 random vectors over M = 1,000 positions, half of them drawn; exact, since counts on both halves are independent."""
+
+    def violation(bits):
+        gap = 500 * hoeffding_unseen(0.0, complexity_nats(bits, DELTA), 500, M=1000)
+        counts = np.arange(501)
+        alone = binom.pmf(counts, 500, 0.5) @ binom.sf(np.floor(counts + gap), 500, 0.5)
+        return worst_of(2**12, float(alone))
+
+    assert violation(12) == pytest.approx(0.004, abs=0.001) and violation(0) >= 0.999
+
+
+def test_a_table_of_documents_is_no_bound_on_new_documents():
+    """100 documents of 1,000, one constant fair token each, a table of them in 100 bits: it is right at every unseen position of
+    these documents, as its bound says, and wrong on every second new one."""
+    M, m, n = 100_000, 50_000, 10_000
+    bound = hoeffding_unseen_subsampled(0.0, 100, DELTA, m, n, candidates=1, M=M).bound
+    assert 0.0 <= bound < 0.1 < 0.5, "the unseen positions' loss is 0, a new document's 1/2"
