@@ -14,6 +14,7 @@ from sublora.experiment.groups import (
     Gpt,
     Level,
     Pretrained,
+    Reference,
     Rounding,
     Subspace,
     Task,

@@ -419,6 +419,34 @@ class Bounds(Group):
         return found if drawn else found | dict.fromkeys(("candidates", "beacon"), "levels whose units are all evaluated")
 
 
+class Reference(Group):
+    """The public code that losses are compared with, and mixed with; it costs no bits. All of it is fixed beforehand.
+
+    A stream's code is no function of a document, so it is for levels [token] only.
+    """
+
+    name: Literal["uniform", "document", "stream"] = "uniform"  # document: adapts within each; stream: to all training text before
+    pseudo_counts: Annotated[tuple[Annotated[float, Field(gt=0, le=2**20)], ...], AsTuple, Field(min_length=1, max_length=8)] = (
+        30.0,
+        5.0,
+        3.0,
+        2.0,
+    )  # of its orders 0, 1, ...
+    beta: Share = 0.5  # its share in the mixture over a whole document or sequence
+    gamma: Share = 0.0625  # the uniform code's share in that
+    offset: Literal["half", "reference"] = "half"  # f: half of log2 V, but within a quarter below the top | the top
+    tau: Annotated[float, Field(gt=0)] = 1.0  # hoeffding, azuma, and bounds of a subsample: no difference counts as less than -tau
+    _dumps_all: ClassVar[bool] = False
+
+    def _without_effect(self) -> dict[str, str]:
+        keys = [key for key in type(self).model_fields if key != "name"]
+        return dict.fromkeys(keys, "reference uniform") if self.name == "uniform" else {}
+
+    @model_serializer(mode="wrap")
+    def _what_has_an_effect(self, handler):
+        return {key: value for key, value in handler(self).items() if key not in self._without_effect()}
+
+
 class TaskBounds(Group):
     """What is certified of a classifier: its 0-1 error."""
 

@@ -55,7 +55,7 @@ def _unknown(place: list[str], kind: str, kinds: Mapping[str, type[BaseModel]]) 
     if key in fields:  # of another of the models that this group may be
         return f"key {where} does not go with the other keys of {'.'.join(groups)}; remove it"
     found = [".".join([*groups, name]) for name in difflib.get_close_matches(wanted, fields, n=1, cutoff=CUTOFF)]
-    if not groups:  # where a key of that very name is, comes before where one is that looks like it
+    if not groups and wanted not in fields:  # where a key of that very name is, comes before where one is that looks like it
         inside = [(name, group) for name in (key, wanted) for group in model.model_fields]
         found = [f"{group}.{name}" for name, group in inside if name in _fields(model, [group])] or found
     if found:

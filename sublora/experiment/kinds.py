@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Tag, ValidationError, field_validator, model_validator
+from pydantic import Tag, ValidationError, field_validator, model_serializer, model_validator
 from pydantic.types import Discriminator
 
 from sublora.errors import SubloraError
@@ -49,6 +49,7 @@ class _OnText(_Named):
 
     corpus: groups.Corpus = groups.Corpus()
     bounds: groups.Bounds = groups.Bounds()
+    reference: groups.Reference = groups.Reference()
     if TYPE_CHECKING:  # a field of each of them, behind its kind
         model: groups.Gpt | groups.Pretrained
 
@@ -64,6 +65,22 @@ class _OnText(_Named):
             why = "bounds need a tokenizer made elsewhere, since they assume iid or martingale; take [document], or another one"
             raise ValueError(f"bounds.levels: {sorted(dependent)[0]} {why}")
         return self
+
+    @model_validator(mode="after")
+    def _reference_suits_the_levels(self):
+        whole, reference = set(self.bounds.levels) - {"token"}, self.reference
+        if reference.name == "stream" and whole:
+            why = "depends on the other documents, so bounds speak of tokens alone; take levels [token]"
+            raise ValueError(f"reference.name stream at level {sorted(whole)[0]} {why}")
+        for key in () if whole else ("beta", "gamma", "offset"):
+            if getattr(reference, key) != groups.Reference.model_fields[key].default:
+                raise ValueError(f"reference.{key} has no effect for levels [token]; remove it")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _what_has_an_effect(self, handler):
+        """The uniform reference is no group: certificates of before there were others are as they were."""
+        return {key: value for key, value in handler(self).items() if key != "reference" or self.reference.name != "uniform"}
 
     @property
     def stride(self) -> int:

@@ -31,6 +31,10 @@ NOMINAL_BITS = 5
 """What it costs to choose N0 = 2^j, j in 0..31, after looking."""
 
 
+PIECE = 2**20
+"""Tokens looked at together."""
+
+
 def nearest_nominal(N: int) -> int:
     """`2^j`, j in 0..31, nearest to N by ratio: N0 where none was fixed. It costs `NOMINAL_BITS` of message."""
     return 2 ** min(31, round(math.log2(check_count("N", N))))
@@ -90,11 +94,16 @@ def freedman(
     It can exceed `azuma`, at large `nats` or where the model is wrong about itself. So the statement `freedman` of a certificate is
     the smaller of the two, each at delta/2.
     """
-    losses, guesses = _tokens(losses, guesses, low=low, width=width, guess_width=guess_width)
+    losses, guesses = np.asarray(losses), np.asarray(guesses)
     nats, grid, N = check_nats("nats", nats), check_bets(grid), losses.size
-    # mean(loss) + D/(s N) sum (s x - ln(1 + s x)) = mean(Y) - D/(s N) sum ln(1 + s x), x = (Y - loss)/D >= -1
-    logs = log_growth(1.0 + (guesses - losses) / guess_width, grid)
-    bounds = guesses.mean() + guess_width * (nats + math.log(grid.size) - logs) / (grid * N)
+    logs, guessed = np.zeros(grid.size), 0.0
+    for start in range(0, max(N, 1), PIECE):  # a stream may have billions of tokens
+        piece = slice(start, start + PIECE)
+        checked, expected = _tokens(losses[piece], guesses[piece], low=low, width=width, guess_width=guess_width)
+        # mean(loss) + D/(s N) sum (s x - ln(1 + s x)) = mean(Y) - D/(s N) sum ln(1 + s x), x = (Y - loss)/D >= -1
+        logs += log_growth(1.0 + (expected - checked) / guess_width, grid)
+        guessed += expected.sum() / N
+    bounds = guessed + guess_width * (nats + math.log(grid.size) - logs) / (grid * N)
     return float(bounds.min())
 
 

@@ -1,0 +1,109 @@
+"""A public reference: a message pays only for what its model adds to a public code, which costs no bits.
+
+Losses are those of a mixture with the code, so that at each unit `loss <= f + c`, where the offset f is a function of the code
+alone. `R(loss) = R(f) + R(D)`, `D = loss - f <= c`: the limit of R(D) has all of K and one half of delta, that of R(f) has neither
+message nor subsample and the other half. All losses are in bits per token. Arguments out of range raise SubloraError.
+"""
+
+import math
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from sublora.inequalities.means import bound_mean
+from sublora.inequalities.smoothing import scale_to_unit
+
+Offset = Literal["half", "reference"]
+
+
+class Reference(NamedTuple):
+    """What a public code says of some units; float64 (units,) where it is an array.
+
+    own: its loss; lengths: tokens; weight: its share in the mixture; offsets: f; excess: c; largest: F.
+    The mixture's loss is at most `own + log2(1/weight)/length`, and that is at most `f + c`; loss and f lie in [0, F].
+    """
+
+    own: np.ndarray
+    lengths: np.ndarray
+    weight: float
+    offsets: np.ndarray
+    excess: float
+    largest: float
+
+    def above(self) -> np.ndarray:
+        """T: the most that the mixture loses beside the code alone, `own + log2(1/weight)/length`."""
+        return self.own - math.log2(self.weight) / self.lengths
+
+    def mixture(self, bits: np.ndarray) -> np.ndarray:
+        """The mixture's loss, `-log2[(1-w) 2^-bits + w 2^-(own length)]/length`, in logs. bits: of each unit by the model, >= 0."""
+        model = math.log1p(-self.weight) - math.log(2.0) * np.asarray(bits, np.float64)
+        code = math.log(self.weight) - math.log(2.0) * self.own * self.lengths
+        return np.clip(-np.logaddexp(model, code) / (math.log(2.0) * self.lengths), 0.0, self.above())
+
+    def as_offset(self) -> "Reference":
+        """The same with f = T and c = 0: the difference is what the mixture adds to the code, and the price of mixing."""
+        return self._replace(offsets=self.above(), excess=0.0)
+
+
+def of_whole_units(
+    nats: np.ndarray, lengths: np.ndarray, *, vocab_size: int, beta: float, gamma: float, shortest: int, offset: Offset
+) -> Reference:
+    """Documents or sequences, mixed as wholes with `q' = (1-gamma) q + gamma V^-length`; beta is the share of q'.
+
+    nats: ln q of each; shortest: the fewest tokens that any unit of the population can have, never the sample's. offset half:
+    `f = clip(log2(V)/2, T - c, T)`, `c = log2(V)/4`; reference: `f = T`, c = 0. `F = log2 V + log2(1/(beta gamma))/shortest`.
+    """
+    uniform, lengths = math.log2(vocab_size), np.asarray(lengths, np.float64)
+    guarded = np.logaddexp(math.log1p(-gamma) + np.minimum(nats, 0.0), math.log(gamma) - lengths * math.log(vocab_size))
+    largest = uniform - math.log2(beta * gamma) / shortest
+    found = Reference(-guarded / math.log(2.0) / lengths, lengths, beta, lengths, 0.0, largest).as_offset()
+    if offset == "reference":
+        return found
+    excess = uniform / 4
+    return found._replace(offsets=np.clip(uniform / 2, found.offsets - excess, found.offsets), excess=excess)
+
+
+def of_tokens(nats: np.ndarray, *, vocab_size: int, alpha: float, floor: float) -> Reference:
+    """Single tokens, each probability mixed by itself: f is the code's own loss, `c = log2(1/alpha)`, `F = log2(V/floor) + c`.
+
+    nats: ln q of each, q at least floor/V. alpha: the share of q. The offsets are at most F - c.
+    """
+    excess = -math.log2(alpha)
+    own = -np.clip(np.asarray(nats, np.float64), math.log(floor / vocab_size), 0.0) / math.log(2.0)
+    return Reference(own, np.ones(own.size), alpha, own, excess, math.log2(vocab_size / floor) + excess)
+
+
+def bound_difference(
+    differences: np.ndarray,
+    *,
+    excess: float,
+    largest: float,
+    tau: float,
+    inequality: str,
+    m: int,
+    pilot: tuple[np.ndarray, np.ndarray] | None = None,
+    **drawn: Any,
+) -> float:
+    """`bound_mean` of `D = loss - f` in [-F, c], in bits, at the delta that is given; at most c.
+
+    hoeffding, and any inequality where n < m, bound the mean of `max(D, -tau)`: it is above that of D, and its range is c + tau.
+    tau is fixed beforehand. pilot: (differences, places). Everything else as in `bound_mean`.
+    """
+    least = -tau if inequality == "hoeffding" or differences.size < m else -largest
+    width = excess - least
+
+    def scaled(values: np.ndarray) -> np.ndarray:
+        return scale_to_unit(np.maximum(values, least), low=least, width=width)
+
+    tried = pilot and (scaled(pilot[0]), pilot[1])
+    found = bound_mean(scaled(differences), inequality=inequality, m=m, pilot=tried, **drawn)
+    return min(found.unscaled(least, width).bound, excess)
+
+
+def bound_offset(offsets: np.ndarray, *, largest: float, **drawn: Any) -> float:
+    """Betting on `f` in [0, F] of all m units, in the split's order: in bits, at the delta and bits that are given (no K).
+
+    drawn: assumption, message_bits, delta, pool, as in `bound_mean`.
+    """
+    m, values = offsets.size, scale_to_unit(offsets, low=0.0, width=largest)
+    return bound_mean(values, inequality="betting", m=m, places=np.arange(m), **drawn).unscaled(0.0, largest).bound
