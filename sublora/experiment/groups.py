@@ -193,6 +193,12 @@ class Gpt(Group):
     seed: Seed = 0
     embedding_std: Annotated[float, Field(gt=0)] = 0.02  # initial scale of the token and position embeddings
     weight_std: Annotated[float, Field(gt=0)] = 0.02  # initial scale of all other weight matrices
+    residual: bool = False  # whether a learned multiple of the reference's ln q is added to its logits
+
+    @model_serializer(mode="wrap")
+    def _what_has_an_effect(self, handler):
+        """Checkpoints and certificates of before there were residual models are as they were."""
+        return {key: value for key, value in handler(self).items() if key != "residual" or value}
 
     @model_validator(mode="after")
     def _heads_divide_width(self):

@@ -20,6 +20,7 @@ from sublora.data import Split, TokenStore
 from sublora.experiment import ALPHA_GRID, Level, OnText
 from sublora.inequalities.subsampling import subsample
 from sublora.message import decode, with_alpha
+from sublora.models.references import code_of_residual
 from sublora.scoring.scores import Scores, Windows, score, sequences, token_windows, unit_windows
 
 
@@ -150,6 +151,7 @@ class _Scorer:
             batch_tokens=experiment.bounds.batch_tokens,
             label=f"{part} {level}s",
             expectations=level == "token",
+            code=code_of_residual(experiment),
             keep=self.folder / "scores" / f"{part}-{level}.safetensors" if self.folder else None,
             identity=hashlib.sha256(self.draft).hexdigest(),
         )

@@ -67,7 +67,7 @@ def train(
 ) -> pd.DataFrame:
     """Minimize the mean loss; leave `module` with the parameters of the best validation loss (with penalty), in evaluation mode.
 
-    module: (batch, time) token ids to (batch, time, V) logits.
+    module: (batch, time) token ids, and the batch's log_q if it has one, to (batch, time, V) logits.
     batches: (step, size) to the batch of that step, the same for every process and every run.
     facts: what a checkpoint must agree on to be continued (settings and data).
     penalty: added to the loss, in bits per token.
@@ -208,8 +208,9 @@ def _step(accelerator, autocast, forward, batch: Batch, *, accumulation: int, pe
 
 def _bits(autocast: torch.autocast, forward: nn.Module, batch: Batch) -> torch.Tensor:
     device = next(forward.parameters()).device
+    log_q = batch.read().log_q
     with autocast:
-        logits = forward(batch.inputs.to(device))
+        logits = forward(batch.inputs.to(device), *(() if log_q is None else (log_q.to(device),)))
     targets = batch.targets.to(device)
     losses = F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORED, reduction="none")
     return (losses.view(targets.shape).sum(1) * batch.weights.to(device)).sum() / math.log(2)

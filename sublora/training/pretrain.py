@@ -11,6 +11,7 @@ from torch import nn
 
 from sublora.data import Split, TokenStore
 from sublora.experiment import Finetune, Pretrain
+from sublora.models.references import code_of_residual
 from sublora.training.batches import Sampler
 from sublora.training.loop import Schedule, train
 
@@ -53,7 +54,8 @@ def train_phase(
     else:
         rate = adaptation.finetune_learning_rate
         schedule = phase_schedule(experiment, adaptation.finetune_steps, rate, rate / 50)
-    sample = functools.partial(Sampler, store, block=experiment.model.block, sampling=settings.sampling, seed=settings.seed)
+    windows = {"block": experiment.model.block, "sampling": settings.sampling, "seed": settings.seed}
+    sample = functools.partial(Sampler, store, **windows, code=code_of_residual(experiment))
     validation = sample(split.validation[: settings.validation_documents]).first_windows()
     batches, stated = sample(split.train).batch, facts(store, experiment)
     return train(module, batches, validation, schedule, folder, phase=phase, facts=stated, penalty=penalty)
@@ -61,5 +63,5 @@ def train_phase(
 
 def facts(store: TokenStore, experiment: Pretrain | Finetune) -> dict[str, Any]:
     """What a checkpoint must agree on to be continued or used: data, split and model."""
-    groups = experiment.parameters()
-    return {key: groups[key] for key in ("kind", "corpus", "model", "subspace")} | {"tokens": store.sha256}
+    groups, reads = experiment.parameters(), ("reference",) if code_of_residual(experiment) else ()
+    return {key: groups[key] for key in ("kind", "corpus", "model", "subspace", *reads)} | {"tokens": store.sha256}
