@@ -199,7 +199,8 @@ def load_runs(folder: str | Path = "runs") -> pd.DataFrame:
     """One row for each finished run in a folder: settings, message, headline, held-out value and time.
 
     Columns: name, the settings that differ between the runs (dotted keys), message_bits, metric, assumption, inequality, bound (at
-    most the largest loss), vacuous_at, nonvacuous, held_out, seconds. A folder without a readable certificate is left out.
+    most the largest loss), vacuous_at, nonvacuous, held_out, seconds; reference, reference_empirical and gain of runs with a public
+    reference. A folder without a readable certificate is left out.
     """
     runs, _ = kept_runs(folder)
     settings = [flat_settings(run.certificate.params) for run in runs]
@@ -210,7 +211,8 @@ def load_runs(folder: str | Path = "runs") -> pd.DataFrame:
         certificate, bound = run.certificate, headline(run.certificate)
         differing = {key: stated.get(key) for key in varying if key != "name"}
         shown = {"metric", "assumption", "inequality", "bound", "vacuous_at", "nonvacuous"}
-        said = bound.model_dump(include=shown) | {"bound": possible(bound)}
+        beside = {"reference", "reference_empirical", "gain"}
+        said = bound.model_dump(include=shown | beside) | {"bound": possible(bound)}
         measured = {"held_out": held_out_value(certificate, bound), "seconds": sum(certificate.environment.seconds.values())}
         rows.append({"name": run.name, **differing, "message_bits": certificate.message_bits, **said, **measured})
     return pd.DataFrame(rows)

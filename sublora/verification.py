@@ -21,9 +21,9 @@ from sublora.problems import problem_class
 
 UNVERIFIED = ("environment", "certificate_sha256")
 """Keys that nobody can compute again: where the certificate was made, and how long that took."""
-MEASURED = {"empirical", "bound", "value", "accuracy", "f1", "matthews"}
+MEASURED = {"empirical", "reference_empirical", "bound", "gain", "value", "reference_value", "accuracy", "f1", "matthews"}
 """Keys of values that float32 arithmetic moves a little on another machine. A stated bound has `DETERMINISM` on top, unless no loss
-is so large. It must not be below what is proven here, nor more than twice that above it."""
+is so large. It must not be below what is proven here, nor more than twice that above it; for a gain, the reverse."""
 CALCULATED = {"complexity", "subsampling"}
 """Keys of values that float64 arithmetic alone moves, by a share of `EXACT` at most. Everything else must be equal."""
 FOLLOWS = {"nonvacuous"}
@@ -198,6 +198,9 @@ def _differences(
     elif key == "bound" and where.startswith("bounds[") and within is None and type(stated) is type(found) is float:
         if not found - EXACT <= stated <= found + 2 * tolerance(metric) + EXACT:
             yield f"{where}: the certificate says {stated}, computed again it is at least {found}, and not far above"
+    elif key == "gain" and within is None and type(stated) is type(found) is float:
+        if not found - 2 * tolerance(metric) - EXACT <= stated <= found + EXACT:
+            yield f"{where}: the certificate says {stated}, computed again it is at most {found}, and not far below"
     elif key in MEASURED | CALCULATED and isinstance(found, float) and isinstance(stated, float):
         allowed = EXACT * abs(found) + 1e-13 if key in CALCULATED else tolerance(metric) if within is None else within
         if not abs(stated - found) <= allowed:

@@ -1,18 +1,20 @@
 """What a certificate's settings and stated values determine, computed without its data and without its model."""
 
+import itertools
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
-from sublora.certificate import statements
+from sublora.certificate import references, statements
 from sublora.certificate.schema import AssumptionName, Certificate, Statement
 from sublora.certificate.statements import Facts, Metric
 from sublora.errors import SubloraError
 from sublora.experiment import Classify, Experiment, Level, OnText
 from sublora.inequalities.independent import betting_grid, binomial_tail, complexity_nats, mixed, smallest_refuted
 from sublora.inequalities.means import Bound, from_mean
+from sublora.inequalities.reference import Reference
 from sublora.scoring.text import evaluated_units
 
 EXACT = 1e-9
@@ -53,12 +55,17 @@ def _of_text(certificate: Certificate, experiment: OnText) -> tuple[dict, Iterab
     evaluated = {level: evaluated_units(level, experiment, units[level]) for level in levels}
     rows = ((level, *of) for level in levels for of in statements.listed(level, V, evaluated[level] == units[level], origin))
     apply = [level for level in levels if statements.PUBLISHED[level][0] in statements.assumptions(level, origin)]
+    shortest = getattr(getattr(certificate.public, "reference", None), "shortest", None) or 1  # the data's to say
+    beside = _beside(certificate, facts._replace(reference=experiment.reference), evaluated, shortest)
     papers = ((level, of, *statements.PUBLISHED[level]) for level in apply for of in statements.metrics(V))
     apart = [{"level": level, "metric": of.name, "alpha": of.alpha} for level in levels for of in statements.metrics(V)]
+    if (name := experiment.reference.name) == "document":
+        of_message = {"metric": "bpd", "alpha": certificate.alpha, "reference": name}
+        apart += [{"level": level, **of_message} for level in levels]
     held_out = [{**value, **said} for value, said in zip(certificate.data()["held_out"], apart, strict=False)]
     return (
-        statements.text_rules(experiment),
-        _restated(rows, certificate.statements, facts, evaluated),
+        {**statements.text_rules(experiment), **references.rules(experiment, V, shortest)},
+        itertools.chain(_restated(rows, certificate.statements, facts, evaluated), beside),
         _restated(papers, certificate.paper_accounting.bounds, published, evaluated, tolerant=False),
         held_out + apart[len(held_out) :],
     )
@@ -88,7 +95,7 @@ def _restated(
     rows: Iterable[tuple], stated: list[Statement], facts: Facts, evaluated: Mapping[Any, int], *, tolerant: bool = True
 ) -> Iterator[dict[str, Any]]:
     """The statements (level, metric, assumption, inequality) as data, made of those that are stated."""
-    known = {(s.level, s.metric, s.alpha, s.assumption, s.inequality): s for s in stated}
+    known = {(s.level, s.metric, s.alpha, s.assumption, s.inequality): s for s in stated if s.reference is None}
     means: dict[tuple, float] = {}  # of one level, metric and alpha there is one
     for level, of, assumption, inequality in rows:
         key = (level, of.name, of.alpha)
@@ -122,6 +129,69 @@ def _restated(
             "vacuous_at": of.vacuous_at,
             "parts": found.parts and {name: float(part) for name, part in found.parts._asdict().items()},
         }
+
+
+def _beside(certificate: Certificate, facts: Facts, evaluated: Mapping[Level, int], shortest: int) -> Iterator[dict[str, Any]]:
+    """The statements beside a reference as data: bound and gain as stated, or what losses of the stated means allow at best.
+
+    shortest: tokens of the pool's shortest document.
+    """
+    of, name = statements.metric("bpd", facts.alpha, facts.vocab_size), facts.reference.name
+    if name == "uniform":
+        return
+    stated = [s for s in certificate.statements if s.reference is not None and (s.metric, s.alpha) == (of.name, of.alpha)]
+    known = {(s.level, s.assumption, s.inequality): s for s in stated}
+    means: dict[Level, tuple[float, float]] = {}
+    for level, assumption, inequality in references.listed(evaluated, facts.tokenizer_from):
+        names = {"level": level, "metric": of.name, "assumption": assumption, "inequality": inequality, "alpha": of.alpha}
+        names["reference"] = name
+        said = known.get((level, assumption, inequality))
+        if said is None or said.reference_empirical is None:
+            yield names
+            continue
+        m, n, J = facts.units[level], evaluated[level], statements.reachable(assumption, facts.configurations, facts.split_seeds)
+        fewest = references.least_tokens(level, assumption, shortest)
+        code = references.code_of(level, of, facts, np.zeros(1), np.ones(1), fewest)
+        price = -math.log2(code.weight) / fewest
+        loss, own = means.setdefault(level, (said.empirical, said.reference_empirical))
+        own = min(max(own, 0.0), code.largest - price)
+        loss = min(max(loss, 0.0), own + price)
+        candidates = facts.compared(of.alpha, n == m)
+        half = facts._replace(message_bits=statements.charged_bits(facts.message_bits, J), delta=facts.delta / 2)
+        least, most = 0.0, own - loss  # the offset's part is of all m units: from n of them its mean is not known, nor that of 1/L
+        if n == m:
+            gap = _gap(inequality, level, of, code, half)
+            least = max(loss, min(loss + gap, own)) - SEARCHED
+        elif level not in references.SINGLE:
+            most += price
+        gain = said.gain and max(min(said.gain, most + EXACT), -price - statements.tolerance(of.name))
+        yield {
+            **said.model_dump(mode="json"),
+            **names,
+            "units": m,
+            "pool": facts.pool if level == "document" else None,
+            "evaluated": n,
+            "candidates": candidates,
+            "nominal_tokens": facts.nominal if level == "token" else None,
+            "configurations": J,
+            "empirical": loss,
+            "reference_empirical": own,
+            "gain": gain,
+            "bound": min(max(said.bound, least), code.largest),
+            "vacuous_at": of.vacuous_at,
+            "parts": None,
+        }
+
+
+def _gap(inequality: str, level: Level, of: Metric, code: Reference, half: Facts) -> float:
+    """The least that the difference's limit is above its mean, all units being evaluated, unless the limit is c."""
+    m, tau = half.units[level], half.reference.tau
+    nats = complexity_nats(half.message_bits, half.delta)
+    if inequality == "azuma":
+        return statements.azuma_from_mean(0.0, m, of._replace(width=code.excess + tau), half, candidates=1).bound
+    if inequality == "freedman":
+        return code.excess * nats / m
+    return (code.excess + tau) * math.sqrt(nats / (2 * m)) if inequality == "hoeffding" else 0.0
 
 
 def _from_mean(

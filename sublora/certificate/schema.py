@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_serializer, model_validator
 
 from sublora.atomic import read_text, write_text
 from sublora.errors import SubloraError
@@ -32,9 +32,11 @@ SEARCH = (
 
 Count = Annotated[int, Field(ge=1, le=2**53)]
 Share = Annotated[float, Field(gt=0, lt=1)]
+Positive = Annotated[float, Field(gt=0, le=1e9)]
 Seconds = Annotated[float, Field(ge=0, le=1e9)]  # 32 years
 LevelName = Literal["document", "sequence", "token", "example"]
 AssumptionName = Literal["iid", "pool", "unseen", "martingale"]
+ReferenceName = Literal["document", "stream"]
 SplitRule = Literal["permutation", "paper", "all"]
 TokenizerOrigin = Literal["elsewhere", "pool"]
 ConditionName = Annotated[
@@ -50,6 +52,16 @@ class Part(BaseModel):
     """Part of a certificate: no unknown keys, no silent conversions, no changes."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+
+def _without(values: dict[str, Any], *keys: str) -> dict[str, Any]:
+    """The values without those keys where they are null: a certificate without a reference does not mention one."""
+    return {key: value for key, value in values.items() if value is not None or key not in keys}
+
+
+def _together(reference: str | None, value: float | None, name: str) -> None:
+    if (reference is None) != (value is None):
+        raise ValueError(f"reference and {name} belong together")
 
 
 class Terms(Part):
@@ -90,6 +102,33 @@ class Statement(Part):
     vacuous_at: Annotated[FiniteFloat, Field(description="the loss of guessing: a bound that is not below it says nothing")]
     nonvacuous: Annotated[bool, Field(description="bound < vacuous_at")]
     parts: Annotated[Terms | None, Field(description="the terms of the paper's inequality; null for the others")]
+    reference: Annotated[
+        ReferenceName | None,
+        Field(description="the public reference with which the model's probabilities are mixed; absent for the uniform guess"),
+    ] = None
+    reference_empirical: Annotated[
+        FiniteFloat | None, Field(description="the reference's own mean loss on the evaluated units: what zero bits achieve")
+    ] = None
+    gain: Annotated[
+        FiniteFloat | None,
+        Field(
+            description="with probability 1 - delta the mixture's bounded loss is at least so much below the reference's; may be "
+            "negative. Of inequalities betting and freedman beside a reference"
+        ),
+    ] = None
+
+    @model_serializer(mode="wrap")
+    def _without_keys_of_others(self, handler):
+        return _without(handler(self), "reference", "reference_empirical", "gain")
+
+    @model_validator(mode="after")
+    def _reference_is_whole(self):
+        _together(self.reference, self.reference_empirical, "reference_empirical")
+        if (self.gain is not None) != (self.reference is not None and self.inequality in ("betting", "freedman")):
+            raise ValueError("gain belongs to betting and freedman beside a reference, and to no other bound")
+        if self.reference is not None and self.metric != "bpd":
+            raise ValueError(f"a reference is beside bits, not {self.metric}")
+        return self
 
     @model_validator(mode="after")
     def _says_what_its_numbers_say(self):
@@ -113,6 +152,17 @@ class HeldOut(Part):
     n: Annotated[Count, Field(description="units measured")]
     value: Annotated[FiniteFloat, Field(description="the mean loss of these units")]
     split: Annotated[str | None, Field(description="which held-out examples, where there are several kinds")]
+    reference: Annotated[ReferenceName | None, Field(description="the public reference, as in a bound")] = None
+    reference_value: Annotated[FiniteFloat | None, Field(description="the reference's own mean loss of these units")] = None
+
+    @model_serializer(mode="wrap")
+    def _without_keys_of_others(self, handler):
+        return _without(handler(self), "reference", "reference_value")
+
+    @model_validator(mode="after")
+    def _reference_is_whole(self):
+        _together(self.reference, self.reference_value, "reference_value")
+        return self
 
 
 class CorpusFacts(Part):
@@ -136,6 +186,26 @@ class Windows(Part):
 
     block: Annotated[Count, Field(description="tokens of a window")]
     stride: Annotated[Count, Field(description="tokens by which the window moves")]
+
+
+class ReferencePublic(Part):
+    """The public code that costs no bits. Every key is fixed beforehand, but for shortest, which the pool says."""
+
+    name: Annotated[
+        ReferenceName, Field(description="document: it adapts within each unit; stream: to all training text before, too")
+    ]
+    pseudo_counts: Annotated[list[Positive], Field(description="pseudo-counts of its orders 0, 1, ...")]
+    floor: Annotated[Share, Field(description="the uniform guess's share in each of its predictions")]
+    tau: Annotated[Positive, Field(description="hoeffding, azuma and bounds of a subsample count no difference as less than -tau")]
+    beta: Annotated[
+        Share | None, Field(description="its share in the mixture over a whole document or sequence; null without such a level")
+    ]
+    gamma: Annotated[Share | None, Field(description="the uniform code's share beside it in that mixture; null as beta")]
+    g: Annotated[
+        Positive | None, Field(description="what the offset f is where it is within c below the top T; null: f is T, or as beta")
+    ]
+    c: Annotated[FiniteFloat | None, Field(description="the most that the mixture's loss is above f; null as beta")]
+    shortest: Annotated[Count | None, Field(description="tokens of the pool's shortest document; null as beta")]
 
 
 class TextPublic(Part):
@@ -179,6 +249,11 @@ class TextPublic(Part):
         dict[str, FiniteFloat],
         Field(description="by how much another machine may find bits and errors otherwise, a constant; added to every bound"),
     ]
+    reference: Annotated[ReferencePublic | None, Field(description="the public reference; absent for the uniform guess")] = None
+
+    @model_serializer(mode="wrap")
+    def _without_keys_of_others(self, handler):
+        return _without(handler(self), "reference")
 
 
 class LabelPublic(Part):

@@ -3,13 +3,14 @@
 import functools
 import math
 from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from sublora.certificate.schema import AssumptionName, HeldOut, Statement, Terms
 from sublora.errors import SubloraError
-from sublora.experiment import ALPHA_GRID, TOP_K, Level, OnText
+from sublora.experiment import ALPHA_GRID, TOP_K, Level, OnText, Reference
 from sublora.inequalities.independent import betting_grid, check_nats, complexity_nats
 from sublora.inequalities.martingale import (
     NOMINAL_BITS,
@@ -24,6 +25,7 @@ from sublora.inequalities.martingale import (
 from sublora.inequalities.means import NEED_ALL_UNITS, Bound, bound_mean
 from sublora.inequalities.smoothing import document_means, loss_range, scale_to_unit, smoothed_bits, topk_errors
 from sublora.inequalities.subsampling import Parts
+from sublora.scoring.reference import Population
 from sublora.scoring.scores import Scores
 
 FOR_UNITS = ("hoeffding", "kl", "empirical_bernstein", "betting")
@@ -108,6 +110,12 @@ def charged_bits(message_bits: float, J: int) -> float:
     return check_nats("message_bits", message_bits) + math.log2(J)
 
 
+def bits_of_nats(log_probability: np.ndarray) -> np.ndarray:
+    """`-log2 p`, float64, of float32 ln p; what is no probability counts as infinitely many bits."""
+    logs = np.asarray(log_probability, np.float64)
+    return np.where(np.isfinite(logs), -np.minimum(logs, 0.0), np.inf) / math.log(2.0)
+
+
 def token_losses(scores: Scores, of: Metric, vocab_size: int) -> np.ndarray:
     """Loss of each token, float64 (tokens,), in [low, low + width] of the metric."""
     if of.alpha is not None:
@@ -162,6 +170,7 @@ class Facts(NamedTuple):
     message_bits: K; alpha: the message's; units: m of each level; pool: M documents; configurations: J of `CHARGED`; candidates: A,
     the certificates that are compared by their subsamples; tokens: n asked for at token level, None: all; nominal_tokens: N0, if it
     was fixed before the corpus was read; tokenizer_from: "pool" if it was made of this corpus; split_seeds: J of the rest.
+    reference, populations: the public reference, and what it says of all training units of each level (not for the uniform guess).
     """
 
     message_bits: float
@@ -176,6 +185,8 @@ class Facts(NamedTuple):
     nominal_tokens: int | None = None
     tokenizer_from: str | None = None
     split_seeds: int = 1
+    reference: Reference = Reference()
+    populations: Mapping[Level, Population] = MappingProxyType({})
 
     @property
     def nominal(self) -> int:
@@ -224,8 +235,8 @@ def all_bounds(
     the same units: `Facts.compared`.
     """
     for level, scores in training.items():
-        for statement in listed(level, facts.vocab_size, len(scores.offsets) - 1 == facts.units[level], facts.tokenizer_from):
-            yield bound(level, *statement, scores=scores, pilot=pilot[level], facts=facts, tolerant=tolerant)
+        for row in listed(level, facts.vocab_size, len(scores.offsets) - 1 == facts.units[level], facts.tokenizer_from):
+            yield bound(level, *row, scores=scores, pilot=pilot[level], facts=facts, tolerant=tolerant)
 
 
 def bound(
@@ -259,7 +270,7 @@ def bound(
             places=scores.places,
             pilot=(unit_losses(pilot, of, facts.vocab_size), pilot.places),
         ).unscaled(of.low, of.width)
-    return _statement(
+    return statement(
         found,
         tolerant,
         of.low + of.width,
@@ -302,10 +313,10 @@ def example_bounds(
         found = bound_mean(errors, message_bits=bits, delta=delta, m=m, places=np.arange(m), **shared)
         shared |= {"level": "example", "metric": "error", "alpha": None, "units": m, "evaluated": m}
         shared["configurations"] = configurations
-        yield _statement(found, tolerant, 1.0, vacuous_at=guess, nominal_tokens=None, **shared)
+        yield statement(found, tolerant, 1.0, vacuous_at=guess, nominal_tokens=None, **shared)
 
 
-def _statement(found: Bound, tolerant: bool, largest: float, *, metric: str, vacuous_at: float, **said: Any) -> Statement:
+def statement(found: Bound, tolerant: bool, largest: float, *, metric: str, vacuous_at: float, **said: Any) -> Statement:
     """A bound as a certificate states it: with the tolerance on top, never above the largest loss; in the unit of `vacuous_at`."""
     value = min(float(found.bound + tolerant * tolerance(metric)), largest)
     parts = found.parts and Terms(**{name: float(part) for name, part in found.parts._asdict().items()})
@@ -322,22 +333,36 @@ def _statement(found: Bound, tolerant: bool, largest: float, *, metric: str, vac
 
 def _token_bound(of: Metric, inequality: str, scores: Scores, pilot: Scores, facts: Facts, *, candidates: int) -> Bound:
     """In the metric's unit. freedman is the smaller of freedman's bound and azuma's, each at delta/2."""
-    losses, N = token_losses(scores, of, facts.vocab_size), facts.units["token"]
+    losses = token_losses(scores, of, facts.vocab_size)
     n, mean = len(losses), float(losses.mean())
     if inequality == "azuma":
         return azuma_from_mean(mean, n, of, facts, candidates=candidates)
     half = facts._replace(delta=facts.delta / 2)
-    bits, delta, nominal, share = half.message_bits + half.nominal_bits, half.delta, half.nominal, half.share
-    ranges: dict[str, Any] = {"low": of.low, "width": of.width, "guess_width": guess_width(of, facts.vocab_size)}
-    guesses = expected_losses(scores, of)
-    if n < N:
-        ranges |= {"candidates": candidates, "nominal": nominal, "share": share}
-        on_pilot = token_losses(pilot, of, facts.vocab_size), expected_losses(pilot, of)
-        value = freedman_subsampled(losses, guesses, bits, delta, N, **ranges, pilot=on_pilot)
-    else:
-        nats = complexity_nats(bits, share * delta)
-        value = freedman(losses, guesses, nats, **ranges, grid=betting_grid(nominal, nats))
+    ranges = {"low": of.low, "width": of.width, "guess_width": guess_width(of, facts.vocab_size)}
+    on_pilot = token_losses(pilot, of, facts.vocab_size), expected_losses(pilot, of)
+    value = freedman_bound(losses, expected_losses(scores, of), on_pilot, ranges, half, candidates=candidates)
     return Bound(min(value, azuma_from_mean(mean, n, of, half, candidates=candidates).bound), mean, None)
+
+
+def freedman_bound(
+    losses: np.ndarray,
+    guesses: np.ndarray,
+    on_pilot: tuple[np.ndarray, np.ndarray],
+    ranges: Mapping[str, float],
+    facts: Facts,
+    *,
+    candidates: int,
+) -> float:
+    """Freedman's bound at all of facts.delta, from n of the N tokens. facts: with the bits to be charged.
+
+    on_pilot: (losses, guesses). ranges: low, width and guess_width.
+    """
+    N, bits, nominal, share = facts.units["token"], facts.message_bits + facts.nominal_bits, facts.nominal, facts.share
+    if len(losses) < N:
+        drawn: dict[str, Any] = {"candidates": candidates, "nominal": nominal, "share": share, **ranges}
+        return freedman_subsampled(losses, guesses, bits, facts.delta, N, **drawn, pilot=on_pilot)
+    nats = complexity_nats(bits, share * facts.delta)
+    return freedman(losses, guesses, nats, **ranges, grid=betting_grid(nominal, nats))
 
 
 def azuma_from_mean(mean: float, n: int, of: Metric, facts: Facts, *, candidates: int) -> Bound:

@@ -14,6 +14,8 @@ from sublora.inequalities.means import bound_mean
 from sublora.inequalities.smoothing import scale_to_unit
 
 Offset = Literal["half", "reference"]
+HALF = 0.5
+"""The default offset, as a share of log2 V; c is half of it."""
 
 
 class Reference(NamedTuple):
@@ -59,8 +61,8 @@ def of_whole_units(
     found = Reference(-guarded / math.log(2.0) / lengths, lengths, beta, lengths, 0.0, largest).as_offset()
     if offset == "reference":
         return found
-    excess = uniform / 4
-    return found._replace(offsets=np.clip(uniform / 2, found.offsets - excess, found.offsets), excess=excess)
+    excess = HALF / 2 * uniform
+    return found._replace(offsets=np.clip(HALF * uniform, found.offsets - excess, found.offsets), excess=excess)
 
 
 def of_tokens(nats: np.ndarray, *, vocab_size: int, alpha: float, floor: float) -> Reference:

@@ -1,5 +1,6 @@
 """Predicting the tokens of documents: data, training, scoring and statements of a language model."""
 
+import functools
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -9,7 +10,7 @@ from typing import Any, Literal, Self
 import pandas as pd
 
 from sublora import budget
-from sublora.certificate import statements
+from sublora.certificate import references, statements
 from sublora.certificate.build import Findings
 from sublora.certificate.schema import Certificate, Statement
 from sublora.certificate.statements import PUBLISHED, By
@@ -27,6 +28,7 @@ from sublora.message.language import Message, encode
 from sublora.models import Subspace, base_model, base_sha256, build, layer_names
 from sublora.models.pretrained import Causal, architecture
 from sublora.progress import progress_bar
+from sublora.scoring.reference import Population, populations
 from sublora.scoring.text import Evaluation, evaluate, evaluate_pilot, evaluated_units, unit_count
 from sublora.training import train_phase, training_seconds
 
@@ -116,7 +118,8 @@ class DocumentProblem:
     def promised(self, message: bytes, folder: Path | None = None, by: By | None = None) -> list[Statement]:
         """For each smoothing weight, the bound that the pilot units promise: what choices are made by.
 
-        Which bound is a matter of the experiment's first level (`HEADLINES`), unless `by` names another assumption and inequality.
+        Which bound is a matter of the experiment's first level (`HEADLINES`), unless `by` names another assumption and inequality;
+        it is the one beside the reference, if there is one.
         It is computed as if the pilot's losses were those of the n units that will certify. The pilot is drawn independently of
         these, so what is chosen by it and is in the message costs nothing more (candidates A = 1). No entry is a claim.
         folder: where the scores are kept.
@@ -125,10 +128,16 @@ class DocumentProblem:
         pilot = evaluate_pilot(message, store, self.split, self.experiment, folder)[level]
         facts = self._facts(message, ALPHA_GRID[0])
         scores = pilot.repeated(evaluated_units(level, self.experiment, facts.units[level]), facts.units[level])
+        wanted = by or HEADLINES[level]
+        beside = self.experiment.reference.name != "uniform" and wanted[1] in references.INEQUALITIES[level]
         entries = []
         for alpha in ALPHA_GRID:
             of, assumed = statements.metric("bpd", alpha, store.vocab_size), facts._replace(alpha=alpha)
-            entries.append(statements.bound(level, of, *(by or HEADLINES[level]), scores=scores, pilot=pilot, facts=assumed))
+            shared: dict[str, Any] = {"scores": scores, "pilot": pilot, "facts": assumed}
+            if beside:
+                entries.append(references.bound(level, alpha, *wanted, **shared))
+            else:
+                entries.append(statements.bound(level, of, *wanted, **shared))
         return entries
 
     def seal(self, message: bytes, folder: Path | None = None) -> bytes:
@@ -153,8 +162,14 @@ class DocumentProblem:
             alpha=hypothesis.alpha,
             public=self._public(),
             corpus=self._corpus(),
-            bounds=list(statements.all_bounds(training, pilot, facts, tolerant)),
-            held_out=list(statements.held_out(evaluation.held_out, levels, store.vocab_size)),
+            bounds=[
+                *statements.all_bounds(training, pilot, facts, tolerant),
+                *references.all_bounds(training, pilot, facts, tolerant),
+            ],
+            held_out=[
+                *statements.held_out(evaluation.held_out, levels, store.vocab_size),
+                *references.held_out(evaluation.held_out, levels, facts),
+            ],
             published_bits=hypothesis.published_bits,
             published_bounds=[
                 statements.bound(level, of, *PUBLISHED[level], scores=scores, pilot=pilot[level], facts=published, tolerant=False)
@@ -174,7 +189,15 @@ class DocumentProblem:
         units = {level: unit_count(level, store, self.split.train, block) for level in bounds.levels}
         shared = (8 * len(message), alpha, store.vocab_size, bounds.delta, units, len(store))
         choices = bounds.configurations, bounds.candidates, bounds.tokens, bounds.nominal_tokens
-        return statements.Facts(*shared, *choices, self.experiment.corpus.tokenizer_from, bounds.split_seeds)
+        beside = self.experiment.reference, self._populations
+        return statements.Facts(*shared, *choices, self.experiment.corpus.tokenizer_from, bounds.split_seeds, *beside)
+
+    @functools.cached_property
+    def _populations(self) -> dict[Level, Population]:
+        """What the public reference says of all training units; empty for the uniform guess."""
+        if self.experiment.reference.name == "uniform":
+            return {}
+        return populations(self.store, self.split.train, self.experiment.bounds.levels, self.experiment)
 
     def _corpus(self) -> dict[str, Any]:
         store, split = self.store, self.split
@@ -207,6 +230,7 @@ class DocumentProblem:
             "end_of_text": self.store.eot,
             "condition": "base_independent" if isinstance(experiment, Finetune) or tokenizer.name != "bytes" else None,
             **statements.text_rules(experiment),
+            **references.rules(experiment, self.store.vocab_size, int(self.store.lengths.min())),
         }
 
     def _base_sha256(self) -> str | None:

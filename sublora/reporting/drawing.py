@@ -28,6 +28,8 @@ def method_drawing(certificate: Certificate, *, ax: Axes) -> None:
     _box(ax, left, 1.7, f"its training value\n{this.training}{this.unit}", colour=BLUE)
     _box(ax, right, 1.7, f"the price of\n{certificate.message_bits:,} bits", colour=ORANGE)
     proven = VACUOUS if this.bound == VACUOUS else f"proven: at most {this.bound}{this.unit}"
+    if this.reference is not None:
+        proven += f"\n(the public reference alone: {this.reference})"
     _box(ax, middle, 0.0, proven, colour=GREEN, width=0.94)
     for start, end in (
         ((right, 8.4), (right, 7.95)),

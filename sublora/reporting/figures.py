@@ -110,7 +110,7 @@ def bounds_overview(certificate: Certificate, every: bool = False, *, ax: Axes) 
     value; it stands only on lines whose bounded quantity it estimates, and belongs left of the dot.
     """
     metric = reading.main_metric(certificate)
-    rows = [bound for bound in reading.certified(certificate) if bound.metric == metric]
+    rows = [bound for bound in reading.uniform(certificate) if bound.metric == metric]
     rows = [bound for bound in rows if every or bound.inequality in reading.MAIN_INEQUALITIES[bound.level]]
     many = "examples" if rows[0].level == "example" else "documents"
     scale = 100 if reading.in_percent(metric) else 1
@@ -171,7 +171,8 @@ def bound_against_alpha(certificate: Certificate, assumption: str = "iid", *, ax
     level, published, tightest = reading.headline(certificate).level, "hoeffding", "betting"
     if level == "token":
         assumption, published, tightest = "martingale", "azuma", "freedman"
-    rows = [b for b in certificate.statements if (b.level, b.metric, b.assumption) == (level, "bpd", assumption)]
+    wanted = (level, "bpd", assumption, None)
+    rows = [b for b in certificate.statements if (b.level, b.metric, b.assumption, b.reference) == wanted]
     stacked = [b for b in rows if b.inequality == published and b.parts]
     if not stacked:
         return nothing(ax, f"no {assumption} bound by {published} with its parts in this certificate")

@@ -32,23 +32,31 @@ HELD_OUT_ESTIMATES = ("iid", "unseen")
 def certified(certificate: Certificate) -> list[Statement]:
     """The statements about the certified model, headline first, then by metric, assumption and inequality.
 
-    Those at another alpha than the message's are about other models, and left out.
+    Those at another alpha than the message's are about other models, and left out. Those beside a public reference come first.
     """
     chosen = [bound for bound in certificate.statements if bound.alpha in (certificate.alpha, None)]
-    return sorted(chosen, key=lambda b: (b.level != "document", _metric_order(b.metric), _headline_order(b)))
+    return sorted(chosen, key=lambda b: (b.level != "document", _metric_order(b.metric), b.reference is None, _headline_order(b)))
+
+
+def uniform(certificate: Certificate) -> list[Statement]:
+    """`certified` without those beside a reference: for pages that show no reference's value, without which they say too much."""
+    return [bound for bound in certified(certificate) if bound.reference is None]
 
 
 def statement(
     certificate: Certificate, assumption: str, metric: str | None = None, inequality: str | None = None
 ) -> Statement | None:
-    """The statement under one assumption, or None; on the main metric and by the first inequality, unless others are named."""
+    """The statement under one assumption, or None; on the main metric and by the first inequality, unless others are named.
+
+    One with the uniform guess: `uniform`.
+    """
     metric = metric or main_metric(certificate)
-    found = [bound for bound in certified(certificate) if (bound.assumption, bound.metric) == (assumption, metric)]
+    found = [bound for bound in uniform(certificate) if (bound.assumption, bound.metric) == (assumption, metric)]
     return next((bound for bound in found if inequality in (None, bound.inequality)), None)
 
 
 def headline(certificate: Certificate) -> Statement:
-    """The statement a certificate opens with: bits, unseen documents, betting, as far as it has them."""
+    """The statement a certificate opens with: bits, beside the reference, unseen documents, betting, as far as it has them."""
     return certified(certificate)[0]
 
 
@@ -69,8 +77,8 @@ def held_out_value(certificate: Certificate, bound: Statement) -> float | None:
     """
     if bound.assumption not in HELD_OUT_ESTIMATES:
         return None
-    key = (bound.level, bound.metric, bound.alpha)
-    found = [h for h in certificate.held_out if (h.level, h.metric, h.alpha) == key]
+    key = (bound.level, bound.metric, bound.alpha, bound.reference)
+    found = [h for h in certificate.held_out if (h.level, h.metric, h.alpha, h.reference) == key]
     return next((h.value for h in sorted(found, key=lambda h: h.split != bound.assumption)), None)
 
 
@@ -99,11 +107,21 @@ def number(value: float, decimals: int = 2) -> str:
     return f"{rounded_up(value, decimals):,.{decimals}f}"
 
 
+def gain(bound: Statement) -> str | None:
+    """What the message is proven to add to the reference, rounded down; `none`, if that is less than nothing."""
+    if bound.gain is None:
+        return None
+    return number(least, 2) if (least := -rounded_up(-bound.gain)) > 0 else "none"
+
+
 def largest_loss(bound: Statement) -> float:
-    """The largest value that the bounded loss can take: 1 for an error, log2(V/alpha) bits for a smoothed log loss."""
+    """The largest value that the bounded loss can take: 1 for an error, log2(V/alpha) bits for a smoothed log loss.
+
+    Beside a reference a bound is never stated above it, and here it is infinity.
+    """
     if in_percent(bound.metric):
         return 1.0
-    return math.inf if bound.alpha is None else bound.vacuous_at - math.log2(bound.alpha)
+    return math.inf if bound.alpha is None or bound.reference else bound.vacuous_at - math.log2(bound.alpha)
 
 
 def possible(bound: Statement) -> float:
@@ -152,6 +170,8 @@ class Shown(NamedTuple):
     verdict: str
     percent: str  # "%" or ""
     unit: str  # "%" or " bits per byte"
+    reference: str | None  # what the public reference costs without any message; None for the uniform guess
+    gain: str | None
 
 
 def shown(certificate: Certificate, bound: Statement) -> Shown:
@@ -169,6 +189,8 @@ def shown(certificate: Certificate, bound: Statement) -> Shown:
         verdict(bound, truth),
         percent,
         percent or f" {metric}",
+        None if bound.reference_empirical is None else scaled(bound, bound.reference_empirical),
+        gain(bound),
     )
 
 

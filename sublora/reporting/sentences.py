@@ -3,7 +3,7 @@
 from decimal import ROUND_FLOOR, Decimal, localcontext
 
 from sublora.certificate.schema import Certificate, LevelName, Statement
-from sublora.reporting.reading import VACUOUS, guess_name, headline, number, shown, statement, units_name, with_unit
+from sublora.reporting.reading import VACUOUS, Shown, guess_name, headline, number, shown, statement, units_name, with_unit
 
 UNITS: dict[LevelName, str] = {
     "document": "the mean loss of a document's tokens, its end of text included",
@@ -59,10 +59,27 @@ def sentence(certificate: Certificate, bound: Statement) -> str:
     guessing = "always answering the commonest label" if bound.level == "example" else "guessing uniformly"
     if not bound.nonvacuous:
         what = "The bound is vacuous" if value == VACUOUS else f"The bound is {value}, which is vacuous"
-        return f"This certificate guarantees nothing about {subject}. {what}: {guessing} gets {guess}."
+        return f"This certificate guarantees nothing about {subject}. {what}: {guessing} gets {guess}.{_beside(bound, this)}"
     if bound.metric == "bpd":
-        return f"{opening}, {model} predicts {subject} at {value} or better on average. {_capital(guessing)} costs {guess}."
+        text = f"{opening}, {model} predicts {subject} at {value} or better on average. {_capital(guessing)} costs {guess}."
+        return text + _beside(bound, this)
     return f"{opening}, {model} has a {this.metric} of at most {value} on {subject}. {_capital(guessing)} has {guess}."
+
+
+def beside(this: Shown) -> str:
+    """What the reference's value is, and what the message is proven to add to it, in a few words."""
+    gains = {None: "", "none": "; no certified gain: zero bits are better"}
+    return f"the public reference on training text, zero bits{gains.get(this.gain, f'; certified gain {this.gain}')}"
+
+
+def _beside(bound: Statement, this: Shown) -> str:
+    """The same in a sentence, after a space; empty where there is no reference."""
+    if this.reference is None:
+        return ""
+    gains = {None: "", "none": "; the message is not proven to add anything"}
+    gained = gains.get(this.gain, f"; the message is proven to improve on that by {this.gain}{this.unit} or more")
+    name = f"The public {bound.reference} reference, which costs no bits and is mixed with the model,"
+    return f" {name} gets {this.reference}{this.unit} on training text by itself{gained}."
 
 
 def confidence(delta: float) -> str:
@@ -152,6 +169,12 @@ def meanings(certificate: Certificate) -> list[tuple[str, str]]:
         ),
         f"{this.guess}{this.unit}: {guess_name(bound)}": (f"{guess} A bound that is not below it is vacuous: it says nothing."),
     }
+    if this.reference is not None:
+        meaning[f"{this.reference}{this.unit}: the public reference"] = (
+            f"What the {bound.reference} code loses by itself on the same training {many}. It costs no bits, and the model's"
+            " probabilities are mixed with it. The message pays only for what it adds"
+            + ("." if this.gain is None else f"; certified: {this.gain}{this.unit if this.gain != 'none' else ''}.")
+        )
     if this.held_out is not None:
         meaning[f"{this.held_out}{this.unit}: the held-out value"] = (
             f"The loss measured on {many} that were kept apart. It estimates the truth and enters no bound. It shows how much room"

@@ -23,9 +23,10 @@ def bounds_frame(certificate: Certificate) -> pd.DataFrame:
     """The certified model's statements, one a row, in bits and shares, unrounded; no bound is above the largest loss.
 
     Columns: level, metric, assumption, inequality, alpha, empirical, bound, held_out (NaN for pool statements, which
-    it does not estimate), vacuous_at, verdict.
+    it does not estimate), vacuous_at, verdict; with a public reference also reference, reference_empirical and gain.
     """
     keys, rows = {"level", "metric", "assumption", "inequality", "alpha", "empirical", "bound"}, []
+    keys |= {"reference", "reference_empirical", "gain"}
     for bound in certified(certificate):
         truth = reading.held_out_value(certificate, bound)
         row = bound.model_dump(include=keys) | {"bound": reading.possible(bound)}
@@ -46,8 +47,9 @@ def errors_table(certificate: Certificate) -> Table | None:
 
 def _bounds(certificate: Certificate, metrics: Sequence[str]) -> Table:
     """The certified model's statements on some metrics, one a row."""
-    rows = []
-    for bound in (bound for bound in certified(certificate) if bound.metric in metrics):
+    rows, found = [], [bound for bound in certified(certificate) if bound.metric in metrics]
+    beside = any(bound.reference for bound in found)
+    for bound in found:
         this = shown(certificate, bound)
         rows.append(
             {
@@ -55,6 +57,7 @@ def _bounds(certificate: Certificate, metrics: Sequence[str]) -> Table:
                 "Inequality": this.inequality,
                 **({} if this.percent else {"α": DASH if bound.alpha is None else f"{bound.alpha:g}"}),
                 f"Training ({this.percent or 'bits'})": this.training,
+                **({"Reference": this.reference or DASH, "Gain": this.gain or DASH} if beside else {}),
                 "Bound": Markdown(f"**{this.bound}**"),
                 "Held out": this.held_out or DASH,
                 "Guess": this.guess,
@@ -73,14 +76,14 @@ def _speaks_of(bound: Statement, prefix: str) -> str:
 
 
 def tightness_table(runs: Sequence[KeptRun]) -> Table:
-    """All inequalities of all runs: what each adds to the training value, and its ratio to the paper's.
+    """All inequalities of all runs, with the uniform guess: what each adds to the training value, and its ratio to the paper's.
 
     In bits; for a classifier in percent. The gap is bound minus training value. The ratio is to hoeffding's gap, or azuma's for
     tokens, under the same assumption. The truth's gap is held-out minus training value: what a perfect inequality would add.
     """
     rows = []
     for run in runs:
-        found = [bound for bound in certified(run.certificate) if bound.metric == reading.main_metric(run.certificate)]
+        found = [bound for bound in reading.uniform(run.certificate) if bound.metric == reading.main_metric(run.certificate)]
         published = {(b.level, b.assumption): b.bound - b.empirical for b in found if b.inequality in ("hoeffding", "azuma")}
         for bound in found:
             this, truth = shown(run.certificate, bound), reading.held_out_value(run.certificate, bound)
@@ -102,7 +105,7 @@ def tightness_table(runs: Sequence[KeptRun]) -> Table:
 
 def sizes_table(runs: Sequence[KeptRun]) -> Table:
     """One row a run: the size of its message, the amount of training text, and its headline bound."""
-    rows = []
+    rows, beside = [], any(reading.headline(run.certificate).reference for run in runs)
     for run in runs:
         bound = reading.headline(run.certificate)
         this = shown(run.certificate, bound)
@@ -111,6 +114,7 @@ def sizes_table(runs: Sequence[KeptRun]) -> Table:
                 "Run": link(run.name, run.page),
                 "Message (bytes)": f"{run.certificate.message_bits // 8:,}",
                 "Bound": with_unit(this.bound, this.percent),
+                **({"Reference": this.reference or DASH, "Gain": this.gain or DASH} if beside else {}),
                 "Guess": with_unit(this.guess, this.percent),
                 "Verdict": this.verdict,
                 "Speaks of": bound.assumption,

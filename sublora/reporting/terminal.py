@@ -35,7 +35,7 @@ def unchecked(certificate: Certificate, arithmetic: bool, corpus_given: bool) ->
 
 
 def summary(certificate: Certificate, path: Path, verified: bool = False) -> str:
-    """The headline of a certificate in six lines: bound, guess, held-out value, message, the file, and what to do next.
+    """The headline of a certificate in a few lines: bound, reference, guess, held-out value, message, the file, and what to do next.
 
     verified: the certificate was just verified, so that this is not what to do next.
     """
@@ -53,6 +53,7 @@ def summary(certificate: Certificate, path: Path, verified: bool = False) -> str
     what = f"{this.metric}, " if this.percent else ""
     rows = [
         ("bound", f"{value}  ({what}{of}; {this.inequality}, {sentences.confidence(certificate.delta)} confidence)"),
+        *([] if this.reference is None else [("reference", f"{this.reference}{this.unit}  ({sentences.beside(this)})")]),
         ("guess", f"{this.guess}{this.unit}  ({guess_name(bound)})"),
         ("held out", with_unit(this.held_out or "not measured", this.unit)),
         ("message", f"{certificate.message_bits // 8:,} bytes ({certificate.message_bits:,} bits)"),
@@ -72,11 +73,14 @@ def details(certificate: Certificate, path: Path) -> str:
     """A whole certificate: its guarantee in words, its statements as a table, and what it is about."""
     corpus, environment = certificate.corpus, certificate.environment
     metrics = (main_metric(certificate), *(f"top{k}_error" for k in SHOWN_K))
-    rows: list[tuple[str, ...]] = [("metric", "speaks of", "inequality", "training", "bound", "held out", "guess", "verdict")]
+    columns = ("metric", "speaks of", "inequality", "training", "bound", "reference", "gain", "held out", "guess", "verdict")
+    rows: list[tuple[str, ...]] = [columns]
     for this in (shown(certificate, bound) for bound in certified(certificate) if bound.metric in metrics):
-        values = (this.training, this.bound, this.held_out or "-", this.guess)
+        values = (this.training, this.bound, this.reference or "-", this.gain or "-", this.held_out or "-", this.guess)
         numbers = (with_unit(value, this.percent) for value in values)
         rows.append(tuple(map(printable, (this.metric, this.speaks_of, this.inequality, *numbers, this.verdict))))
+    if all(row[5] == "-" for row in rows[1:]):
+        rows = [(*row[:5], *row[7:]) for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     about = [

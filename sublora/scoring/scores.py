@@ -13,7 +13,7 @@ import hashlib
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +49,7 @@ class Scores:
     expected_hits: float32 (tokens, len(TOP_K)), the model's probability that the token is among its k most probable ones.
     The last two have no columns where they were not asked for.
     places: int64 (units,), where each unit stands among all of its kind, in the order in which the split drew them.
+    reference: float32 (tokens,), ln q of the token by the public reference; empty where that is the uniform guess.
     """
 
     log_probability: np.ndarray
@@ -57,6 +58,7 @@ class Scores:
     expected_bits: np.ndarray
     expected_hits: np.ndarray
     places: np.ndarray
+    reference: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
 
     def save(self, path: str | os.PathLike, identity: str = "") -> None:
         """Write as one safetensors file, atomically. identity: what `load` shall find again."""
@@ -73,7 +75,7 @@ class Scores:
         lengths = np.diff(self.offsets)[chosen]
         offsets = np.concatenate([[0], np.cumsum(lengths)])
         tokens = np.arange(offsets[-1]) + np.repeat(self.offsets[chosen] - offsets[:-1], lengths)
-        by_token = ("log_probability", "rank", "expected_bits", "expected_hits")
+        by_token = ["log_probability", "rank", "expected_bits", "expected_hits", *["reference"] * bool(self.reference.size)]
         places = np.arange(units) * among // units
         return Scores(offsets=offsets, places=places, **{name: getattr(self, name)[tokens] for name in by_token})
 

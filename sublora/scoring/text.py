@@ -5,6 +5,7 @@ cut into, read on its own; a *token* one token of the training documents, which 
 split drew them.
 """
 
+import dataclasses
 import functools
 import hashlib
 import time
@@ -21,6 +22,7 @@ from sublora.experiment import ALPHA_GRID, Level, OnText
 from sublora.inequalities.subsampling import subsample
 from sublora.message import decode, with_alpha
 from sublora.models.references import code_of_residual
+from sublora.scoring.reference import log_q
 from sublora.scoring.scores import Scores, Windows, score, sequences, token_windows, unit_windows
 
 
@@ -142,7 +144,7 @@ class _Scorer:
         """Scores of the units `drawn` of those of a level in `documents`."""
         experiment = self.experiment
         windows, offsets = _windows(self.store, documents, level, drawn, block=experiment.model.block, stride=experiment.stride)
-        return score(
+        scores = score(
             self.model,
             self.store,
             windows,
@@ -155,3 +157,13 @@ class _Scorer:
             keep=self.folder / "scores" / f"{part}-{level}.safetensors" if self.folder else None,
             identity=hashlib.sha256(self.draft).hexdigest(),
         )
+        if experiment.reference.name == "uniform" or (part == "held-out" and experiment.reference.name == "stream"):
+            return scores  # a stream's code has no value beyond its stream
+        of_all, first = log_q(self.store, documents, level, experiment), drawn
+        if level != "token":
+            lengths = self.store.lengths[documents]
+            if level == "sequence":
+                _, lengths = sequences(self.store.offsets[documents], lengths, experiment.model.block)
+            first = (np.cumsum(lengths) - lengths)[drawn]
+        within = np.arange(offsets[-1]) - np.repeat(offsets[:-1], np.diff(offsets))
+        return dataclasses.replace(scores, reference=of_all[np.repeat(first, np.diff(offsets)) + within])

@@ -1,0 +1,265 @@
+"""Statements beside a public reference: in bits, of the message's own smoothing weight, in two parts (`inequalities.reference`)."""
+
+import functools
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from sublora.certificate.schema import AssumptionName, HeldOut, Statement
+from sublora.certificate.statements import (
+    Facts,
+    Metric,
+    azuma_from_mean,
+    bits_of_nats,
+    charged_bits,
+    freedman_bound,
+    metric,
+    reachable,
+    statement,
+    tolerance,
+)
+from sublora.certificate.statements import assumptions as assumptions_of
+from sublora.experiment import Level, OnText
+from sublora.experiment import Reference as Settings
+from sublora.inequalities.independent import betting_grid, complexity_nats
+from sublora.inequalities.martingale import freedman
+from sublora.inequalities.means import Bound
+from sublora.inequalities.reference import HALF, Reference, bound_difference, bound_offset, of_tokens, of_whole_units
+from sublora.inequalities.smoothing import smoothed_bits
+from sublora.models.references.document import FLOOR
+from sublora.scoring.reference import Population
+from sublora.scoring.scores import Scores
+
+SINGLE: tuple[Level, ...] = ("token",)
+"""Levels whose units are single tokens, each of which is mixed by itself; the others' units are mixed as wholes."""
+INEQUALITIES: dict[Level, tuple[str, ...]] = {
+    "document": ("hoeffding", "betting"),
+    "sequence": ("hoeffding", "betting"),
+    "token": ("azuma", "freedman"),
+}
+TIGHT = ("betting", "freedman")
+"""The inequalities whose statements have the certified gain, too."""
+SHORTEST: dict[Level, int] = {"document": 2, "sequence": 1}
+"""Under iid: the fewest tokens that a unit has by construction (a token and the end of text; a last piece may have one)."""
+
+
+def listed(levels: Iterable[Level], tokenizer_from: str | None) -> Iterator[tuple[Level, AssumptionName, str]]:
+    """(level, assumption, inequality) of every statement beside a reference, in order."""
+    for level in levels:
+        for assumption in assumptions_of(level, tokenizer_from):
+            for inequality in INEQUALITIES[level]:
+                yield level, assumption, inequality
+
+
+def rules(experiment: OnText, vocab_size: int, shortest: int) -> dict[str, Any]:
+    """What the reference is, as `public` has it, or nothing. shortest: tokens of the pool's shortest document."""
+    settings, wholes = experiment.reference, dict.fromkeys(("beta", "gamma", "g", "c", "shortest"))
+    if settings.name == "uniform":
+        return {}
+    if set(experiment.bounds.levels) - set(SINGLE):
+        code = _whole(settings, vocab_size, shortest, np.zeros(1), np.ones(1))
+        g = HALF * math.log2(vocab_size) if settings.offset == "half" else None
+        wholes = {"beta": settings.beta, "gamma": settings.gamma, "g": g, "c": code.excess, "shortest": shortest}
+    counts = list(settings.pseudo_counts)
+    return {"reference": {"name": settings.name, "pseudo_counts": counts, "floor": FLOOR, "tau": settings.tau, **wholes}}
+
+
+def least_tokens(level: Level, assumption: AssumptionName, shortest: int) -> int:
+    """The fewest tokens of any unit that the statement speaks of. shortest: of the pool's documents."""
+    if level in SINGLE:
+        return 1
+    return shortest if assumption in ("pool", "unseen") else SHORTEST[level]
+
+
+def code_of(level: Level, of: Metric, facts: Facts, nats: np.ndarray, lengths: np.ndarray, least: int) -> Reference:
+    """What the code says of units, from `ln q` and the number of tokens of each. least: `least_tokens`."""
+    if level in SINGLE:
+        assert of.alpha is not None
+        return of_tokens(nats, vocab_size=facts.vocab_size, alpha=of.alpha, floor=FLOOR)
+    return _whole(facts.reference, facts.vocab_size, least, nats, lengths)
+
+
+def _whole(settings: Settings, vocab_size: int, least: int, nats: np.ndarray, lengths: np.ndarray) -> Reference:
+    keys: dict[str, Any] = {"beta": settings.beta, "gamma": settings.gamma, "offset": settings.offset}
+    return of_whole_units(nats, lengths, vocab_size=vocab_size, shortest=least, **keys)
+
+
+class _Units(NamedTuple):
+    """Evaluated units: the mixture's losses, bits per token, beside what the code says of them."""
+
+    losses: np.ndarray
+    code: Reference
+    places: np.ndarray
+
+    @property
+    def differences(self) -> np.ndarray:
+        return np.minimum(self.losses - self.code.offsets, self.code.excess)
+
+    def from_the_top(self) -> "_Units":
+        """With f = T."""
+        return self._replace(code=self.code.as_offset())
+
+
+def _evaluated(level: Level, of: Metric, scores: Scores, facts: Facts, least: int) -> _Units:
+    assert of.alpha is not None
+    nats, lengths = scores.reference, np.diff(scores.offsets)
+    if level in SINGLE:
+        bits = bits_of_nats(scores.log_probability)
+    else:
+        first = scores.offsets[:-1]
+        nats = np.add.reduceat(scores.reference, first, dtype=np.float64)
+        bits = np.add.reduceat(smoothed_bits(scores.log_probability, of.alpha, facts.vocab_size), first)
+    code = code_of(level, of, facts, nats, lengths, least)
+    return _Units(code.mixture(bits), code, scores.places)
+
+
+def all_bounds(
+    training: Mapping[Level, Scores], pilot: Mapping[Level, Scores], facts: Facts, tolerant: bool = True
+) -> Iterator[Statement]:
+    """Every statement beside the reference; none where that is the uniform guess."""
+    if facts.reference.name != "uniform":
+        for level, assumption, inequality in listed(training, facts.tokenizer_from):
+            of_level: dict[str, Any] = {"scores": training[level], "pilot": pilot[level], "facts": facts, "tolerant": tolerant}
+            yield bound(level, facts.alpha, assumption, inequality, **of_level)
+
+
+def bound(
+    level: Level,
+    alpha: float,
+    assumption: AssumptionName,
+    inequality: str,
+    *,
+    scores: Scores,
+    pilot: Scores,
+    facts: Facts,
+    tolerant: bool = True,
+) -> Statement:
+    """One statement: the limit of the code's offset, of all m units and without K, and of the difference, each at delta/2.
+
+    The gain is a statement of its own, at all of delta. pilot, tolerant: as `statements.bound` has them.
+    """
+    of, m, n, V = metric("bpd", alpha, facts.vocab_size), facts.units[level], len(scores.offsets) - 1, facts.vocab_size
+    J, population = reachable(assumption, facts.configurations, facts.split_seeds), facts.populations[level]
+    least = least_tokens(level, assumption, population.shortest)
+    units, tried = (_evaluated(level, of, each, facts, least) for each in (scores, pilot))
+    candidates = facts.compared(alpha, n == m)
+    paid = facts._replace(message_bits=charged_bits(facts.message_bits, J))
+    half, free = paid._replace(delta=facts.delta / 2), (charged_bits(0.0, J), facts.delta / 2)
+    by: dict[str, Any] = {"level": level, "assumption": assumption, "inequality": inequality, "candidates": candidates}
+    shared = (assumption, *free, facts.pool)
+    if level in SINGLE:
+        offset = _token_offset(population, V, facts.nominal, free[0] + facts.nominal_bits, free[1])
+    else:
+        offset = _offset(population, facts.reference, V, least, *shared)
+    found = Bound(offset + _difference(units, tried, of, facts=half, **by), float(units.losses.mean()), None)
+    gain = None
+    if inequality in TIGHT and level in SINGLE:
+        gain = -_difference(units, tried, of, facts=paid, **by)
+    elif inequality in TIGHT:
+        price = -math.log2(facts.reference.beta) * _shortness(population, least, *shared)
+        gain = -_difference(units.from_the_top(), tried.from_the_top(), of, facts=half, **by) - price
+    return statement(
+        found,
+        tolerant,
+        units.code.largest,
+        level=level,
+        metric=of.name,
+        assumption=assumption,
+        inequality=inequality,
+        alpha=alpha,
+        units=m,
+        pool=facts.pool if level == "document" else None,
+        nominal_tokens=facts.nominal if level == "token" else None,
+        evaluated=n,
+        candidates=candidates,
+        configurations=J,
+        vacuous_at=of.vacuous_at,
+        reference=facts.reference.name,
+        reference_empirical=float(units.code.own.mean()),
+        gain=None if gain is None else gain - tolerant * tolerance("bpd"),
+    )
+
+
+def _difference(
+    units: _Units,
+    tried: _Units,
+    of: Metric,
+    *,
+    level: Level,
+    assumption: AssumptionName,
+    inequality: str,
+    candidates: int,
+    facts: Facts,
+) -> float:
+    """The limit of the mean difference, in bits per token, at all of facts.delta. facts: with the bits to be charged."""
+    D, code, tau = units.differences, units.code, facts.reference.tau
+    if inequality in ("azuma", "freedman"):
+        return min(_token_difference(D, tried.differences, inequality, of, code, facts, candidates), code.excess)
+    return bound_difference(
+        D,
+        excess=code.excess,
+        largest=code.largest,
+        tau=tau,
+        inequality=inequality,
+        assumption=assumption,
+        message_bits=facts.message_bits,
+        delta=facts.delta,
+        m=facts.units[level],
+        pool=facts.pool,
+        candidates=candidates,
+        places=units.places,
+        pilot=(tried.differences, tried.places),
+    )
+
+
+def _token_difference(
+    D: np.ndarray, pilot: np.ndarray, inequality: str, of: Metric, code: Reference, facts: Facts, candidates: int
+) -> float:
+    """Azuma for max(D, -tau), or freedman with the guess 0, than which no difference is more than c above."""
+    tau, least = facts.reference.tau, code.excess - code.largest
+    if inequality == "azuma":
+        clipped = of._replace(low=-tau, width=code.excess + tau)
+        return azuma_from_mean(float(np.maximum(D, -tau).mean()), len(D), clipped, facts, candidates=candidates).bound
+    guesses, on_pilot = np.zeros(D.size), (pilot, np.zeros(pilot.size))
+    ranges = {"low": least, "width": code.largest, "guess_width": code.excess}
+    return freedman_bound(D, guesses, on_pilot, ranges, facts, candidates=candidates)
+
+
+@functools.lru_cache(maxsize=16)  # the same for every inequality and smoothing weight
+def _offset(
+    population: Population, settings: Settings, V: int, least: int, assumption: str, bits: float, delta: float, pool: int
+) -> float:
+    """The limit of the mean offset of documents or sequences."""
+    code = _whole(settings, V, least, population.nats, population.lengths)
+    shared: dict[str, Any] = {"assumption": assumption, "message_bits": bits, "delta": delta, "pool": pool}
+    return bound_offset(code.offsets, largest=code.largest, **shared)
+
+
+@functools.lru_cache(maxsize=16)
+def _shortness(population: Population, least: int, assumption: str, bits: float, delta: float, pool: int) -> float:
+    """The limit of the mean of 1/L."""
+    shared: dict[str, Any] = {"assumption": assumption, "message_bits": bits, "delta": delta, "pool": pool}
+    return bound_offset(1.0 / population.lengths, largest=1.0 / least, **shared)
+
+
+@functools.lru_cache(maxsize=2)
+def _token_offset(population: Population, V: int, nominal: int, bits: float, delta: float) -> float:
+    """Freedman for the code's own loss of every token, with the guess 0."""
+    nats, top = complexity_nats(bits, delta), math.log2(V / FLOOR)
+    losses = of_tokens(population.nats, vocab_size=V, alpha=0.5, floor=FLOOR).own
+    guesses = np.broadcast_to(0.0, losses.shape)
+    return freedman(losses, guesses, nats, low=0.0, width=top, guess_width=top, grid=betting_grid(nominal, nats))
+
+
+def held_out(scores: Mapping[Level, Scores], levels: Iterable[Level], facts: Facts) -> Iterator[HeldOut]:
+    """The mixture's loss on documents of the test split, and the code's own. A stream's code has read its own stream alone."""
+    if facts.reference.name in ("uniform", "stream"):
+        return
+    of = metric("bpd", facts.alpha, facts.vocab_size)
+    for level in levels:
+        units = _evaluated(level, of, scores["document" if level in SINGLE else level], facts, 1)
+        said: dict[str, Any] = {"level": level, "metric": of.name, "alpha": of.alpha, "n": len(units.losses), "split": None}
+        said |= {"reference": facts.reference.name, "reference_value": float(units.code.own.mean())}
+        yield HeldOut(value=float(units.losses.mean()), **said)

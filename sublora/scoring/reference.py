@@ -1,0 +1,65 @@
+"""What a public reference says of units of text: `ln q` of each of their tokens. No model takes part."""
+
+import functools
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from sublora.data import TokenStore
+from sublora.experiment import Level, OnText
+from sublora.experiment.groups import Reference
+from sublora.models.references.document import DocumentCode, log_probabilities
+from sublora.scoring.scores import sequences
+
+
+@dataclass(frozen=True, eq=False)  # one is another's equal only if it is the same
+class Population:
+    """What the reference says of all training units of a level, in the split's order, and the pool's shortest document in tokens.
+
+    nats: ln q of each unit (of a token: of itself), float64 (units,), float32 for tokens; lengths: tokens of each unit.
+    """
+
+    nats: np.ndarray
+    lengths: np.ndarray
+    shortest: int
+
+
+def log_q(store: TokenStore, documents: np.ndarray, level: Level, experiment: OnText) -> np.ndarray:
+    """ln q of every token of all units of a level in these documents: float32 (tokens,), not to be written to.
+
+    A document or sequence is read from its own start, and a token in its document; the code of a stream has read all tokens of the
+    documents that come before, too.
+    """
+    block = experiment.model.block if level == "sequence" else None
+    return _log_q(store, documents.tobytes(), block, experiment.reference)
+
+
+def populations(store: TokenStore, documents: np.ndarray, levels: Iterable[Level], experiment: OnText) -> dict[Level, Population]:
+    """All training units by level: what the reference's own bound is made of."""
+    found: dict[Level, Population] = {}
+    shortest = int(store.lengths.min())
+    for level in levels:
+        nats, lengths = log_q(store, documents, level, experiment), store.lengths[documents]
+        if level == "token":
+            found[level] = Population(nats, np.broadcast_to(np.int64(1), nats.shape), shortest)
+            continue
+        if level == "sequence":
+            _, lengths = sequences(store.offsets[documents], lengths, experiment.model.block)
+        found[level] = Population(np.add.reduceat(nats, np.cumsum(lengths) - lengths, dtype=np.float64), lengths, shortest)
+    return found
+
+
+@functools.lru_cache(maxsize=4)  # the pilot, the certifying units, and all units ask for those of the same documents
+def _log_q(store: TokenStore, documents: bytes, block: int | None, reference: Reference) -> np.ndarray:
+    drawn = np.frombuffer(documents, np.int64)
+    tokens, starts, lengths = store.tokens, store.offsets[drawn], store.lengths[drawn]
+    if block is not None:
+        starts, lengths = sequences(starts, lengths, block)
+    if reference.name == "stream":
+        tokens = np.concatenate([store.document(i) for i in drawn])
+        starts, lengths = np.zeros(1, np.int64), np.array([len(tokens)])
+    code = DocumentCode(reference.pseudo_counts)
+    found = log_probabilities(tokens, starts, lengths, vocab_size=store.vocab_size, eot=store.eot, code=code).astype(np.float32)
+    found.flags.writeable = False
+    return found
