@@ -254,8 +254,8 @@ def _token_offset(population: Population, V: int, nominal: int, bits: float, del
 
 
 def held_out(scores: Mapping[Level, Scores], levels: Iterable[Level], facts: Facts) -> Iterator[HeldOut]:
-    """The mixture's loss on documents of the test split, and the code's own. A stream's code has read its own stream alone."""
-    if facts.reference.name in ("uniform", "stream"):
+    """The mixture's loss on documents of the test split, and the code's own. A stream's code reads each as if it came next."""
+    if facts.reference.name == "uniform":
         return
     of = metric("bpd", facts.alpha, facts.vocab_size)
     for level in levels:

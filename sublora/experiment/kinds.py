@@ -121,7 +121,7 @@ class Pretrain(_OnText):
     @model_validator(mode="after")
     def _residual_of_a_document_code(self):
         if self.model.residual and self.reference.name != "document":
-            raise ValueError(f"model.residual adds to the document code, and reference.name is {self.reference.name}; take document")
+            raise ValueError(f"model.residual needs reference.name document, not {self.reference.name}, for its logits add to it")
         return self
 
 

@@ -157,9 +157,10 @@ class _Scorer:
             keep=self.folder / "scores" / f"{part}-{level}.safetensors" if self.folder else None,
             identity=hashlib.sha256(self.draft).hexdigest(),
         )
-        if experiment.reference.name == "uniform" or (part == "held-out" and experiment.reference.name == "stream"):
-            return scores  # a stream's code has no value beyond its stream
-        of_all, first = log_q(self.store, documents, level, experiment), drawn
+        if experiment.reference.name == "uniform":
+            return scores
+        behind = self.split.train if part == "held-out" else None
+        of_all, first = log_q(self.store, documents, level, experiment, behind=behind), drawn
         if level != "token":
             lengths = self.store.lengths[documents]
             if level == "sequence":

@@ -3,7 +3,8 @@
 import contextlib
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, cast
@@ -95,13 +96,14 @@ def train(
     progress = progress_bar(total=schedule.steps, initial=state.step, desc=phase, unit="step", disable=log is None)
     earlier = log.seconds if log else 0.0
     began, losses, tokens = time.monotonic(), [], 0
+    coming = _made_ahead(batches, state.step, schedule, accelerator)
     while state.step < schedule.steps:
         # Dropout masks are a function of (seed, step, process). torch takes no larger seeds.
         torch.manual_seed(((schedule.seed * 1_000_003 + state.step) * 1009 + accelerator.process_index) % 2**63)
         for group in prepared.param_groups:
             group["lr"] = schedule.rate(state.step)
-        batch = batches(state.step, schedule.batch)
-        losses.append(_step(accelerator, autocast, forward, batch, accumulation=schedule.accumulation, penalty=penalty))
+        batch, mine = next(coming)
+        losses.append(_step(accelerator, autocast, forward, mine, accumulation=schedule.accumulation, penalty=penalty))
         accelerator.clip_grad_norm_(parameters.values(), schedule.clip)
         prepared.step()
         prepared.zero_grad()
@@ -189,10 +191,25 @@ class _State:
             tensor.copy_(tensors[name])
 
 
-def _step(accelerator, autocast, forward, batch: Batch, *, accumulation: int, penalty) -> torch.Tensor:
+def _made_ahead(batches, step: int, schedule: Schedule, accelerator: Accelerator) -> Iterator[tuple[Batch, Batch]]:
+    """(the batch, this process's share) of each step from `step` on. A thread makes one while the one before is trained on."""
+
+    def made(step: int) -> tuple[Batch, Batch]:
+        batch = batches(step, schedule.batch)
+        mine = batch.part(accelerator.process_index, accelerator.num_processes)
+        return batch, mine.read() if schedule.accumulation == 1 else mine  # else each part is read when its turn comes
+
+    with ThreadPoolExecutor(1) as thread:
+        following = thread.submit(made, step)
+        for further in range(step + 1, schedule.steps):
+            current, following = following, thread.submit(made, further)
+            yield current.result()
+        yield following.result()
+
+
+def _step(accelerator, autocast, forward, mine: Batch, *, accumulation: int, penalty) -> torch.Tensor:
     """Gradients of one step's loss; returns this process's share of the loss in bits per token."""
     processes = accelerator.num_processes
-    mine = batch.part(accelerator.process_index, processes)
     total = torch.zeros((), device=accelerator.device)
     for i in range(accumulation):
         last = i == accumulation - 1

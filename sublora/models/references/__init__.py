@@ -2,6 +2,7 @@
 
 from sublora.experiment import Experiment, Pretrain
 from sublora.models.references.document import DocumentCode, log_distributions, log_probabilities
+from sublora.models.references.stream import stream_log_probabilities
 
 
 def code_of_residual(experiment: Experiment) -> DocumentCode | None:
@@ -10,4 +11,4 @@ def code_of_residual(experiment: Experiment) -> DocumentCode | None:
     return DocumentCode(experiment.reference.pseudo_counts) if residual else None
 
 
-__all__ = ["DocumentCode", "code_of_residual", "log_distributions", "log_probabilities"]
+__all__ = ["DocumentCode", "code_of_residual", "log_distributions", "log_probabilities", "stream_log_probabilities"]

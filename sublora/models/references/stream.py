@@ -11,9 +11,6 @@ import numpy as np
 
 from sublora.models.references.document import _MIX, FLOOR
 
-PSEUDO_COUNTS = (100.0, 20.0, 12.0, 10.0, 6.0)
-"""c_k of the orders 0 to 4, chosen on 2 MB of functions of Python's standard library: 1.81 bits per byte, 1.71 behind 1.4 MB."""
-
 
 def stream_log_probabilities(
     tokens: np.ndarray,
@@ -23,12 +20,12 @@ def stream_log_probabilities(
     apart: int = 0,
     vocab_size: int,
     eot: int,
-    pseudo_counts: tuple[float, ...] = PSEUDO_COUNTS,
+    pseudo_counts: tuple[float, ...],
 ) -> np.ndarray:
     """`ln q(token | all before)` for each token of the documents `tokens[starts : starts + lengths]`: float32 (sum of lengths,).
 
-    apart: of how many documents at the end each is read as if it came right behind the stream of the others: held-out text. They
-    leave no counts.
+    pseudo_counts: of the orders 0 to K. apart: so many documents at the end are held-out text. Each is read as if it came right
+    behind the stream of the others, and leaves no counts.
     """
     out = np.empty(int(lengths.sum()), np.float32)
     units = np.stack([np.asarray(each, np.int64) for each in (starts, lengths)], axis=1)
