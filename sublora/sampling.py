@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from sublora import budget
@@ -16,6 +17,7 @@ from sublora.experiment import Classify, Finetune, Pretrain, as_experiment
 from sublora.limits import DEFAULT, Limits
 from sublora.message import Coded, MessageError, decode
 from sublora.models import base_model, base_sha256, build
+from sublora.models.references import DocumentCode, code_of_residual, log_distributions
 from sublora.training import load_checkpoint
 
 
@@ -24,10 +26,12 @@ class LanguageModel:
     """A decoded language model for people: `bits` of a text, and `generate`.
 
     module: token ids (batch, time) to logits (batch, time, V); its `block_size` is the longest window that it reads.
+    code: the document code that a residual module adds to; it reads the text from its beginning.
     """
 
     module: Any
     tokenizer: Tokenizer
+    code: DocumentCode | None = None
 
     def __repr__(self) -> str:
         weights = sum(parameter.numel() for parameter in self.module.parameters())
@@ -41,7 +45,7 @@ class LanguageModel:
         block, total = self.module.block_size, 0.0
         for begin in range(0, len(ids) - 1, block):
             window = ids[begin : begin + block + 1]
-            logits = self.module(window[None, :-1])[0].float()
+            logits = self._logits(ids, begin, begin + len(window) - 1)
             total += float(torch.nn.functional.cross_entropy(logits, window[1:], reduction="sum"))
         return total / math.log(2)
 
@@ -56,13 +60,25 @@ class LanguageModel:
         generator = torch.Generator("cpu").manual_seed(seed)
         ids = [self.tokenizer.eot, *self.tokenizer.encode(prompt).tolist()]
         for _ in range(max_new_tokens):
-            logits = self.module(torch.tensor([ids[-self.module.block_size :]]))[0, -1].float()
+            logits = self._logits(torch.tensor(ids), max(0, len(ids) - self.module.block_size), len(ids))[-1]
             probabilities = (1 - smoothing) * logits.softmax(0) + smoothing / len(logits)
             drawn = int(torch.multinomial(probabilities, 1, generator=generator))
             if drawn == self.tokenizer.eot:
                 break
             ids.append(drawn)
         return self.tokenizer.decode(ids[1:])
+
+    def _logits(self, ids: torch.Tensor, begin: int, end: int) -> torch.Tensor:
+        """Of the tokens behind `ids[begin:end]`, read as one window: (end - begin, V). ids: (tokens,), an end of text and the text."""
+        window = ids[None, begin:end]
+        if self.code is None:
+            return self.module(window)[0].float()
+        text = ids[1:].numpy() if end < len(ids) else np.append(ids[1:].numpy(), 0)  # what is predicted is not read
+        place, none = np.array([begin]), np.zeros(1, np.int64)
+        vocabulary = {"vocab_size": self.tokenizer.vocab_size, "eot": self.tokenizer.eot}
+        size = end - begin
+        log_q = log_distributions(text, none, place, np.array([size]), none, width=size, code=self.code, **vocabulary)
+        return self.module(window, torch.from_numpy(log_q))[0].float()
 
 
 def load(path: str | Path, limits: Limits = DEFAULT) -> LanguageModel:
@@ -94,12 +110,13 @@ def _certified(path: Path, limits: Limits) -> LanguageModel:
         decoded = decode(message, experiment, V, local_only=True)
     except MessageError as error:
         raise SubloraError(f"{path}: key 'message': {error}; make the run again") from None
-    return LanguageModel(decoded.model, tokenizer)
+    return LanguageModel(decoded.model, tokenizer, code_of_residual(experiment))
 
 
 def _checkpointed(path: Path) -> LanguageModel:
     tensors, facts = load_checkpoint(path, {})
     groups = {key: facts.get(key) for key in ("kind", "corpus", "model", "subspace")}
+    groups |= {"reference": facts["reference"]} if "reference" in facts else {}  # only residual models depend on it
     experiment = as_experiment({"name": "checkpoint", **groups}, str(path))
     assert isinstance(experiment, Pretrain | Finetune)  # of the other kinds no checkpoint has these groups
     tokenizer = get_tokenizer(experiment.corpus.tokenizer)
@@ -113,4 +130,4 @@ def _checkpointed(path: Path) -> LanguageModel:
         if levels is not None:
             coded = Coded(*Quantized(subspace, levels.numpy()).coded())
             subspace.coordinates.copy_(torch.from_numpy(coded.coordinates))
-    return LanguageModel(subspace.materialized(), tokenizer)
+    return LanguageModel(subspace.materialized(), tokenizer, code_of_residual(experiment))

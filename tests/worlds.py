@@ -88,9 +88,9 @@ def moved_back(starts: np.ndarray, lengths: np.ndarray, block: int, stride: int)
     """The broken twin of `unit_windows`: the last window begins earlier, so that it ends with its document."""
     right = unit_windows(starts, lengths, block, stride)
     ends = np.repeat(starts + lengths, 1 + np.maximum(0, -(-(lengths - block) // stride)))
-    last = ~right.opening & (right.first + right.size == ends)
+    last = (right.first > right.start) & (right.first + right.size == ends)
     earlier = np.where(last, block - right.size, 0)
-    return Windows(right.first - earlier, right.size + earlier, right.skip + earlier, right.goal, right.opening)
+    return Windows(right.first - earlier, right.size + earlier, right.skip + earlier, right.goal, right.start)
 
 
 def cue_in_the_stream(rule, documents: int, block: int, random) -> tuple[np.ndarray, np.ndarray]:

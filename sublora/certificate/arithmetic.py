@@ -60,7 +60,7 @@ def _of_text(certificate: Certificate, experiment: OnText) -> tuple[dict, Iterab
     beside = _beside(certificate, facts._replace(reference=experiment.reference), evaluated, shortest)
     papers = ((level, of, *statements.PUBLISHED[level]) for level in apply for of in statements.metrics(V))
     apart = [{"level": level, "metric": of.name, "alpha": of.alpha} for level in levels for of in statements.metrics(V)]
-    if (name := experiment.reference.name) == "document":
+    if (name := experiment.reference.name) != "uniform":
         of_message = {"metric": "bpd", "alpha": certificate.alpha, "reference": name}
         apart += [{"level": level, **of_message} for level in levels]
     held_out = [{**value, **said} for value, said in zip(certificate.data()["held_out"], apart, strict=False)]

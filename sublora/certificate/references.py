@@ -23,11 +23,12 @@ from sublora.certificate.statements import (
 from sublora.certificate.statements import assumptions as assumptions_of
 from sublora.experiment import Level, OnText
 from sublora.experiment import Reference as Settings
-from sublora.inequalities.independent import betting_grid, complexity_nats
+from sublora.inequalities.independent import LARGEST_BET, betting, betting_grid, complexity_nats
 from sublora.inequalities.martingale import freedman
 from sublora.inequalities.means import Bound
 from sublora.inequalities.reference import HALF, Reference, bound_difference, bound_offset, of_tokens, of_whole_units
 from sublora.inequalities.smoothing import smoothed_bits
+from sublora.inequalities.unseen import betting_unseen
 from sublora.models.references.document import FLOOR
 from sublora.scoring.reference import Population
 from sublora.scoring.scores import Scores
@@ -40,6 +41,8 @@ INEQUALITIES: dict[Level, tuple[str, ...]] = {
     "token": ("azuma", "freedman"),
     "position": ("hoeffding", "betting"),
 }
+FEW_BETS = np.array([2.0, 5.0, 12.0])
+"""Times sqrt(nats/m): about the best bets where losses spread by a twelfth to a half of their range."""
 TIGHT = ("betting", "freedman")
 """The inequalities whose statements have the certified gain, too."""
 SHORTEST: dict[Level, int] = {"document": 2, "sequence": 1}
@@ -258,15 +261,16 @@ def _token_offset(population: Population, V: int, nominal: int, bits: float, del
 
 @functools.lru_cache(maxsize=2)
 def _position_offset(population: Population, V: int, assumption: str, bits: float, delta: float, pool: int) -> float:
-    """The limit of the mean of the code's own loss."""
-    losses = of_tokens(population.nats, vocab_size=V, alpha=0.5, floor=FLOOR).own
-    shared: dict[str, Any] = {"assumption": assumption, "message_bits": bits, "delta": delta, "pool": pool}
-    return bound_offset(losses, largest=math.log2(V / FLOOR), **shared)
+    """The limit of the mean of the code's own loss: betting with `FEW_BETS`, since there may be tens of millions of positions."""
+    top, nats, m = math.log2(V / FLOOR), complexity_nats(bits, delta), population.nats.size
+    values = of_tokens(population.nats, vocab_size=V, alpha=0.5, floor=FLOOR).own / top
+    bets = np.minimum(LARGEST_BET, FEW_BETS * math.sqrt(nats / m))
+    return top * (betting_unseen(values, nats, bets, M=pool) if assumption == "unseen" else betting(values, nats, bets))
 
 
 def held_out(scores: Mapping[Level, Scores], levels: Iterable[Level], facts: Facts) -> Iterator[HeldOut]:
-    """The mixture's loss on documents of the test split, and the code's own. A stream's code has read its own stream alone."""
-    if facts.reference.name in ("uniform", "stream"):
+    """The mixture's loss on documents of the test split, and the code's own. A stream's code reads each as if it came next."""
+    if facts.reference.name == "uniform":
         return
     of = metric("bpd", facts.alpha, facts.vocab_size)
     for level in levels:

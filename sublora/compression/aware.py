@@ -25,10 +25,10 @@ class Quantized(nn.Module):
         self.subspace = subspace
         self.codebook = nn.Parameter(torch.from_numpy(codebook.astype(np.float32)))
 
-    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+    def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
         w = self.subspace.coordinates
         levels = self.codebook[_nearest_level(w, self.codebook)]
-        return self.subspace(tokens, coordinates=levels + w - w.detach())
+        return self.subspace(*inputs, coordinates=levels + w - w.detach())
 
     def rate(self) -> torch.Tensor:
         """A differentiable stand-in for the entropy of the symbols, in bits per coordinate.

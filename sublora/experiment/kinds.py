@@ -127,6 +127,12 @@ class Pretrain(_OnText):
             raise ValueError(f"subspace.blocks {used['blocks']}: a Kronecker product has at least 2 factors")
         return _without_film_of_lora(self)
 
+    @model_validator(mode="after")
+    def _residual_of_a_document_code(self):
+        if self.model.residual and self.reference.name != "document":
+            raise ValueError(f"model.residual needs reference.name document, not {self.reference.name}, for its logits add to it")
+        return self
+
 
 class Finetune(_OnText):
     """A public pretrained language model, fine-tuned in a subspace of its weights."""

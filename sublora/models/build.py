@@ -95,8 +95,8 @@ def model_weights(model: Gpt | Pretrained, vocab_size: int) -> int:
     """
     if isinstance(model, Pretrained):
         return causal_weights(model.architecture)
-    width = model.width
-    return (vocab_size + model.block) * width + model.layers * (12 * width * width + 13 * width) + 2 * width
+    width, gain = model.width, model.width + 1 if model.residual else 0
+    return (vocab_size + model.block) * width + model.layers * (12 * width * width + 13 * width) + 2 * width + gain
 
 
 def layer_names(model: Gpt | Pretrained) -> tuple[str, ...]:

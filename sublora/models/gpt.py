@@ -40,9 +40,23 @@ class Block(nn.Module):
         return x + self.down(F.gelu(self.up(self.norm2(x))))
 
 
+class Gain(nn.Module):
+    """1 + b + <w, x> of hidden states x (batch, time, width): (batch, time), 1 at first."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(width))
+        self.bias = nn.Parameter(torch.zeros(1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return 1 + self.bias + (x * self.weight).sum(-1)
+
+
 class GPT(nn.Module):
     """Token ids (batch, time) to logits (batch, time, vocab_size), time ≤ block.
 
+    A residual one also takes log_q, the reference's ln q(. | past) at each place (batch, time, vocab_size), and adds a multiple of
+    it to the logits, which is learned and depends on the place: it learns what the reference does not know.
     Initial weights are a function of `config.seed` alone: they are drawn on the CPU from a generator of their own.
     """
 
@@ -57,6 +71,7 @@ class GPT(nn.Module):
         self.head = nn.Linear(config.width, vocab_size, bias=False)
         self.head.weight = self.tokens.weight
         self._initialize(config)
+        self.gain = Gain(config.width) if config.residual else None  # behind the others, which are as they would be without it
 
     @torch.no_grad()
     def _initialize(self, config: Gpt) -> None:
@@ -70,8 +85,11 @@ class GPT(nn.Module):
                 std /= (2 * config.layers) ** 0.5
             parameter.copy_(torch.empty(parameter.shape).normal_(0.0, std, generator=generator))
 
-    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+    def forward(self, tokens: torch.Tensor, log_q: torch.Tensor | None = None) -> torch.Tensor:
+        if (self.gain is None) != (log_q is None):
+            raise ValueError("a residual model takes the reference's ln q, and no other does")
         x = self.tokens(tokens) + self.positions.weight[: tokens.shape[1]]
         for block in self.blocks:
             x = block(x)
-        return self.head(self.norm(x))
+        x = self.norm(x)
+        return self.head(x) if self.gain is None else self.head(x) + self.gain(x)[..., None] * log_q

@@ -259,8 +259,8 @@ def make_projector(name: str, layout: Sequence[tuple[str, int]], coordinates: in
 
 
 def is_film(parameter: str) -> bool:
-    """Whether a parameter's name says that it scales or shifts: a norm's weight, or any bias."""
-    return "norm" in parameter or "ln_" in parameter or parameter.endswith("bias")
+    """Whether a parameter's name says that it scales or shifts: a norm's weight, that of a residual model's gain, or any bias."""
+    return "norm" in parameter or "ln_" in parameter or parameter.endswith("bias") or parameter == "gain.weight"
 
 
 def walsh_hadamard(x: torch.Tensor) -> torch.Tensor:

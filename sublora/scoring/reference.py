@@ -9,7 +9,7 @@ import numpy as np
 from sublora.data import TokenStore
 from sublora.experiment import Level, OnText
 from sublora.experiment.groups import Reference
-from sublora.models.references.document import DocumentCode, log_probabilities
+from sublora.models.references import DocumentCode, log_probabilities, stream_log_probabilities
 from sublora.scoring.scores import sequences
 
 
@@ -25,16 +25,20 @@ class Population:
     shortest: int
 
 
-def log_q(store: TokenStore, documents: np.ndarray, level: Level, experiment: OnText) -> np.ndarray:
+def log_q(
+    store: TokenStore, documents: np.ndarray, level: Level, experiment: OnText, *, behind: np.ndarray | None = None
+) -> np.ndarray:
     """ln q of every token of all units of a level in these documents: float32 (tokens,), not to be written to.
 
     A document or sequence is read from its own start, and a token in its document; the code of a stream has read all tokens of the
     documents that come before, too. At position level `documents` are positions of the store, and the values are theirs.
+    behind: for held-out documents, the training documents: each is read by the stream's code as it is at their end, by itself.
     """
     if level == "position":
         return _log_q(store, np.arange(len(store)).tobytes(), None, experiment.reference)[documents]
     block = experiment.model.block if level == "sequence" else None
-    return _log_q(store, documents.tobytes(), block, experiment.reference)
+    stream = b"" if behind is None or experiment.reference.name != "stream" else behind.tobytes()
+    return _log_q(store, documents.tobytes(), block, experiment.reference, stream)
 
 
 def populations(store: TokenStore, documents: np.ndarray, levels: Iterable[Level], experiment: OnText) -> dict[Level, Population]:
@@ -54,15 +58,19 @@ def populations(store: TokenStore, documents: np.ndarray, levels: Iterable[Level
 
 
 @functools.lru_cache(maxsize=4)  # the pilot, the certifying units, and all units ask for those of the same documents
-def _log_q(store: TokenStore, documents: bytes, block: int | None, reference: Reference) -> np.ndarray:
-    drawn = np.frombuffer(documents, np.int64)
-    tokens, starts, lengths = store.tokens, store.offsets[drawn], store.lengths[drawn]
-    if block is not None:
-        starts, lengths = sequences(starts, lengths, block)
+def _log_q(store: TokenStore, documents: bytes, block: int | None, reference: Reference, behind: bytes) -> np.ndarray:
+    vocabulary: dict[str, int] = {"vocab_size": store.vocab_size, "eot": store.eot}
     if reference.name == "stream":
-        tokens = np.concatenate([store.document(i) for i in drawn])
-        starts, lengths = np.zeros(1, np.int64), np.array([len(tokens)])
-    code = DocumentCode(reference.pseudo_counts)
-    found = log_probabilities(tokens, starts, lengths, vocab_size=store.vocab_size, eot=store.eot, code=code).astype(np.float32)
+        drawn, apart = np.frombuffer(behind + documents, np.int64), len(documents) // 8 if behind else 0
+        starts, lengths, costs = store.offsets[drawn], store.lengths[drawn], reference.pseudo_counts
+        found = stream_log_probabilities(store.tokens, starts, lengths, apart=apart, pseudo_counts=costs, **vocabulary)
+        found = found[lengths[: len(behind) // 8].sum() :]
+    else:
+        drawn = np.frombuffer(documents, np.int64)
+        starts, lengths = store.offsets[drawn], store.lengths[drawn]
+        if block is not None:
+            starts, lengths = sequences(starts, lengths, block)
+        code = DocumentCode(reference.pseudo_counts)
+        found = log_probabilities(store.tokens, starts, lengths, code=code, **vocabulary).astype(np.float32)
     found.flags.writeable = False
     return found

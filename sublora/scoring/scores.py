@@ -27,6 +27,7 @@ from sublora.atomic import replaced_atomically
 from sublora.data import TokenStore
 from sublora.errors import SubloraError
 from sublora.experiment import ALPHA_GRID, TOP_K
+from sublora.models.references import DocumentCode, log_distributions
 from sublora.progress import progress_bar
 
 LOGITS = {"cpu": 2**24, "cuda": 2**29}
@@ -82,13 +83,13 @@ class Scores:
 @dataclass(frozen=True)
 class Windows:
     """One row a forward window. first, size: its tokens in the store; skip: how many of them it does not predict;
-    goal: where in the scores its first prediction goes; opening: whether it starts at its unit's start. All shape (windows,)."""
+    goal: where in the scores its first prediction goes; start: where its unit begins in the store. All int64 (windows,)."""
 
     first: np.ndarray
     size: np.ndarray
     skip: np.ndarray
     goal: np.ndarray
-    opening: np.ndarray
+    start: np.ndarray
 
 
 def unit_windows(starts: np.ndarray, lengths: np.ndarray, block: int, stride: int) -> Windows:
@@ -104,7 +105,7 @@ def unit_windows(starts: np.ndarray, lengths: np.ndarray, block: int, stride: in
         size=np.minimum(block, lengths[unit] - begin),
         skip=skip,
         goal=goals[unit] + begin + skip,
-        opening=index == 0,
+        start=starts[unit],
     )
 
 
@@ -118,7 +119,7 @@ def token_windows(starts: np.ndarray, lengths: np.ndarray, tokens: np.ndarray, b
     place = tokens - (ends[document] - lengths[document])
     begin = np.maximum(0, -(-(place + 1 - block) // stride)) * stride
     size = place + 1 - begin
-    return Windows(starts[document] + begin, size, size - 1, np.arange(len(tokens)), begin == 0)
+    return Windows(starts[document] + begin, size, size - 1, np.arange(len(tokens)), starts[document])
 
 
 def sequences(starts: np.ndarray, lengths: np.ndarray, block: int) -> tuple[np.ndarray, np.ndarray]:
@@ -151,6 +152,7 @@ def score(
     batch_tokens: int,
     label: str,
     expectations: bool = False,
+    code: DocumentCode | None = None,
     keep: Path | None = None,
     identity: str = "",
 ) -> Scores:
@@ -158,13 +160,13 @@ def score(
 
     offsets, places: of the units, as in `Scores`. batch_tokens: the most tokens in a forward pass, padding included (fewer where
     the vocabulary or a layer is large: `LOGITS`); it changes speed and memory, not the scores. label: what the progress bar says.
-    expectations: also what the model expects of each token. keep: a file that holds the finished scores, or, while they are made,
+    expectations: also what the model expects of each token. code: what a residual `model` adds to; it takes ln q beside the ids. keep: a file that holds the finished scores, or, while they are made,
     those so far: interrupted scoring goes on from there, and finished scores are read. identity: which model this is, for `keep`.
     Started as several processes (`accelerate launch`), each scores its share of the windows and all get the whole.
     Raises SubloraError for logits that are not over the store's V tokens.
     """
     state = PartialState()
-    identity = f"{identity} {_fingerprint(store, windows, places, expectations)}"
+    identity = f"{identity} {_fingerprint(store, windows, places, expectations)}{f' {code}' if code else ''}"
     if keep is not None:
         with contextlib.suppress(SubloraError):  # there are none, or they are of another model
             return Scores.load(keep, identity)
@@ -176,15 +178,18 @@ def score(
         "expected_bits": np.zeros((count, columns[0]), np.float32),
         "expected_hits": np.zeros((count, columns[1]), np.float32),
     }
+    device = next(model.parameters()).device
+    past = None if code is None else _Past(store, windows, code, _by_device(LOGITS, device))
     # Alike sizes together: little padding; the largest first, so that memory runs out at once or never.
-    order = np.argsort(-windows.size, kind="stable")[state.process_index :: state.num_processes]
+    group = np.zeros(len(windows.size), np.int64) if past is None else past.group
+    order = np.lexsort((-windows.size, group))[state.process_index :: state.num_processes]
+    group = group[order]
     part = keep.with_name(f"{keep.name}.part{state.process_index}") if keep else None
     mine, at = f"{identity} {state.num_processes}", 0
     if part is not None:
         with contextlib.suppress(SubloraError):
             arrays, facts = _read(part, mine)
             at = int(facts["windows"])
-    device = next(model.parameters()).device
     model.eval()
     predictions = (windows.size - windows.skip)[order]
     total, done, quiet = int(predictions.sum()), int(predictions[:at].sum()), not state.is_main_process
@@ -196,9 +201,10 @@ def score(
     ) as progress:  # fmt: skip
         while at < len(order):
             size = int(windows.size[order[at]])
-            rows = order[at : at + max(1, most // size)]
+            rows = order[at : min(at + max(1, most // size), np.searchsorted(group, group[at], side="right"))]
             inputs, targets, predicted, goal = _gather(store, windows, rows, size)
-            logits = model(torch.from_numpy(inputs).to(device))
+            given = (inputs,) if past is None else (inputs, past.of(rows, size))
+            logits = model(*(torch.from_numpy(each).to(device) for each in given))
             if logits.shape[-1] != store.vocab_size:
                 raise SubloraError(f"{store.path}: the model has {logits.shape[-1]} tokens, the token store {store.vocab_size}")
             which, wanted = torch.from_numpy(np.flatnonzero(predicted)).to(device), torch.from_numpy(targets[predicted]).to(device)
@@ -220,6 +226,38 @@ def score(
     if part is not None:
         part.unlink(missing_ok=True)
     return scores
+
+
+class _Past:
+    """What a document code predicts at the places that windows predict, some consecutive windows at a time.
+
+    A document is read once or, where it is longer than that, a few times: `group` says which windows belong together.
+    """
+
+    def __init__(self, store: TokenStore, windows: Windows, code: DocumentCode, numbers: int):
+        """numbers: how many to hold at once, unless one window has more."""
+        self.store, self.windows, self.code, self.read = store, windows, code, -1
+        self.width = int((windows.size - windows.skip).max(initial=1))
+        self.group = np.arange(len(windows.size)) // max(1, numbers // (self.width * store.vocab_size))
+
+    def of(self, rows: np.ndarray, size: int) -> np.ndarray:
+        """ln q(. | past) of the windows `rows` of one group: float32 (rows, size, V), 0 where nothing is predicted."""
+        store, windows = self.store, self.windows
+        if self.read != self.group[rows[0]]:
+            self.read = self.group[rows[0]]
+            mine = slice(*np.searchsorted(self.group, [self.read, self.read + 1]))
+            start, first, skip = windows.start[mine], windows.first[mine] + windows.skip[mine], windows.skip[mine]
+            text = {"vocab_size": store.vocab_size, "eot": store.eot}
+            sizes = windows.size[mine] - skip
+            self.begin = mine.start
+            self.found = log_distributions(
+                store.tokens, start, first, sizes, np.zeros_like(sizes), width=self.width, code=self.code, **text
+            )
+        given = np.zeros((len(rows), size, store.vocab_size), np.float32)
+        for place, row in enumerate(rows):
+            skip, end = windows.skip[row], windows.size[row]
+            given[place, skip:end] = self.found[row - self.begin, : end - skip]
+        return given
 
 
 def _looked_at(logits: torch.Tensor, which: torch.Tensor, wanted: torch.Tensor, expectations: bool) -> dict[str, torch.Tensor]:
@@ -260,7 +298,7 @@ def _gather(store: TokenStore, windows: Windows, rows: np.ndarray, size: int) ->
     where = np.where(inside, windows.first[rows, None] + position, windows.first[rows, None])
     targets = store.tokens[where].astype(np.int64)
     inputs = store.tokens[np.maximum(where - 1, 0)].astype(np.int64)
-    inputs[windows.opening[rows], 0] = store.eot
+    inputs[windows.first[rows] == windows.start[rows], 0] = store.eot
     predicted = inside & (position >= windows.skip[rows, None])
     goal = (windows.goal[rows, None] + position - windows.skip[rows, None])[predicted]
     return inputs, targets, predicted, goal

@@ -22,6 +22,7 @@ from sublora.data import Split, TokenStore
 from sublora.experiment import ALPHA_GRID, Level, OnText
 from sublora.inequalities.subsampling import subsample
 from sublora.message import decode, with_alpha
+from sublora.models.references import code_of_residual
 from sublora.scoring.reference import log_q
 from sublora.scoring.scores import Scores, Windows, score, sequences, token_windows, unit_windows
 
@@ -159,12 +160,14 @@ class _Scorer:
             batch_tokens=experiment.bounds.batch_tokens,
             label=f"{part} {level}s",
             expectations=level == "token",
+            code=code_of_residual(experiment),
             keep=self.folder / "scores" / f"{part}-{level}.safetensors" if self.folder else None,
             identity=hashlib.sha256(self.draft).hexdigest(),
         )
-        if experiment.reference.name == "uniform" or (part == "held-out" and experiment.reference.name == "stream"):
-            return scores  # a stream's code has no value beyond its stream
-        of_all, first = log_q(self.store, documents, level, experiment), drawn
+        if experiment.reference.name == "uniform":
+            return scores
+        behind = self.split.train if part == "held-out" else None
+        of_all, first = log_q(self.store, documents, level, experiment, behind=behind), drawn
         if level not in ("token", "position"):
             lengths = self.store.lengths[documents]
             if level == "sequence":

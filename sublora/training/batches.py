@@ -1,29 +1,61 @@
 """Batches as a function of (seed, step): nothing to save, nothing to restore."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
 from sublora.data import TokenStore
+from sublora.models.references import DocumentCode, log_distributions
 
 IGNORED = -100
 """Target of the positions behind a document's end; `torch.nn.functional.cross_entropy` skips it."""
 
 
+@dataclass(frozen=True, eq=False)
+class Unread:
+    """The document code's ln q(. | past) at the tokens of some windows, which takes V times their memory: not computed yet.
+
+    windows: int64 (sequences, 3), rows of its document's start, its first token, and its size.
+    """
+
+    store: TokenStore
+    code: DocumentCode
+    block: int
+    windows: np.ndarray
+
+    def __getitem__(self, piece: slice) -> "Unread":
+        return replace(self, windows=self.windows[piece])
+
+    def read(self) -> torch.Tensor:
+        """float32 (sequences, block, V)."""
+        vocabulary = {"vocab_size": self.store.vocab_size, "eot": self.store.eot}
+        starts, firsts, sizes = self.windows.T
+        found = log_distributions(
+            self.store.tokens, starts, firsts, sizes, np.zeros_like(sizes), width=self.block, code=self.code, **vocabulary
+        )
+        return torch.from_numpy(found)
+
+
 @dataclass(frozen=True)
 class Batch:
     """inputs, targets: int64 (sequences, time); weights: float32 (sequences,), what one token's loss counts; they sum, over the
-    real tokens of the batch, to one."""
+    real tokens of the batch, to one. log_q: what a residual model takes too, float32 (sequences, time, V), or None."""
 
     inputs: torch.Tensor
     targets: torch.Tensor
     weights: torch.Tensor
+    log_q: torch.Tensor | Unread | None = None
 
     def part(self, index: int, parts: int) -> "Batch":
         """The index-th of `parts` interleaved pieces."""
         piece = slice(index, None, parts)
-        return Batch(self.inputs[piece], self.targets[piece], self.weights[piece])
+        log_q = None if self.log_q is None else self.log_q[piece]
+        return Batch(self.inputs[piece], self.targets[piece], self.weights[piece], log_q)
+
+    def read(self) -> "Batch":
+        """The same with its `log_q` computed."""
+        return replace(self, log_q=self.log_q.read()) if isinstance(self.log_q, Unread) else self
 
 
 class Sampler:
@@ -33,17 +65,26 @@ class Sampler:
     documents: int64 indices into the store.
     sampling: "document" draws a document uniformly, one of its tokens, and that token's window, and weighs every window equally,
     which is the document-level loss; "token" draws windows in proportion to their number and weighs every token equally.
+    code: the document code that a residual model adds to. It has read the whole of the document before the window.
     targets: indices of the tokens in the store that may be targets; None: all.
     """
 
     def __init__(
-        self, store: TokenStore, documents: np.ndarray, block: int, sampling: str, seed: int, targets: np.ndarray | None = None
+        self,
+        store: TokenStore,
+        documents: np.ndarray,
+        block: int,
+        sampling: str,
+        seed: int,
+        *,
+        code: DocumentCode | None = None,
+        targets: np.ndarray | None = None,
     ):
+        self.store, self.block, self.sampling, self.seed, self.code = store, block, sampling, seed, code
         self.wanted = None
         if targets is not None:
             self.wanted = np.zeros(len(store.tokens), bool)
             self.wanted[targets] = True
-        self.store, self.block, self.sampling, self.seed = store, block, sampling, seed
         self.starts = store.offsets[documents]
         self.lengths = store.offsets[documents + 1] - self.starts
         self.windows = -(-self.lengths // block)
@@ -81,4 +122,6 @@ class Sampler:
         inputs[~inside] = self.store.eot
         tokens = real.sum(1)
         weights = 1 / (tokens * len(tokens)) if self.sampling == "document" else np.full(len(tokens), 1 / max(1, tokens.sum()))
-        return Batch(torch.from_numpy(inputs), torch.from_numpy(targets), torch.from_numpy(weights.astype(np.float32)))
+        windows = np.stack([start, start + window * self.block, inside.sum(1)], axis=1)
+        log_q = None if self.code is None else Unread(self.store, self.code, self.block, windows)
+        return Batch(torch.from_numpy(inputs), torch.from_numpy(targets), torch.from_numpy(weights.astype(np.float32)), log_q)

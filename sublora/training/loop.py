@@ -3,7 +3,8 @@
 import contextlib
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, cast
@@ -67,7 +68,7 @@ def train(
 ) -> pd.DataFrame:
     """Minimize the mean loss; leave `module` with the parameters of the best validation loss (with penalty), in evaluation mode.
 
-    module: (batch, time) token ids to (batch, time, V) logits.
+    module: (batch, time) token ids, and the batch's log_q if it has one, to (batch, time, V) logits.
     batches: (step, size) to the batch of that step, the same for every process and every run.
     facts: what a checkpoint must agree on to be continued (settings and data).
     penalty: added to the loss, in bits per token.
@@ -95,13 +96,14 @@ def train(
     progress = progress_bar(total=schedule.steps, initial=state.step, desc=phase, unit="step", disable=log is None)
     earlier = log.seconds if log else 0.0
     began, losses, tokens = time.monotonic(), [], 0
+    coming = _made_ahead(batches, state.step, schedule, accelerator)
     while state.step < schedule.steps:
         # Dropout masks are a function of (seed, step, process). torch takes no larger seeds.
         torch.manual_seed(((schedule.seed * 1_000_003 + state.step) * 1009 + accelerator.process_index) % 2**63)
         for group in prepared.param_groups:
             group["lr"] = schedule.rate(state.step)
-        batch = batches(state.step, schedule.batch)
-        losses.append(_step(accelerator, autocast, forward, batch, accumulation=schedule.accumulation, penalty=penalty))
+        batch, mine = next(coming)
+        losses.append(_step(accelerator, autocast, forward, mine, accumulation=schedule.accumulation, penalty=penalty))
         accelerator.clip_grad_norm_(parameters.values(), schedule.clip)
         prepared.step()
         prepared.zero_grad()
@@ -189,10 +191,25 @@ class _State:
             tensor.copy_(tensors[name])
 
 
-def _step(accelerator, autocast, forward, batch: Batch, *, accumulation: int, penalty) -> torch.Tensor:
+def _made_ahead(batches, step: int, schedule: Schedule, accelerator: Accelerator) -> Iterator[tuple[Batch, Batch]]:
+    """(the batch, this process's share) of each step from `step` on. A thread makes one while the one before is trained on."""
+
+    def made(step: int) -> tuple[Batch, Batch]:
+        batch = batches(step, schedule.batch)
+        mine = batch.part(accelerator.process_index, accelerator.num_processes)
+        return batch, mine.read() if schedule.accumulation == 1 else mine  # else each part is read when its turn comes
+
+    with ThreadPoolExecutor(1) as thread:
+        following = thread.submit(made, step)
+        for further in range(step + 1, schedule.steps):
+            current, following = following, thread.submit(made, further)
+            yield current.result()
+        yield following.result()
+
+
+def _step(accelerator, autocast, forward, mine: Batch, *, accumulation: int, penalty) -> torch.Tensor:
     """Gradients of one step's loss; returns this process's share of the loss in bits per token."""
     processes = accelerator.num_processes
-    mine = batch.part(accelerator.process_index, processes)
     total = torch.zeros((), device=accelerator.device)
     for i in range(accumulation):
         last = i == accumulation - 1
@@ -208,8 +225,9 @@ def _step(accelerator, autocast, forward, batch: Batch, *, accumulation: int, pe
 
 def _bits(autocast: torch.autocast, forward: nn.Module, batch: Batch) -> torch.Tensor:
     device = next(forward.parameters()).device
+    log_q = batch.read().log_q
     with autocast:
-        logits = forward(batch.inputs.to(device))
+        logits = forward(batch.inputs.to(device), *(() if log_q is None else (log_q.to(device),)))
     targets = batch.targets.to(device)
     losses = F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORED, reduction="none")
     return (losses.view(targets.shape).sum(1) * batch.weights.to(device)).sum() / math.log(2)

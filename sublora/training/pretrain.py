@@ -12,6 +12,7 @@ from torch import nn
 
 from sublora.data import Split, TokenStore
 from sublora.experiment import Finetune, Pretrain
+from sublora.models.references import code_of_residual
 from sublora.training.batches import Sampler
 from sublora.training.loop import Schedule, train
 
@@ -55,7 +56,8 @@ def train_phase(
     else:
         rate = adaptation.finetune_learning_rate
         schedule = phase_schedule(experiment, adaptation.finetune_steps, rate, rate / 50)
-    sample = functools.partial(Sampler, store, block=experiment.model.block, sampling=settings.sampling, seed=settings.seed)
+    windows: dict[str, Any] = {"block": experiment.model.block, "sampling": settings.sampling, "seed": settings.seed}
+    sample = functools.partial(Sampler, store, **windows, code=code_of_residual(experiment))
     few = split.validation[: settings.validation_documents]
     if split.rule == "positions":
         everything = np.arange(len(store))
@@ -69,5 +71,5 @@ def train_phase(
 
 def facts(store: TokenStore, experiment: Pretrain | Finetune) -> dict[str, Any]:
     """What a checkpoint must agree on to be continued or used: data, split and model."""
-    groups = experiment.parameters()
-    return {key: groups[key] for key in ("kind", "corpus", "model", "subspace")} | {"tokens": store.sha256}
+    groups, reads = experiment.parameters(), ("reference",) if code_of_residual(experiment) else ()
+    return {key: groups[key] for key in ("kind", "corpus", "model", "subspace", *reads)} | {"tokens": store.sha256}

@@ -1,3 +1,14 @@
 """Public codes: predictors that cost no bits, because nothing in them was chosen with the training split in hand."""
 
+from sublora.experiment import Experiment, Pretrain
 from sublora.models.references.document import DocumentCode, log_distributions, log_probabilities
+from sublora.models.references.stream import stream_log_probabilities
+
+
+def code_of_residual(experiment: Experiment) -> DocumentCode | None:
+    """The document code that the experiment's model adds to; None where it adds to none."""
+    residual = isinstance(experiment, Pretrain) and experiment.model.residual
+    return DocumentCode(experiment.reference.pseudo_counts) if residual else None
+
+
+__all__ = ["DocumentCode", "code_of_residual", "log_distributions", "log_probabilities", "stream_log_probabilities"]

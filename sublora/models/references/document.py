@@ -62,7 +62,8 @@ def log_distributions(
     """
     out = np.zeros((len(starts), width, vocab_size), np.float32)
     windows = np.stack([np.asarray(each, np.int64) for each in (starts, firsts, sizes, skips)], axis=1)
-    _distributions((tokens, vocab_size, eot), windows, np.asarray(code.pseudo_counts), out)
+    text, costs = (tokens, vocab_size, eot), np.asarray(code.pseudo_counts)
+    _in_threads(lambda part: _distributions(text, windows[part], costs, out[part]), np.arange(len(windows)), len(windows))
     return out
 
 
