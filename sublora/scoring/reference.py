@@ -35,7 +35,7 @@ def log_q(
     behind: for held-out documents, the training documents: each is read by the stream's code as it is at their end, by itself.
     """
     if level == "position":
-        return _log_q(store, np.arange(len(store)).tobytes(), None, experiment.reference)[documents]
+        return _log_q(store, np.arange(len(store)).tobytes(), None, experiment.reference, b"")[documents]
     block = experiment.model.block if level == "sequence" else None
     stream = b"" if behind is None or experiment.reference.name != "stream" else behind.tobytes()
     return _log_q(store, documents.tobytes(), block, experiment.reference, stream)

@@ -56,8 +56,14 @@ def train_phase(
     else:
         rate = adaptation.finetune_learning_rate
         schedule = phase_schedule(experiment, adaptation.finetune_steps, rate, rate / 50)
-    windows: dict[str, Any] = {"block": experiment.model.block, "sampling": settings.sampling, "seed": settings.seed}
-    sample = functools.partial(Sampler, store, **windows, code=code_of_residual(experiment))
+    sample = functools.partial(
+        Sampler,
+        store,
+        block=experiment.model.block,
+        sampling=settings.sampling,
+        seed=settings.seed,
+        code=code_of_residual(experiment),
+    )
     few = split.validation[: settings.validation_documents]
     if split.rule == "positions":
         everything = np.arange(len(store))
