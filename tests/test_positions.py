@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy.optimize import brentq
 from scipy.stats import binom, hypergeom
 from tiny import put, settings, write_texts
 from worlds import worst_of
@@ -15,15 +16,16 @@ from sublora.data.split import permutation
 from sublora.errors import SubloraError
 from sublora.experiment import as_experiment
 from sublora.inequalities.independent import betting_grid, complexity_nats
+from sublora.inequalities.martingale import freedman_subsampled
 from sublora.inequalities.smoothing import loss_range
-from sublora.inequalities.subsampling import hoeffding_subsampled
+from sublora.inequalities.subsampling import INNER_BETS, betting_two_stage, hoeffding_subsampled, split_nats, upper_limit
 from sublora.inequalities.unseen import betting_unseen, betting_unseen_blocks, hoeffding_unseen, hoeffding_unseen_subsampled
 from sublora.message import decode
 from sublora.reporting.sentences import guarantee
 from sublora.run import Run
 from sublora.scoring.scores import score, unit_windows
 from sublora.training.batches import IGNORED, Sampler
-from sublora.verification import verify, verify_arithmetic
+from sublora.verification import _label, verify, verify_arithmetic
 
 BLOCK, V, DELTA = 16, 257, 0.05
 BOUNDS = {"levels": ["position"], "positions": 300, "held_out_positions": 200, "pilot": 0.5, "delta": DELTA}
@@ -108,7 +110,7 @@ def test_the_headline_stands_on_places_in_the_draws_order(made):
 
     def found(places):
         values, tried = unit_losses(scores, of, V), (unit_losses(pilot, of, V), pilot.places)
-        shared = {"candidates": 1, "M": M, "pilot": tried}
+        shared = {"candidates": 1, "M": M, "pilot": tried, "one_inner": True}
         bound = betting_unseen_blocks(values, places, 8.0 * len(made.message), DELTA, m, **shared)
         return of.low + of.width * bound + DETERMINISM["bits"]
 
@@ -118,29 +120,28 @@ def test_the_headline_stands_on_places_in_the_draws_order(made):
     assert loss_range(certificate.alpha, V) == (of.low, of.width)
 
 
-@pytest.mark.parametrize(
-    ("path", "to", "named"),
-    [
-        (("corpus", "split"), "permutation", "corpus.split"),
-        (("corpus", "pool"), lambda pool: pool + 1, "pool"),
-        (("corpus", "tokens"), lambda m: m - 1, "units"),
-        (("bounds", 0, "bound"), lambda bound: bound - 0.01, "bounds[position"),
-        (("bounds", 0, "level"), "document", "bounds["),
-        (("held_out", 0, "level"), "token", "held_out"),
-        (("held_out", 0, "n"), 199, "held_out"),
-    ],
-)
-def test_alterations_are_found(made, tmp_path, path, to, named):
-    data = json.loads((made.folder / "certificate.json").read_text())
-    if callable(to):
-        place = data
-        for key in path:
-            place = place[key]
-        to = to(place)
-    data = put(data, path, to)
+def test_alterations_are_found(made, tmp_path):
+    """All at once, since each check takes its time: every altered place is named."""
+    data = made.certificate.data()
+    held_out = data["held_out"][0]
+    altered = [
+        (("corpus", "split"), "permutation"),
+        (("corpus", "pool"), data["corpus"]["pool"] + 1),
+        (("corpus", "tokens"), data["corpus"]["tokens"] - 1),
+        (("bounds", 0, "bound"), data["bounds"][0]["bound"] - 0.01),
+        (("bounds", 1, "pool"), data["bounds"][1]["pool"] - 1),
+        (("held_out", 0, "n"), held_out["n"] - 1),
+        (("held_out", 1, "value"), data["held_out"][1]["value"] - 0.01),
+    ]
+    for path, to in altered:
+        data = put(data, path, to)
     file = tmp_path / "certificate.json"
     file.write_text(json.dumps(data | {"certificate_sha256": digest(data)}, indent=1) + "\n")
-    assert any(named in line for line in verify(file, made.corpora))
+    lines = verify(file, made.corpora)
+    first, second = ([f"{group}[{_label(data[group][i], i)}]" for group in ("bounds", "held_out")] for i in (0, 1))
+    places = ["corpus.split", "corpus.pool", "corpus.tokens", f"{first[0]}.bound", f"{second[0]}.pool"]
+    for place in [*places, f"{first[1]}.n", f"{second[1]}.value"]:
+        assert any(line.startswith(place) for line in lines), place
 
 
 @pytest.mark.parametrize(
@@ -226,3 +227,58 @@ def test_a_table_of_documents_is_no_bound_on_new_documents():
     M, m, n = 100_000, 50_000, 10_000
     bound = hoeffding_unseen_subsampled(0.0, 100, DELTA, m, n, candidates=1, M=M).bound
     assert 0.0 <= bound < 0.1 < 0.5, "the unseen positions' loss is 0, a new document's 1/2"
+
+
+# -- the inner bet of a subsample is chosen on the pilot -------------------------------------------------------------
+
+
+def best_on_the_pilot(gains, bets):
+    """The bet with the largest wealth, literally."""
+    return max(bets, key=lambda bet: np.log1p(bet * (gains - 1)).sum())
+
+
+def refuted_at(gains, bet, nats):
+    """The smallest u at which one bet's wealth reaches `nats`, literally."""
+    return brentq(lambda u: np.log1p(bet * (gains(u) - 1)).sum() - nats, 0, 1 - 1e-9, xtol=1e-13)
+
+
+def test_freedman_with_the_inner_bet_of_the_pilot_is_its_formula_and_pays_for_no_mixture():
+    rng, N, bits, s = np.random.default_rng(0), 10**6, 2000, 0.3
+    losses, pilot = np.clip(rng.gamma(2, 1, 3000), 0, 12), np.clip(rng.gamma(2, 1, 400), 0, 12)
+    zeros, ranges = np.zeros(3000), {"low": 0.0, "width": 12.0, "guess_width": 12.0, "nominal": N, "share": 0.01, "candidates": 1}
+    told = {**ranges, "grid": np.array([s]), "pilot": (pilot, zeros[:400])}
+    found = freedman_subsampled(losses, zeros, bits, DELTA, N, **told, one_inner=True)
+    first, second = split_nats(bits, DELTA, N, 3000, candidates=1, share=0.01)
+    high = 12 - 12 * math.log(1 - s) / s - 12
+
+    def w(losses):
+        return -12 / s * np.log(1 - s * losses / 12) / high
+
+    bets, as_if = betting_grid(3000, second, INNER_BETS), second * 400 / 3000
+    u = upper_limit(w(pilot), as_if)
+    bet = best_on_the_pilot((1 - w(pilot)) / (1 - u), bets)
+    limit = refuted_at(lambda u: (1 - w(losses)) / (1 - u), bet, second)
+    assert found == pytest.approx(12 * first / (s * N) + high * limit, rel=1e-7)
+    mixture = freedman_subsampled(losses, zeros, bits, DELTA, N, **told)
+    assert found < mixture == pytest.approx(12 * first / (s * N) + high * upper_limit(w(losses), second), rel=1e-9)
+
+
+def test_betting_with_the_inner_bet_of_the_pilot_is_its_formula():
+    rng, m, bits = np.random.default_rng(1), 50_000, 1500
+    values, pilot = np.clip(rng.normal(0.3, 0.1, 4000), 0, 1), np.clip(rng.normal(0.3, 0.1, 500), 0, 1)
+    first, second = split_nats(bits, DELTA, m, 4000, candidates=1)
+    c = np.array([0.4])
+    tau, low = first / m, math.log(0.6)
+
+    def gains(values, u):
+        return (np.log(0.6 + 0.4 * (1 - values) / (1 - u)) - low) / (tau - low)
+
+    on_pilot = betting_two_stage(pilot, first, second / 8, m, c)  # the mixture, as if the pilot were n units
+    bet = best_on_the_pilot(gains(pilot, on_pilot), betting_grid(4000, second, INNER_BETS))
+    found = betting_two_stage(values, first, second, m, c, pilot=pilot, one_inner=True)
+    assert found == pytest.approx(refuted_at(lambda u: gains(values, u), bet, second), abs=1e-8)
+    assert found < betting_two_stage(values, first, second, m, c, pilot=pilot)
+    places, tried = rng.permutation(m)[:4000], (pilot, rng.permutation(m)[:500])
+    told = {"candidates": 1, "M": 2 * m, "pilot": tried}
+    blocks = [betting_unseen_blocks(values, places, bits, DELTA, m, **told, one_inner=one) for one in (False, True)]
+    assert values.mean() < blocks[1] < blocks[0]

@@ -230,7 +230,7 @@ def _token_difference(
         return azuma_from_mean(float(np.maximum(D, -tau).mean()), len(D), clipped, facts, candidates=candidates).bound
     guesses, on_pilot = np.zeros(D.size), (pilot, np.zeros(pilot.size))
     ranges = {"low": least, "width": code.largest, "guess_width": code.excess}
-    return freedman_bound(D, guesses, on_pilot, ranges, facts, candidates=candidates)
+    return freedman_bound(D, guesses, on_pilot, ranges, facts, candidates=candidates, one_inner=True)
 
 
 @functools.lru_cache(maxsize=16)  # the same for every inequality and smoothing weight

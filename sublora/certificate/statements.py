@@ -277,6 +277,7 @@ def bound(
             candidates=candidates,
             places=scores.places,
             pilot=(unit_losses(pilot, of, facts.vocab_size), pilot.places),
+            one_inner=level == "position",
         ).unscaled(of.low, of.width)
     return statement(
         found,
@@ -360,15 +361,16 @@ def freedman_bound(
     facts: Facts,
     *,
     candidates: int,
+    one_inner: bool = False,
 ) -> float:
     """Freedman's bound at all of facts.delta, from n of the N tokens. facts: with the bits to be charged.
 
-    on_pilot: (losses, guesses). ranges: low, width and guess_width.
+    on_pilot: (losses, guesses). ranges: low, width and guess_width. one_inner: as in `freedman_subsampled`.
     """
     N, bits, nominal, share = facts.units["token"], facts.message_bits + facts.nominal_bits, facts.nominal, facts.share
     if len(losses) < N:
         drawn: dict[str, Any] = {"candidates": candidates, "nominal": nominal, "share": share, **ranges}
-        return freedman_subsampled(losses, guesses, bits, facts.delta, N, **drawn, pilot=on_pilot)
+        return freedman_subsampled(losses, guesses, bits, facts.delta, N, **drawn, pilot=on_pilot, one_inner=one_inner)
     nats = complexity_nats(bits, share * facts.delta)
     return freedman(losses, guesses, nats, **ranges, grid=betting_grid(nominal, nats))
 

@@ -25,7 +25,7 @@ import numpy as np
 from sublora.errors import SubloraError
 from sublora.inequalities.independent import betting_grid, check_bets, check_count, check_nats, log_growth
 from sublora.inequalities.smoothing import loss_range, scale_to_unit
-from sublora.inequalities.subsampling import Parts, split_nats, upper_limit
+from sublora.inequalities.subsampling import INNER_BETS, Parts, best_bet, split_nats, upper_limit
 
 NOMINAL_BITS = 5
 """What it costs to choose N0 = 2^j, j in 0..31, after looking."""
@@ -122,6 +122,7 @@ def freedman_subsampled(
     share: float,
     grid: np.ndarray | None = None,
     pilot: tuple[np.ndarray, np.ndarray] | None = None,
+    one_inner: bool = False,
 ) -> float:
     """`freedman` from n of the N tokens: least over s of `D (K ln 2 + ln(G/(sigma delta)))/(s N) + UCL_s`, sigma = `share`.
 
@@ -130,24 +131,34 @@ def freedman_subsampled(
     n tokens drawn uniformly without replacement by `subsample`. `grid` defaults to `betting_grid(N0, K ln 2 + ...)`.
     `pilot`: (losses, guesses) of the same model on tokens drawn independently of these, or None. With it only the s that does
     best on the pilot is tried, which is fixed when the n tokens are drawn: ln G leaves the subsample's complexity (it stays in the
-    first, because the pilot is made of training tokens).
+    first, because the pilot is made of training tokens). `one_inner`: so is the one bet of UCL_s, in place of a mixture of 12
+    (statements without a reference keep that: they are as certificates have them).
     """
     losses_n, guesses_n = _tokens(losses_n, guesses_n, low=low, width=width, guess_width=guess_width)
     first, second = split_nats(message_bits, delta, N, losses_n.size, candidates=candidates, share=share)
     grid = betting_grid(nominal, first) if grid is None else check_bets(grid)
     first += math.log(grid.size)
 
-    def limit(losses: np.ndarray, guesses: np.ndarray, s: float, nats: float) -> float:
+    def scaled(losses: np.ndarray, guesses: np.ndarray, s: float) -> tuple[np.ndarray, float]:
         w = guesses - (guess_width / s) * np.log1p(s * (guesses - losses) / guess_width)
         span = width + guess_width * (-math.log1p(-s) / s - 1.0)
-        return guess_width * first / (s * N) + low + span * upper_limit(scale_to_unit(w, low=low, width=span), nats)
+        return scale_to_unit(w, low=low, width=span), span
+
+    def limit(losses: np.ndarray, guesses: np.ndarray, s: float, nats: float, bets: np.ndarray | None = None) -> float:
+        w, span = scaled(losses, guesses, s)
+        return guess_width * first / (s * N) + low + span * upper_limit(w, nats, bets)
 
     if pilot is None:
         return float(min(limit(losses_n, guesses_n, s, second + math.log(grid.size)) for s in grid))
     tried = _tokens(*pilot, low=low, width=width, guess_width=guess_width)
     # as if the pilot were n tokens: its mean wealth stands for what the certifying tokens will show
-    best = min(grid, key=lambda s: limit(*tried, s, second * tried[0].size / losses_n.size))
-    return float(limit(losses_n, guesses_n, best, second))
+    as_if = second * tried[0].size / losses_n.size
+    best = min(grid, key=lambda s: limit(*tried, s, as_if))
+    if not one_inner:
+        return float(limit(losses_n, guesses_n, best, second))
+    w, _ = scaled(*tried, best)
+    inner = best_bet(w, upper_limit(w, as_if), betting_grid(losses_n.size, second, INNER_BETS))
+    return float(limit(losses_n, guesses_n, best, second, inner))
 
 
 def _bits(name: str, value: float, above: float = -math.inf) -> float:

@@ -1,6 +1,6 @@
 """One door to the bounds of independent units: by name of inequality and assumption, with or without a subsample."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -40,6 +40,7 @@ def bound_mean(
     candidates: int = 1,
     places: np.ndarray | None = None,
     pilot: tuple[np.ndarray, np.ndarray] | None = None,
+    one_inner: bool = False,
 ) -> Bound:
     """Bound on what `assumption` names, for losses `values_n` of n of the m training units, scaled to [0, 1].
 
@@ -50,7 +51,7 @@ def bound_mean(
     `assumption`: iid (a fresh unit's expected loss), pool (mean over the `pool` = M units the m were drawn from), unseen (mean over
     the M - m others). `message_bits`: K; `pool`: M, ignored for iid. `places`: where each unit stands in the order in which the
     split drew the m, 0 to m - 1, ascending where n = m; needed for betting, unseen. `pilot`: (losses, places) of the same model on
-    units drawn independently of these; only betting with n < m uses it.
+    units drawn independently of these; only betting with n < m uses it. `one_inner`: as in `betting_two_stage`.
 
     No bound is clipped: it may exceed 1. Raises SubloraError for an unknown name, a pair that does not exist, a missing
     pool, m > M (for unseen m >= M), n > m, and values, places, delta, message_bits or candidates out of range.
@@ -83,11 +84,13 @@ def bound_mean(
         else:
             bound = unseen.kl_unseen_subsampled(values_n, *drawn, candidates=candidates, M=M)
     elif M is None:
-        bound = subsampling.betting_subsampled(values_n, *drawn, candidates=candidates, pilot=pilot and pilot[0])
+        first = pilot and pilot[0]
+        bound = subsampling.betting_subsampled(values_n, *drawn, candidates=candidates, pilot=first, one_inner=one_inner)
     elif places is None:
         raise SubloraError("places: missing; betting, unseen, needs each unit's place in the split's order")
     else:
-        bound = unseen.betting_unseen_blocks(values_n, places, *drawn, candidates=candidates, M=M, pilot=pilot)
+        shared: dict[str, Any] = {"candidates": candidates, "M": M, "pilot": pilot, "one_inner": one_inner}
+        bound = unseen.betting_unseen_blocks(values_n, places, *drawn, **shared)
     return Bound(bound, mean, None)
 
 

@@ -98,7 +98,7 @@ def bound_difference(
         return scale_to_unit(np.maximum(values, least), low=least, width=width)
 
     tried = pilot and (scaled(pilot[0]), pilot[1])
-    found = bound_mean(scaled(differences), inequality=inequality, m=m, pilot=tried, **drawn)
+    found = bound_mean(scaled(differences), inequality=inequality, m=m, pilot=tried, one_inner=True, **drawn)
     return min(found.unscaled(least, width).bound, excess)
 
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from sublora.errors import SubloraError
 from sublora.inequalities.independent import (
+    CEILING,
     betting,
     betting_grid,
     check_bets,
@@ -85,13 +86,13 @@ def hoeffding_subsampled(mean_n: float, message_bits: float, delta: float, m: in
     return Parts(check_mean(mean_n), math.sqrt(first / (2 * m)), math.sqrt(second / (2 * n)))
 
 
-def upper_limit(values_n: np.ndarray, nats: float) -> float:
+def upper_limit(values_n: np.ndarray, nats: float, bets: np.ndarray | None = None) -> float:
     """Upper confidence limit of the mean of the m units from n of them, by `betting`; fails with probability `exp(-nats)`.
 
-    `values_n`: shape (n,), in [0, 1].
+    `values_n`: shape (n,), in [0, 1]; `bets`: fixed in advance, by default INNER_BETS of them.
     """
     values_n = check_unit("values_n", values_n)
-    return betting(values_n, nats, betting_grid(values_n.size, nats, INNER_BETS))
+    return betting(values_n, nats, betting_grid(values_n.size, nats, INNER_BETS) if bets is None else bets)
 
 
 def kl_subsampled(values_n: np.ndarray, message_bits: float, delta: float, m: int, *, candidates: int) -> float:
@@ -104,19 +105,33 @@ def kl_subsampled(values_n: np.ndarray, message_bits: float, delta: float, m: in
 
 
 def betting_subsampled(
-    values_n: np.ndarray, message_bits: float, delta: float, m: int, *, candidates: int, pilot: np.ndarray | None = None
+    values_n: np.ndarray,
+    message_bits: float,
+    delta: float,
+    m: int,
+    *,
+    candidates: int,
+    pilot: np.ndarray | None = None,
+    one_inner: bool = False,
 ) -> float:
     """`betting` when n of the m units are evaluated: `betting_two_stage`, its two complexities those of `split_nats`.
 
     `values_n`: shape (n,), in [0, 1]; `pilot`: losses of the same model on units drawn independently of these
-    (`subsample(..., purpose="pilot")`), shape (any,), or None.
+    (`subsample(..., purpose="pilot")`), shape (any,), or None. `one_inner`: as in `betting_two_stage`.
     """
     first, second = split_nats(message_bits, delta, m, check_unit("values_n", values_n).size, candidates=candidates)
-    return betting_two_stage(values_n, first, second, m, pilot=pilot)
+    return betting_two_stage(values_n, first, second, m, pilot=pilot, one_inner=one_inner)
 
 
 def betting_two_stage(
-    values_n: np.ndarray, first: float, second: float, m: int, bets: np.ndarray | None = None, *, pilot: np.ndarray | None = None
+    values_n: np.ndarray,
+    first: float,
+    second: float,
+    m: int,
+    bets: np.ndarray | None = None,
+    *,
+    pilot: np.ndarray | None = None,
+    one_inner: bool = False,
 ) -> float:
     """The smallest u refuted by betting on the m units, judged from n of them; 1.0 if there is none.
 
@@ -130,7 +145,9 @@ def betting_two_stage(
     does not depend on it, so the wealth of every (b, c) grows with u, and refutation at any u <= R implies refutation
     at R itself, which has probability at most exp(-`second`). Hence a root search replaces the walk.
 
-    With a `pilot` the one bet c that does best on it is the only one tested, and ln G leaves the second complexity.
+    With a `pilot` the one bet c that does best on it is the only one tested, and ln G leaves the second complexity; with
+    `one_inner` so is the one inner bet, which costs no ln of their number (statements of documents, without a reference, keep the
+    mixture: they are as certificates have them).
     All bets are fixed in advance: `bets` is by default `betting_grid` of (m, first), and the inner ones that of the n units.
     """
     values_n = check_unit("values_n", values_n)
@@ -139,26 +156,47 @@ def betting_two_stage(
     bets = betting_grid(m, first) if bets is None else check_bets(bets)
     tau = (first + math.log(bets.size)) / m
 
-    def search(values: np.ndarray, tested: np.ndarray, nats: float) -> tuple[float, int]:
-        return smallest_by_bets(lambda u: (1.0 - values) / (1.0 - u), tested, tau, nats, start=float(values.mean()))
+    def search(values: np.ndarray, tested: np.ndarray, nats: float, inner: np.ndarray | None = None) -> tuple[float, int]:
+        return smallest_by_bets(lambda u: (1.0 - values) / (1.0 - u), tested, tau, nats, start=float(values.mean()), inner=inner)
 
     if pilot is None:
         return search(values_n, bets, second + math.log(bets.size))[0]
     pilot = check_unit("pilot", pilot)
     # as if the pilot were n units: its mean wealth stands for what the certifying units will show
-    _, best = search(pilot, bets, second * pilot.size / values_n.size)
-    return search(values_n, bets[best : best + 1], second)[0]
+    u, best = search(pilot, bets, second * pilot.size / values_n.size)
+    inner = betting_grid(values_n.size, second, INNER_BETS)
+    if one_inner:
+        inner = best_inner((1.0 - pilot) / (1.0 - min(u, CEILING)), bets[best], tau, inner)
+    return search(values_n, bets[best : best + 1], second, inner)[0]
+
+
+def best_bet(values: np.ndarray, u: float, bets: np.ndarray) -> np.ndarray:
+    """Of some bets the one that does best against the mean u, as a row; found on a pilot, it is fixed before the n are drawn."""
+    return bets[[np.argmax(log_growth((1.0 - values) / (1.0 - min(u, CEILING)), bets))]]
+
+
+def best_inner(gains: np.ndarray, bet: float, tau: float, bets: np.ndarray) -> np.ndarray:
+    """The same of the inner bets of `smallest_by_bets`, for one outer bet. gains: at the u that is refuted."""
+    low = math.log1p(-bet)
+    return bets[[np.argmax(log_growth((np.log((1.0 - bet) + bet * gains) - low) / (tau - low), bets))]]
 
 
 def smallest_by_bets(
-    gains: Callable[[float], np.ndarray], bets: np.ndarray, tau: float, nats: float, *, start: float
+    gains: Callable[[float], np.ndarray],
+    bets: np.ndarray,
+    tau: float,
+    nats: float,
+    *,
+    start: float,
+    inner: np.ndarray | None = None,
 ) -> tuple[float, int]:
     """The smallest u, from `start` on, that some bet refutes, and the index of that bet; (1.0, 0) if no bet refutes anything.
 
     A bet c refutes u if, on the n units, betting against "the mean of `Z = ln((1 - c) + c g)` is at most tau" reaches `nats`, a
-    uniform mixture over the inner bets. `gains`: from u to the n values g >= 0, growing with u.
+    uniform mixture over the inner bets. `gains`: from u to the n values g >= 0, growing with u. `inner`: fixed in advance, by
+    default those of the n units.
     """
-    inner = betting_grid(gains(0.0).size, nats, INNER_BETS)
+    inner = betting_grid(gains(0.0).size, nats, INNER_BETS) if inner is None else inner
     step = math.sqrt(tau / 2.0)
 
     def margin(c: float, u: float) -> float:

@@ -8,12 +8,14 @@ clipped at 1. Arguments out of range raise SubloraError with the argument's name
 """
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from scipy.optimize import minimize_scalar
 
 from sublora.errors import SubloraError
 from sublora.inequalities.independent import (
+    CEILING,
     betting_grid,
     check_bets,
     check_count,
@@ -25,7 +27,7 @@ from sublora.inequalities.independent import (
     mixed,
     smallest_refuted,
 )
-from sublora.inequalities.subsampling import Parts, smallest_by_bets, split_nats, upper_limit
+from sublora.inequalities.subsampling import INNER_BETS, Parts, best_bet, best_inner, smallest_by_bets, split_nats, upper_limit
 
 BLOCKS = 16  # with 4 the bound is 0.09 bits looser on a real run, with 32 tighter by 0.01
 
@@ -91,6 +93,7 @@ def betting_unseen_blocks(
     candidates: int,
     M: int,
     pilot: tuple[np.ndarray, np.ndarray] | None = None,
+    one_inner: bool = False,
 ) -> float:
     """`betting_unseen` judged from n of the m training units, its running candidate moved on in BLOCKS steps; 1.0 if none.
 
@@ -106,7 +109,7 @@ def betting_unseen_blocks(
 
     `places`: where each of the n units stands in the order of the split, different integers in 0..m-1. `pilot`: (losses, places)
     of the same model on units drawn independently of these, on which the bet c is chosen; without it all G bets are tried, and
-    the third complexity has ln G more.
+    the third complexity has ln G more. `one_inner`: as in `betting_two_stage`, and so is the one bet of each of the second's limits.
     """
     inflation(m, M=M)
     values_n = check_unit("values_n", values_n)
@@ -116,26 +119,40 @@ def betting_unseen_blocks(
     tau = (first + math.log(bets.size)) / m
     edges = np.arange(BLOCKS) * m // BLOCKS
 
-    def refuted(values: np.ndarray, places: np.ndarray, tried: np.ndarray, second: float, third: float) -> tuple[float, int]:
+    def refuted(
+        values: np.ndarray,
+        places: np.ndarray,
+        tried: np.ndarray,
+        second: float,
+        third: float,
+        rows: Sequence[np.ndarray | None] = BLOCKS * (None,),
+        inner: np.ndarray | None = None,
+    ) -> tuple[float, int, np.ndarray, list[tuple[np.ndarray, float]]]:
         places = _places(places, values.size, m)
         y, block = 1.0 - values, np.searchsorted(edges, places, side="right") - 1
         behind = [y[places >= edge] for edge in edges]
-        limits = [upper_limit(values, second) if values.size else 1.0 for values in behind]
+        limits = [upper_limit(each, second, row) if each.size else 1.0 for each, row in zip(behind, rows, strict=True)]
         left = (m - edges) * np.array(limits)
         stakes, left = y * (M - edges[block]), left[block]
 
         def gains(v: float) -> np.ndarray:
             return stakes / ((M - m) * (1.0 - v) + left)
 
-        return smallest_by_bets(gains, tried, tau, third, start=float(values.mean()))
+        u, best = smallest_by_bets(gains, tried, tau, third, start=float(values.mean()), inner=inner)
+        return u, best, gains(min(u, CEILING)), list(zip(behind, limits, strict=True))
 
     if pilot is None:
         return refuted(values_n, places, bets, second, third + math.log(bets.size))[0]
     pilot_values = check_unit("pilot", pilot[0])
     # as if the pilot were n units: its mean wealth stands for what the certifying units will show
     share = pilot_values.size / values_n.size
-    _, best = refuted(pilot_values, pilot[1], bets, second * share, third * share)
-    return refuted(values_n, places, bets[best : best + 1], second, third)[0]
+    _, best, gained, behind = refuted(pilot_values, pilot[1], bets, second * share, third * share)
+    if not one_inner:
+        return refuted(values_n, places, bets[best : best + 1], second, third)[0]
+    of_limits, of_third = (betting_grid(values_n.size, nats, INNER_BETS) for nats in (second, third))
+    rows = [best_bet(each, limit, of_limits) if each.size else None for each, limit in behind]
+    inner = best_inner(gained, bets[best], tau, of_third)
+    return refuted(values_n, places, bets[best : best + 1], second, third, rows, inner)[0]
 
 
 def _places(places: np.ndarray, n: int, m: int) -> np.ndarray:
