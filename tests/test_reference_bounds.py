@@ -157,7 +157,7 @@ def test_the_difference_pays_for_the_message(inequality):
 
 
 def test_the_offset_of_unseen_documents_is_bounded_as_such():
-    M, m, trials, random = 1000, 900, 300, np.random.default_rng(0)
+    M, m, trials, random = 1000, 900, 150, np.random.default_rng(0)
     violated = {"unseen": 0, "iid": 0}
     for _ in range(trials):
         pool = random.permutation(zeros_and_ones(M // 2, M))
@@ -168,7 +168,7 @@ def test_the_offset_of_unseen_documents_is_bounded_as_such():
 
 def test_the_difference_of_unseen_documents_is_bounded_as_such():
     """D = 0 with probability .3, else minus a Pareto variable, whose tail is heavy."""
-    M, m, trials, random = 1000, 900, 300, np.random.default_rng(0)
+    M, m, trials, random = 1000, 900, 150, np.random.default_rng(0)
     violated = {"unseen": 0, "iid": 0}
     for _ in range(trials):
         pool = np.where(random.random(M) < 0.3, 0.0, -np.minimum(1 + random.pareto(2.2, M), 500))

@@ -121,9 +121,9 @@ def leaves(values, before=""):
     """The keys of nested data as the table writes them."""
     for key, value in values.items():
         yield f"{before}{key}"
-        inside = value[0] if isinstance(value, list) else value
-        if isinstance(inside, dict):
-            yield from leaves(inside, f"{before}{key}{'[i]' * isinstance(value, list)}.")
+        for inside in value if isinstance(value, list) else [value]:
+            if isinstance(inside, dict):
+                yield from leaves(inside, f"{before}{key}{'[i]' * isinstance(value, list)}.")
 
 
 def test_the_table_explains_every_key_of_a_file():
