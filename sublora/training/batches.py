@@ -40,7 +40,7 @@ class Unread:
 @dataclass(frozen=True)
 class Batch:
     """inputs, targets: int64 (sequences, time); weights: float32 (sequences,), what one token's loss counts; they sum, over the
-    real tokens of the batch, to one. log_q: what a residual model takes too, float32 (sequences, time, V), or None."""
+    real tokens of the batch, to one. log_q: float32 (sequences, time, V) for a residual model."""
 
     inputs: torch.Tensor
     targets: torch.Tensor
