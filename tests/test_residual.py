@@ -13,7 +13,7 @@ from sublora.data import write_store
 from sublora.errors import SubloraError
 from sublora.experiment import Gpt, Subspace, as_experiment
 from sublora.models import GPT, base_sha256, build, model_weights
-from sublora.models.references import DocumentCode, log_distributions, log_probabilities, stream_log_probabilities
+from sublora.models.references import DocumentCode, log_probabilities, stream_log_probabilities
 from sublora.run import Run
 from sublora.sampling import load
 from sublora.scoring import scores as scoring
@@ -28,8 +28,9 @@ SMALL = {"layers": 1, "heads": 2, "width": 16, "block": BLOCK, "weight_std": 0.3
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
     random = np.random.default_rng(0)
-    documents = [np.append(random.integers(0, V - 1, n), V - 1).astype(np.uint8) for n in (1, 10, 11, 12, 16, 39, 4, 130)]
-    return write_store(tmp_path_factory.mktemp("residual") / "store", documents, name="toy", tokenizer="toy", vocab_size=V, eot=V - 1)
+    documents = [random.integers(0, V - 1, n).astype(np.uint8) for n in (1, 10, 11, 12, 16, 39, 4, 130)]
+    path = tmp_path_factory.mktemp("residual") / "store"
+    return write_store(path, documents, name="toy", tokenizer="toy", vocab_size=V, eot=V - 1)
 
 
 def residual(vocab_size=V, **changes):
@@ -94,8 +95,7 @@ class Echo(nn.Module):
         return self.one * log_q
 
 
-@pytest.mark.parametrize("held", [1, 400, 10**6])
-@pytest.mark.parametrize("batch_tokens", [1, 30, 4096])
+@pytest.mark.parametrize(("batch_tokens", "held"), [(1, 1), (30, 10**6), (4096, 400), (4096, 10**6)])
 def test_scoring_gives_the_model_what_the_code_says_in_batches_of_any_size(store, batch_tokens, held, monkeypatch):
     """held: how many numbers of ln q are kept at once."""
     monkeypatch.setattr(scoring, "LOGITS", {"cpu": held})
@@ -149,7 +149,7 @@ def whole_document(tokens, starts, firsts, sizes, skips, *, width, vocab_size, e
 
 def test_the_probabilities_of_all_documents_under_a_residual_model_sum_to_one(tmp_path, monkeypatch):
     store, block = store_of(tmp_path / "store", [[0] * n for n in range(1, 60)], 2), 8
-    model = residual(2, block=block)
+    model = residual(2, block=block, weight_std=0.1, embedding_std=0.1)
     offsets, windows = store.offsets, unit_windows(store.offsets[:-1], store.lengths, block, 3)
 
     def total(of):
@@ -158,7 +158,7 @@ def test_the_probabilities_of_all_documents_under_a_residual_model_sum_to_one(tm
 
     assert total(model) == pytest.approx(1, abs=1e-5)
     monkeypatch.setattr(scoring, "log_distributions", whole_document)
-    assert total(Echo()) > 1.5 and total(model) > 1.01
+    assert total(model) > 1.2
 
 
 def test_a_residual_run_from_params_to_a_verified_certificate(tmp_path):
@@ -169,11 +169,10 @@ def test_a_residual_run_from_params_to_a_verified_certificate(tmp_path):
     certificate = run.certify()
     assert verify(run.folder / "certificate.json", tmp_path / "runs" / "corpora") == []
     assert certificate.params["model"]["residual"] and certificate.params["reference"]["name"] == "document"
-    store, text = run.problem.store, "12: one two three four one two three four\n"
+    text = "12: one two three four one two three four\n"
     model, checkpoint = load(run.folder / "certificate.json"), load(run.folder / "quantize.safetensors")
     assert model.bits(text) == checkpoint.bits(text) != model.bits(text[:-1])
-    ids = np.append(model.tokenizer.encode(text), store.eot).astype(np.uint16)
-    alone = write_store(tmp_path / "one", [ids], name="one", tokenizer="bytes", vocab_size=257, eot=store.eot)
+    alone = write_store(tmp_path / "one", [model.tokenizer.encode(text)], name="one", tokenizer="bytes", vocab_size=257, eot=256)
     windows, code = unit_windows(alone.offsets[:1], alone.lengths, 32, 32), DocumentCode()
     logs = scored(model.module, alone, windows, alone.offsets, code=code).log_probability
     assert model.bits(text) == pytest.approx(-logs.sum() / np.log(2), rel=1e-6)
@@ -181,7 +180,7 @@ def test_a_residual_run_from_params_to_a_verified_certificate(tmp_path):
 
 
 def test_a_residual_model_needs_the_document_code(tmp_path):
-    for reference in ({}, {"reference": {"name": "stream"}, "bounds__levels": ["token"]}):
+    for reference in ({}, {"reference": {"name": "stream"}, "bounds": {"levels": ["token"]}}):
         with pytest.raises(SubloraError, match="model.residual needs reference.name document"):
             as_experiment(settings(tmp_path, model__residual=True, **reference))
 

@@ -1,6 +1,5 @@
 """Training on documents: the coordinates are fitted to the training split, then to their levels."""
 
-import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -54,10 +53,9 @@ def train_phase(
     else:
         rate = adaptation.finetune_learning_rate
         schedule = phase_schedule(experiment, adaptation.finetune_steps, rate, rate / 50)
-    windows = {"block": experiment.model.block, "sampling": settings.sampling, "seed": settings.seed}
-    sample = functools.partial(Sampler, store, **windows, code=code_of_residual(experiment))
-    validation = sample(split.validation[: settings.validation_documents]).first_windows()
-    batches, stated = sample(split.train).batch, facts(store, experiment)
+    windows, code = (experiment.model.block, settings.sampling, settings.seed), code_of_residual(experiment)
+    validation = Sampler(store, split.validation[: settings.validation_documents], *windows, code=code).first_windows()
+    batches, stated = Sampler(store, split.train, *windows, code=code).batch, facts(store, experiment)
     return train(module, batches, validation, schedule, folder, phase=phase, facts=stated, penalty=penalty)
 
 
