@@ -153,6 +153,26 @@ def certificate(name="quick", message_bytes=281, loss=4.2) -> Certificate:
     return certificate_of(values, name)
 
 
+REFERENCE = {"name": "document", "pseudo_counts": [30.0, 5.0, 3.0, 2.0], "floor": 0.001, "tau": 1.0}
+REFERENCE |= {"beta": 0.5, "gamma": 0.0625, "g": 4.0, "c": 2.0, "shortest": 9}
+
+
+def certificate_beside(name="beside", gap=0.1, own=3.95) -> Certificate:
+    """The same certificate with a public reference. gap: of the bound beside it; own: what the reference loses by itself."""
+    values = certificate(name).data()
+    loss, alpha = 3.6, values["alpha"]
+    beside = {"reference": "document", "reference_empirical": own}
+    for assumption in ("iid", "pool", "unseen"):
+        for inequality in ("hoeffding", "betting"):
+            found = {**entry("bpd", assumption, inequality, alpha, loss, gap, math.log2(VOCABULARY)), **beside}
+            values["bounds"].append(found | ({"gain": own - loss - gap} if inequality == "betting" else {}))
+    of = {"level": "document", "metric": "bpd", "alpha": alpha, "n": 2_000, "value": loss + 0.02, "split": None}
+    values["held_out"].append({**of, "reference": "document", "reference_value": own + 0.03})
+    values["public"] = {**values["public"], "reference": REFERENCE}
+    values["params"] = {**values["params"], "reference": {"name": "document"}}
+    return certificate_of(values, name)
+
+
 EXAMPLES, LABELLED = 33_674, 67_349
 
 

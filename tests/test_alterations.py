@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
+from certificates import REFERENCE
 from test_glue_run import settings as task_settings
 from test_glue_run import write_sst2
 from tiny import put, settings, write_texts
@@ -26,9 +27,10 @@ FREE = {("params", *key.split(".")) for key in SEARCH}
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """(data, corpora folder) of a tiny certificate with n < m at document and token level."""
+    """(data, corpora folder) of a tiny certificate with n < m at document and token level, and a public reference."""
     folder = tmp_path_factory.mktemp("made")
     groups = {"bounds__levels": ["document", "token"], "bounds__tokens": 200, "bounds__documents": 60}
+    groups["reference"] = {"name": "document"}
     run = Run(settings(write_texts(folder / "texts"), **groups), folder / "runs")
     return run.certify().data(), run.corpora
 
@@ -157,7 +159,10 @@ def test_every_key_altered_or_removed_is_refused(kind, least, refused, request):
     of = "language model" if kind == "made" else "classifier"
     keys = (row["Key"].replace("`", "").replace(f" ({of})", "") for row in keys_table().rows)
     free = ("environment", "certificate_sha256")
-    assert {key for key in keys if "(" not in key and not key.startswith(free)} <= seen
+    beside = {f"bounds[i].{key}" for key in ("reference", "reference_empirical", "gain")}
+    beside |= {"held_out[i].reference", "held_out[i].reference_value"} | {f"public.reference.{key}" for key in REFERENCE}
+    assert (beside <= seen) == (kind == "made")
+    assert {key for key in keys if "(" not in key and not key.startswith(free)} - beside <= seen
 
 
 @pytest.mark.parametrize("kind", ["made", "labelled"])

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
-from certificates import altered, certificate, classifier_certificate, write_run
+from certificates import altered, certificate, certificate_beside, classifier_certificate, write_run
 
 from sublora.certificate import schema
 from sublora.certificate.schema import LARGEST_CERTIFICATE, json_schema, load_certificate
@@ -20,7 +20,7 @@ def test_the_kept_schema_is_that_of_the_code():
     assert kept.read_text("utf-8") == json_schema(), "write `json_schema()` to schema.json, and think of FORMAT"
 
 
-@pytest.mark.parametrize("make", [certificate, classifier_certificate])
+@pytest.mark.parametrize("make", [certificate, certificate_beside, classifier_certificate])
 def test_a_certificate_survives_saving_and_loading(tmp_path, make):
     file = tmp_path / "certificate.json"
     make().save(file)
@@ -66,6 +66,31 @@ def test_a_wrong_certificate_is_one_line_with_file_and_key(tmp_path, path, to, n
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("path", "to", "named"),
+    [
+        (("bounds", -1, "gain"), KeyError, "gain belongs to betting and freedman"),
+        (("bounds", -2, "gain"), 0.1, "gain belongs to betting and freedman"),
+        (("bounds", -1, "reference_empirical"), None, "reference and reference_empirical belong together"),
+        (("bounds", -1, "reference"), KeyError, "reference and reference_empirical belong together"),
+        (("bounds", -1, "reference"), "uniform", "bounds"),
+        (("held_out", -1, "reference_value"), KeyError, "reference and reference_value belong together"),
+        (("public", "reference", "beta"), KeyError, "reference.beta' is missing"),
+        (("public", "reference", "tau"), 0.0, "reference.tau"),
+    ],
+)
+def test_what_is_beside_a_reference_is_whole(tmp_path, path, to, named):
+    file = write_run(tmp_path, altered(certificate_beside(), *path, to=to))
+    with pytest.raises(SubloraError, match=named):
+        load_certificate(file)
+
+
+def test_a_certificate_without_a_reference_does_not_mention_one():
+    data = certificate().data()
+    keys = {"reference", "reference_empirical", "reference_value", "gain"}
+    assert not keys & {key for entry in (*data["bounds"], *data["held_out"], data["public"], data["params"]) for key in entry}
+
+
 @pytest.mark.parametrize("text", ["", "{", "[" * 100_000, "[1]", "null", '"text"'])
 def test_text_that_is_no_certificate_is_refused(tmp_path, text):
     file = tmp_path / "certificate.json"
@@ -96,9 +121,9 @@ def leaves(values, before=""):
     """The keys of nested data as the table writes them."""
     for key, value in values.items():
         yield f"{before}{key}"
-        inside = value[0] if isinstance(value, list) else value
-        if isinstance(inside, dict):
-            yield from leaves(inside, f"{before}{key}{'[i]' * isinstance(value, list)}.")
+        for inside in value if isinstance(value, list) else [value]:
+            if isinstance(inside, dict):
+                yield from leaves(inside, f"{before}{key}{'[i]' * isinstance(value, list)}.")
 
 
 def test_the_table_explains_every_key_of_a_file():
@@ -107,7 +132,7 @@ def test_the_table_explains_every_key_of_a_file():
     public = r"public\.(units|evaluated|inequalities|assumptions|determinism)"
     values = rf"(params|{public}|environment\.seconds|reference|paper_accounting\.bounds\[i\])\."
     found = set()
-    for make, kind in ((certificate, "language model"), (classifier_certificate, "classifier")):
+    for make, kind in ((certificate_beside, "language model"), (classifier_certificate, "classifier")):
         keys = [key for key in leaves(make().data()) if not re.match(values, key)]
         found |= {f"{key} ({kind})" if key.startswith("public.") else key for key in keys}
     assert found == set(rows)

@@ -335,6 +335,13 @@ class Certificate(Part):
         return self
 
     @model_validator(mode="after")
+    def _says_what_the_reference_is(self):
+        said = getattr(self.public, "reference", None)
+        if {entry.reference for entry in (*self.statements, *self.held_out)} - {None} != ({said.name} if said else set()):
+            raise ValueError("public.reference is not the reference of bounds and held_out")
+        return self
+
+    @model_validator(mode="after")
     def _counts_its_message(self):
         try:
             message = base64.b64decode(self.message, validate=True)

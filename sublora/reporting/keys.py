@@ -48,6 +48,8 @@ def _type(value: Mapping[str, Any]) -> str:
     if "$ref" in value or value["type"] == "object":
         return "group of keys"
     name = TYPES[value["type"]]
+    if "exclusiveMinimum" in value and "exclusiveMaximum" not in value:
+        return f"{name} above {value['exclusiveMinimum']}"
     if "exclusiveMinimum" in value:
         return f"{name} between {value['exclusiveMinimum']} and {value['exclusiveMaximum']}"
     return f"{name}, at least {value['minimum']}" if "minimum" in value else name

@@ -35,7 +35,7 @@ def unchecked(certificate: Certificate, arithmetic: bool, corpus_given: bool) ->
 
 
 def summary(certificate: Certificate, path: Path, verified: bool = False) -> str:
-    """The headline of a certificate in a few lines: bound, reference, guess, held-out value, message, the file, and what to do next.
+    """The headline of a certificate in a few lines: bound, reference, guess, held-out value, message, file, and what to do next.
 
     verified: the certificate was just verified, so that this is not what to do next.
     """
