@@ -21,6 +21,9 @@ AT_ONCE = 2**26
 LAYER = 2e5  # bytes of a layer as Python objects
 CALL = 3e-4  # seconds that a layer takes to be called
 FLOAT = 4
+READ = 1e4  # operations, as it were, of a reference to read a token
+SPREAD = 100.0  # and to say what it predicts, for each of the V tokens
+COUNTED = 8  # bytes that a stream's code keeps of a token, for each order: most strings of a text recur
 
 
 class Cost(NamedTuple):
@@ -137,7 +140,25 @@ def scoring(experiment: OnText, certificate: Certificate) -> Cost:
     called = read / max(1, min(rows, bounds.batch_tokens)) * layers * CALL * SPEED["cpu"]
     memory = FLOAT * max(AT_ONCE, 6.0 * rows * widest) + 48 * (scored + held_out) + 150 * single + 64 * (corpus.pool or 0)
     columns = len(ALPHA_GRID) + len(TOP_K)
-    return Cost(memory, read * (2 * model_weights(model, V) + attention) + called + single * V * 20 * columns)
+    made = Cost(memory, read * (2 * model_weights(model, V) + attention) + called + single * V * 20 * columns)
+    numbers, predicted = max(float(window) * V, 2.0**24), scored + held_out + single
+    return made.plus(_reference(experiment, corpus.tokens + held_out, V, numbers=numbers, predicted=predicted))
+
+
+def _reference(experiment: OnText, tokens: float, V: int, *, numbers: float, predicted: float) -> Cost:
+    """What it costs to read the training and held-out documents as the reference does, once for each level and for the residual
+    model; `numbers` of ln q are held at once for that, of `predicted` tokens in all."""
+    reference = experiment.reference
+    if reference.name == "uniform":
+        return Cost()
+    passes, spread = 2.0 + len(experiment.bounds.levels), 0.0
+    memory = 24 * tokens * (1 + len(experiment.bounds.levels))
+    if reference.name == "stream":
+        strings = (min(tokens, float(V) ** min(order + 1, 9)) for order in range(1, len(reference.pseudo_counts)))
+        memory += COUNTED * sum(strings)
+    if isinstance(experiment.model, Gpt) and experiment.model.residual:
+        memory, passes, spread = memory + 4 * FLOAT * numbers, passes + 3, predicted * V * SPREAD
+    return Cost(memory, passes * tokens * READ + spread)
 
 
 def _overlap(experiment: OnText) -> float:

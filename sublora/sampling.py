@@ -69,7 +69,7 @@ class LanguageModel:
         return self.tokenizer.decode(ids[1:])
 
     def _logits(self, ids: torch.Tensor, begin: int, end: int) -> torch.Tensor:
-        """Of the tokens behind `ids[begin:end]`, read as one window: (end - begin, V). ids: (tokens,), an end of text and the text."""
+        """Of the tokens behind those of the window `ids[begin:end]`: (end - begin, V). ids: an end of text, then the text."""
         window = ids[None, begin:end]
         if self.code is None:
             return self.module(window)[0].float()

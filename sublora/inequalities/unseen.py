@@ -109,7 +109,7 @@ def betting_unseen_blocks(
 
     `places`: where each of the n units stands in the order of the split, different integers in 0..m-1. `pilot`: (losses, places)
     of the same model on units drawn independently of these, on which the bet c is chosen; without it all G bets are tried, and
-    the third complexity has ln G more. `one_inner`: as in `betting_two_stage`, and so is the one bet of each of the second's limits.
+    the third complexity has ln G more. `one_inner`: as in `betting_two_stage`; so is the one bet of each of the second's limits.
     """
     inflation(m, M=M)
     values_n = check_unit("values_n", values_n)

@@ -160,8 +160,9 @@ def score(
 
     offsets, places: of the units, as in `Scores`. batch_tokens: the most tokens in a forward pass, padding included (fewer where
     the vocabulary or a layer is large: `LOGITS`); it changes speed and memory, not the scores. label: what the progress bar says.
-    expectations: also what the model expects of each token. code: what a residual `model` adds to; it takes ln q beside the ids. keep: a file that holds the finished scores, or, while they are made,
-    those so far: interrupted scoring goes on from there, and finished scores are read. identity: which model this is, for `keep`.
+    expectations: also what the model expects of each token. code: what a residual `model` adds to; it then takes ln q, too.
+    keep: a file that holds the finished scores, or, while they are made, those so far: interrupted scoring goes on from there, and
+    finished scores are read. identity: which model this is, for `keep`.
     Started as several processes (`accelerate launch`), each scores its share of the windows and all get the whole.
     Raises SubloraError for logits that are not over the store's V tokens.
     """

@@ -40,7 +40,7 @@ class Unread:
 @dataclass(frozen=True)
 class Batch:
     """inputs, targets: int64 (sequences, time); weights: float32 (sequences,), what one token's loss counts; they sum, over the
-    real tokens of the batch, to one. log_q: what a residual model takes too, float32 (sequences, time, V), or None."""
+    real tokens of the batch, to one. log_q: float32 (sequences, time, V) for a residual model."""
 
     inputs: torch.Tensor
     targets: torch.Tensor
@@ -53,9 +53,13 @@ class Batch:
         log_q = None if self.log_q is None else self.log_q[piece]
         return Batch(self.inputs[piece], self.targets[piece], self.weights[piece], log_q)
 
+    def past(self) -> torch.Tensor | None:
+        """Its `log_q`, computed."""
+        return self.log_q.read() if isinstance(self.log_q, Unread) else self.log_q
+
     def read(self) -> "Batch":
         """The same with its `log_q` computed."""
-        return replace(self, log_q=self.log_q.read()) if isinstance(self.log_q, Unread) else self
+        return replace(self, log_q=self.past())
 
 
 class Sampler:

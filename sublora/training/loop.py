@@ -225,7 +225,7 @@ def _step(accelerator, autocast, forward, mine: Batch, *, accumulation: int, pen
 
 def _bits(autocast: torch.autocast, forward: nn.Module, batch: Batch) -> torch.Tensor:
     device = next(forward.parameters()).device
-    log_q = batch.read().log_q
+    log_q = batch.past()
     with autocast:
         logits = forward(batch.inputs.to(device), *(() if log_q is None else (log_q.to(device),)))
     targets = batch.targets.to(device)

@@ -1,6 +1,5 @@
 """Training on documents: the coordinates are fitted to the training split, then to their levels."""
 
-import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -56,22 +55,15 @@ def train_phase(
     else:
         rate = adaptation.finetune_learning_rate
         schedule = phase_schedule(experiment, adaptation.finetune_steps, rate, rate / 50)
-    sample = functools.partial(
-        Sampler,
-        store,
-        block=experiment.model.block,
-        sampling=settings.sampling,
-        seed=settings.seed,
-        code=code_of_residual(experiment),
-    )
-    few = split.validation[: settings.validation_documents]
+    windows, code = (experiment.model.block, settings.sampling, settings.seed), code_of_residual(experiment)
+    few, stated = split.validation[: settings.validation_documents], facts(store, experiment)
     if split.rule == "positions":
         everything = np.arange(len(store))
-        validation = sample(everything, targets=split.validation).windows_of(few)
-        batches = sample(everything, targets=split.train).batch
+        validation = Sampler(store, everything, *windows, code=code, targets=split.validation).windows_of(few)
+        batches = Sampler(store, everything, *windows, code=code, targets=split.train).batch
     else:
-        validation, batches = sample(few).first_windows(), sample(split.train).batch
-    stated = facts(store, experiment)
+        validation = Sampler(store, few, *windows, code=code).first_windows()
+        batches = Sampler(store, split.train, *windows, code=code).batch
     return train(module, batches, validation, schedule, folder, phase=phase, facts=stated, penalty=penalty)
 
 

@@ -7,8 +7,9 @@ from sublora.models.references.stream import stream_log_probabilities
 
 def code_of_residual(experiment: Experiment) -> DocumentCode | None:
     """The document code that the experiment's model adds to; None where it adds to none."""
-    residual = isinstance(experiment, Pretrain) and experiment.model.residual
-    return DocumentCode(experiment.reference.pseudo_counts) if residual else None
+    if isinstance(experiment, Pretrain) and experiment.model.residual:
+        return DocumentCode(experiment.reference.pseudo_counts)
+    return None
 
 
 __all__ = ["DocumentCode", "code_of_residual", "log_distributions", "log_probabilities", "stream_log_probabilities"]

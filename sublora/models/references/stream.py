@@ -1,9 +1,9 @@
 """The stream's code: a predictor that adapts to all training text so far. It costs no bits, and is no function of a document.
 
-It counts as the document code does, orders 0 to K, but keeps its counts from document to document. Documents are read one after the
-other. Contexts do not reach into the document before: before a document stands the end-of-text token, and nothing before that. So
-what it predicts of a token depends on the tokens before it in the stream alone: it is predictable, as bounds for tokens demand. Such
-a bound is about the average, over the stream, of the predictor as it was at each token, and says nothing of the one at its end.
+It counts as the document code does, orders 0 to K, but keeps its counts from document to document. One is read after the other.
+Contexts do not reach into the document before: before a document stands the end-of-text token, and nothing before that. So what it
+predicts of a token depends on the tokens before it in the stream alone: it is predictable, as bounds for tokens demand. Such a
+bound is about the average, over the stream, of the predictor as it was at each token, and says nothing of the one at its end.
 """
 
 import numba
