@@ -14,7 +14,7 @@ from sublora.compression.quantizers import grid_steps, nearest, quantize
 from sublora.experiment.groups import Compression
 from sublora.models import Subspace
 
-OCTAVES = 0.02
+OCTAVES = 0.04
 """How far a training step moves a group's step at most: it has to follow coordinates of any scale, whatever their learning rate."""
 BINS, CLASSES = 32, 10
 

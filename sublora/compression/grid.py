@@ -67,15 +67,18 @@ def decode_grid(payload: bytes, shapes: Shapes) -> tuple[np.ndarray, np.ndarray]
     """(steps uint8 (G,), integers int64 (d,)) that a stream says."""
     steps, integers = np.zeros(len(shapes), np.int64), np.zeros(sum(r * c for r, c in shapes), np.int64)
     data = np.frombuffer(payload + bytes(1), np.uint8)
-    _walk(True, False, steps, integers, np.array(shapes, np.int64).reshape(-1, 2), data.copy(), _tables())
+    _walk(True, False, (steps, integers, np.array(shapes, np.int64).reshape(-1, 2)), data.copy(), _tables())
     return steps.astype(np.uint8), integers
 
 
 def _encode(mixed: bool, steps: np.ndarray, integers: np.ndarray, shapes: Shapes) -> bytes:
-    size = 1024 + len(integers) + 4 * len(steps)
+    size, coded = (
+        1024 + len(integers) + 4 * len(steps),
+        (steps.astype(np.int64), integers, np.array(shapes, np.int64).reshape(-1, 2)),
+    )
     while True:
         buffer = np.zeros(size, np.uint8)
-        used = _walk(False, mixed, steps.astype(np.int64), integers, np.array(shapes, np.int64).reshape(-1, 2), buffer, _tables())
+        used = _walk(False, mixed, coded, buffer, _tables())
         if used >= 0:
             return buffer[:used].tobytes().rstrip(b"\0")
         size *= 4
@@ -91,9 +94,10 @@ def _tables() -> tuple[np.ndarray, np.ndarray]:
     return np.array(stretch, np.int64), np.array(squash, np.int64)
 
 
-@numba.njit(cache=True)
-def _code(bit, p, coder, buffer, decoding):
+@numba.njit(cache=True, error_model="numpy")  # no check for divisions by zero: there are none
+def _code(bit, p, stream):
     """Codes a bit that is one with probability p/2^16. coder: the interval's ends in 48 bits, the decoder's window, the place."""
+    coder, buffer, decoding = stream
     width = coder[1] - coder[0]
     middle = coder[0] + (width >> 16) * p + (((width & 65535) * p) >> 16)
     if decoding:
@@ -114,12 +118,12 @@ def _code(bit, p, coder, buffer, decoding):
     return bit
 
 
-@numba.njit(cache=True)
-def _decide(bit, slot, mixed, contexts, learnt, coder, buffer, decoding, tables):
+@numba.njit(cache=True, error_model="numpy")
+def _decide(bit, slot, contexts, learnt, stream):
     """Codes a bit by what is known of its slot in the contexts, and learns."""
-    chances, counts, weights, inputs = learnt
-    stretch, squash = tables
-    used = INPUTS if mixed else 1
+    chances, counts, weights, inputs, stretch, squash = learnt
+    used = len(chances)
+    mixed = used > 1
     p = chances[0, contexts[0], slot] >> 16
     if mixed:
         total = 0
@@ -128,7 +132,7 @@ def _decide(bit, slot, mixed, contexts, learnt, coder, buffer, decoding, tables)
             total += weights[slot, i] * inputs[i]
         p = squash[min(max(total >> 16, -2047), 2047) + 2047]
     p = min(max(p, LEAST), 65536 - LEAST)
-    bit = _code(bit, p, coder, buffer, decoding)
+    bit = _code(bit, p, stream)
     error = ((bit << 16) - p) * 6
     for i in range(used):
         if mixed:
@@ -141,7 +145,7 @@ def _decide(bit, slot, mixed, contexts, learnt, coder, buffer, decoding, tables)
     return bit
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, error_model="numpy")
 def _level(value):
     """0, 1, 2, 3, then two levels an octave, below 24."""
     if value < 4:
@@ -152,22 +156,23 @@ def _level(value):
     return min(23, 2 * bits + (value >> bits))
 
 
-@numba.njit(cache=True)
-def _walk(decoding, mixed, steps, integers, shapes, buffer, tables):
+@numba.njit(cache=True, error_model="numpy")
+def _walk(decoding, mixed, coded, buffer, tables):
     """Writes the stream into `buffer` and returns its length, or -1 if there is no room; or reads it, filling steps, integers."""
+    steps, integers, shapes = coded
     coder = np.array([0, (1 << 48) - 1, 0, 0], np.int64)
     if decoding:
         for i in range(6):
             coder[2] = (coder[2] << 8) | (buffer[i] if i < len(buffer) else 0)
         coder[3] = 6
-    half = 1 << 15
-    mixed = _code(1 if mixed else 0, half, coder, buffer, decoding) == 1
+    stream, half = (coder, buffer, decoding), 1 << 15
+    mixed = _code(1 if mixed else 0, half, stream) == 1
     used = INPUTS if mixed else 1
     chances = np.full((used, LEVELS * LEVELS, SLOTS), 1 << 31, np.int64)
     counts = np.zeros((used, LEVELS * LEVELS, SLOTS), np.int64)
     weights = np.full((SLOTS, INPUTS), 65536 * 2 // 7, np.int64)
     contexts, rows_seen = np.zeros(INPUTS, np.int64), np.zeros((2, 2), np.int64)
-    learnt = (chances, counts, weights, np.zeros(INPUTS, np.int64))
+    learnt = (chances, counts, weights, np.zeros(INPUTS, np.int64), *tables)
     begin = 0
     for group in range(len(shapes)):
         rows, columns = shapes[group]
@@ -177,13 +182,13 @@ def _walk(decoding, mixed, steps, integers, shapes, buffer, tables):
                 if integers[i] != 0:
                     some = 1
                     break
-        some = _code(some, half, coder, buffer, decoding)
+        some = _code(some, half, stream)
         if some == 0:
             begin += rows * columns
             continue
         step = 0
         for place in range(7, -1, -1):
-            step = 2 * step + _code((steps[group] >> place) & 1, half, coder, buffer, decoding)
+            step = 2 * step + _code((steps[group] >> place) & 1, half, stream)
         steps[group] = step
         if mixed:
             chances[1], counts[1] = 1 << 31, 0
@@ -199,7 +204,7 @@ def _walk(decoding, mixed, steps, integers, shapes, buffer, tables):
                             break
                 total = rows_seen[before, 0] + rows_seen[before, 1]
                 p = (65536 * (2 * rows_seen[before, 1] + 1)) // (2 * total + 2)
-                some = _code(some, min(max(p, LEAST), 65536 - LEAST), coder, buffer, decoding)
+                some = _code(some, min(max(p, LEAST), 65536 - LEAST), stream)
                 rows_seen[before, some] += 1
                 before = some
                 if some == 0:
@@ -220,22 +225,22 @@ def _walk(decoding, mixed, steps, integers, shapes, buffer, tables):
                 size = 0
                 while size < UNARY:
                     more = 1 if value > size else 0
-                    if _decide(more, size, mixed, contexts, learnt, coder, buffer, decoding, tables) == 0:
+                    if _decide(more, size, contexts, learnt, stream) == 0:
                         break
                     size += 1
                 if size == UNARY:
                     rest, bits = value - UNARY + 1, 0
                     while bits < PREFIX - 1:
                         more = 1 if rest >> (bits + 1) else 0
-                        if _decide(more, UNARY + bits, mixed, contexts, learnt, coder, buffer, decoding, tables) == 0:
+                        if _decide(more, UNARY + bits, contexts, learnt, stream) == 0:
                             break
                         bits += 1
                     number = 1
                     for place in range(bits - 1, -1, -1):
-                        number = 2 * number + _code((rest >> place) & 1, half, coder, buffer, decoding)
+                        number = 2 * number + _code((rest >> place) & 1, half, stream)
                     size = UNARY - 1 + number
                 if size:
-                    negative = _code(1 if integers[first + column] < 0 else 0, half, coder, buffer, decoding)
+                    negative = _code(1 if integers[first + column] < 0 else 0, half, stream)
                     if decoding:
                         integers[first + column] = -size if negative else size
                 left2, left = left, size
@@ -253,7 +258,7 @@ def _walk(decoding, mixed, steps, integers, shapes, buffer, tables):
     return _end(coder, buffer)
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, error_model="numpy")
 def _end(coder, buffer):
     """The fewest bytes that, with zeros behind them, lie in the interval."""
     for kept in range(7):

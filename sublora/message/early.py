@@ -24,7 +24,7 @@ from typing import Any
 from sublora.compression.codebooks import EARLY_FORMATS
 from sublora.experiment import ALPHA_GRID, LAYERS, PARAMETRIZATIONS
 from sublora.experiment import Subspace as SubspaceSettings
-from sublora.message.body import Message, lora_fields, mask_of, pack, read_dimension, read_lora, stated, targets_of, unpack
+from sublora.message.body import Coded, Message, lora_fields, mask_of, pack, read_dimension, read_lora, stated, targets_of, unpack
 from sublora.message.frame import MessageError, Reader, alpha_index, only_form, prefixed, varint
 from sublora.models.projectors import PROJECTORS
 
@@ -35,6 +35,7 @@ IN_A_SUBSPACE = {"kronecker": 6, "monarch": 7}
 def encode(message: Message) -> bytes:
     """The bytes of a message. Raises SubloraError for what the format cannot say."""
     subspace, alpha = message.subspace, alpha_index(message.alpha)
+    assert isinstance(message.coded, Coded)  # steps came with `message.language`
     coder, format, rest = pack(message.coded)
     body = bytes([FORMAT, _kind(subspace)]) + varint(len(message.coded.symbols))
     if subspace.parametrization != "full":

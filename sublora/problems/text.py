@@ -26,8 +26,7 @@ from sublora.experiment.packages import WHEELS
 from sublora.inequalities.smoothing import loss_range
 from sublora.limits import Limits
 from sublora.message import Coded, Gridded, configured, decode, with_alpha
-from sublora.message.body import Message
-from sublora.message.language import encode
+from sublora.message.language import Message, encode
 from sublora.models import Subspace, base_model, base_sha256, build, layer_names
 from sublora.models.pretrained import Causal, architecture
 from sublora.progress import progress_bar
