@@ -89,7 +89,7 @@ def _in_subspace(base: float, subspace: Subspace | None, trainable: int, coordin
     if subspace is not None and subspace.dimension is not None:
         made = projector(subspace.projector, trainable, min(coordinates, trainable))
     # θ0 twice while it is copied, then once, P w, and their sum.
-    return Cost(base + 4 * FLOAT * trainable + 4 * FLOAT * coordinates + made.bytes, made.operations)
+    return Cost(base + 4 * FLOAT * trainable + 10 * FLOAT * coordinates + made.bytes, made.operations)
 
 
 def projector(name: str, weights: int, coordinates: int) -> Cost:

@@ -145,7 +145,7 @@ def optimize(
     from sublora.reporting.figures import trade_off
     from sublora.search import search_run
 
-    without = ("finetune_steps=0", "finetune_learning_rate=1e-3", "rate_penalty=0.0")  # defaults: they have no effect then
+    without = ("finetune_steps=0", "finetune_learning_rate=1e-3", "rate_penalty=auto")  # defaults: they have no effect then
     experiment = load_experiment(params, [] if finetune else [f"compression.{setting}" for setting in without])
     try:
         counts = [int(count) for count in levels.split(",")]

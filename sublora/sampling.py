@@ -10,12 +10,12 @@ import torch
 
 from sublora import budget
 from sublora.certificate.schema import load_certificate
-from sublora.compression import Quantized
+from sublora.compression import OnGrid, Quantized
 from sublora.data import Tokenizer, get_tokenizer
 from sublora.errors import SubloraError
 from sublora.experiment import Classify, Finetune, Pretrain, as_experiment
 from sublora.limits import DEFAULT, Limits
-from sublora.message import Coded, MessageError, decode
+from sublora.message import Coded, Gridded, MessageError, decode
 from sublora.models import base_model, base_sha256, build
 from sublora.models.references import DocumentCode, code_of_residual, log_distributions
 from sublora.training import load_checkpoint
@@ -122,7 +122,8 @@ def _checkpointed(path: Path) -> LanguageModel:
     tokenizer = get_tokenizer(experiment.corpus.tokenizer)
     subspace = build(experiment.model, experiment.subspace, tokenizer.vocab_size).eval()
     levels = tensors.get("codebook/best")
-    best = tensors.get("coordinates/best" if levels is None else "subspace.coordinates/best")
+    steps = tensors.get("steps/best")
+    best = tensors.get("coordinates/best" if levels is None and steps is None else "subspace.coordinates/best")
     if best is None or best.shape != subspace.coordinates.shape:
         raise SubloraError(f"{path}: holds no coordinates of the architecture it names; give a checkpoint that sublora wrote")
     with torch.no_grad():
@@ -130,4 +131,7 @@ def _checkpointed(path: Path) -> LanguageModel:
         if levels is not None:
             coded = Coded(*Quantized(subspace, levels.numpy()).coded())
             subspace.coordinates.copy_(torch.from_numpy(coded.coordinates))
+        if steps is not None and len(steps) == len(subspace.groups):
+            gridded = Gridded(*OnGrid(subspace, steps.exp2().numpy(), 1.0).coded())
+            subspace.coordinates.copy_(torch.from_numpy(gridded.coordinates))
     return LanguageModel(subspace.materialized(), tokenizer, code_of_residual(experiment))

@@ -113,7 +113,7 @@ def test_what_is_no_codebook(codebook):
 
 
 def test_sizes_and_formats_are_checked():
-    with pytest.raises(ValueError, match="format 5 is unknown"):
-        packed_size(5, 3)
+    with pytest.raises(ValueError, match="format 6 is unknown"):
+        packed_size(6, 3)
     with pytest.raises(ValueError, match="has 6 bytes"):
         unpack_codebook(0, bytes(5), 3)

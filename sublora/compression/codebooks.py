@@ -1,4 +1,4 @@
-"""A codebook in few bytes: five formats, all numbers big-endian, the size known from the format and L.
+"""A codebook in few bytes: six formats, all numbers big-endian, the size known from the format and L.
 
     format    bytes      what is stored
     0         2L         every level, float16
@@ -6,6 +6,7 @@
     2         4          normal-float: mean and deviation, float16, of the public `normal_levels`
     3         2 + L      a scale, float16, and each level's int8 multiple of it
     4         2⌊L/2⌋     symmetric: the positive levels, float16, and their negatives; zero too where L is odd
+    5         2          a step, float16, and its symmetric multiples: halves 1, 3, ... where L is even (messages since 0x53)
 
 Every format gives float16 levels, and every sum and product is exact before it is rounded to one: all machines agree.
 """
@@ -14,8 +15,11 @@ import numpy as np
 
 from sublora.compression.quantizers import line, normal_levels
 
-FORMATS = ("each", "steps", "normal", "bytes", "symmetric")
-"""Names of the formats 0 to 4, which are their indices in a message."""
+FORMATS = ("each", "steps", "normal", "bytes", "symmetric", "symmetric steps")
+"""Names of the formats 0 to 5, which are their indices in a message."""
+
+EARLY_FORMATS = 5
+"""So many of them were there for the message formats 0x52 and 0x47."""
 
 QUIETLY = np.errstate(over="ignore", invalid="ignore")
 """What overflows is infinite or no number, and refused by `_checked`."""
@@ -25,12 +29,15 @@ def packed_size(format: int, levels: int) -> int:
     """Bytes of a codebook of `levels` levels in a format. Raises ValueError for an unknown format."""
     if not 0 <= format < len(FORMATS):
         raise ValueError(f"codebook format {format} is unknown; there are 0 to {len(FORMATS) - 1}")
-    return (2 * levels, 4, 4, 2 + levels, levels // 2 * 2)[format]
+    return (2 * levels, 4, 4, 2 + levels, levels // 2 * 2, 2)[format]
 
 
 @QUIETLY
-def pack_codebook(codebook: np.ndarray) -> tuple[int, bytes]:
-    """(format, bytes): the shortest that `unpack_codebook` makes exactly `codebook` of, float16 (L,) strictly ascending."""
+def pack_codebook(codebook: np.ndarray, formats: int = EARLY_FORMATS) -> tuple[int, bytes]:
+    """(format, bytes): the shortest that `unpack_codebook` makes exactly `codebook` of, float16 (L,) strictly ascending.
+
+    formats: how many of the formats may be used.
+    """
     codebook = _checked(codebook)
     levels = len(codebook)
     packed = (
@@ -39,8 +46,10 @@ def pack_codebook(codebook: np.ndarray) -> tuple[int, bytes]:
         _pack_line(codebook, normal_levels(levels)),
         _pack_multiples(codebook),
         _float16(*codebook[(levels + 1) // 2 :]) if np.array_equal(codebook, -codebook[::-1]) else None,
+        _pack_symmetric_steps(codebook),
     )
-    return min(((format, data) for format, data in enumerate(packed) if data is not None), key=lambda found: len(found[1]))
+    found = [(format, data) for format, data in enumerate(packed[:formats]) if data is not None]
+    return min(found, key=lambda found: len(found[1]))
 
 
 @QUIETLY
@@ -53,6 +62,8 @@ def unpack_codebook(format: int, data: bytes, levels: int) -> np.ndarray:
     numbers = np.frombuffer(data, ">f2").astype(np.float16)
     if format == 0:
         return _checked(numbers)
+    if format == 5:
+        return _checked(_halves(numbers[0], levels))
     if format == 4:
         return _checked(np.concatenate([-numbers[::-1], np.zeros(levels % 2, np.float16), numbers]))
     return _checked(line(numbers[0], numbers[1], np.arange(levels) if format == 1 else normal_levels(levels)))
@@ -110,6 +121,19 @@ def _pack_multiples(codebook: np.ndarray) -> bytes | None:
                 if np.array_equal(_multiples(scale, multiples), codebook):
                     return _float16(scale) + multiples.tobytes()
     return None
+
+
+def _pack_symmetric_steps(codebook: np.ndarray) -> bytes | None:
+    """The step is within one of the largest level's quotient by its place, which is tried."""
+    if len(codebook) == 1:
+        return None
+    quotient = np.float16(codebook[-1] / np.float64((len(codebook) - 1) / 2))
+    tried = (quotient, np.nextafter(quotient, np.float16(0)), np.nextafter(quotient, np.float16(np.inf)))
+    return next((_float16(step) for step in tried if np.array_equal(_halves(step, len(codebook)), codebook)), None)
+
+
+def _halves(step: np.float16, levels: int) -> np.ndarray:
+    return (np.float64(step) * (np.arange(levels) - (levels - 1) / 2)).astype(np.float16) + np.float16(0)
 
 
 def _multiples(scale: np.float16, multiples: np.ndarray) -> np.ndarray:

@@ -1,8 +1,11 @@
 """Codebook quantization: every coordinate becomes one of L levels; the levels are 16-bit floats."""
 
 import statistics
+from collections.abc import Sequence
 
 import numpy as np
+
+from sublora.compression.grid import STEPS
 
 QUANTIZERS = ("uniform", "kmeans", "normal_float", "ecsq")
 
@@ -133,6 +136,28 @@ def ecsq_assign(values: np.ndarray, codebook: np.ndarray, shares: np.ndarray, pe
         envelope.append(new)
         changes.append(change)
     return np.array(envelope)[np.searchsorted(changes, values, side="left")]
+
+
+def grid_steps(values: np.ndarray, sizes: Sequence[int], penalty: float, otherwise: float) -> np.ndarray:
+    """The step of each group of `values` (d,), groups one after the other: float64 (G,), of `STEPS`.
+
+    That with the least mean squared error in mean squares of the group, plus `penalty` times the entropy of the rounded multiples
+    in bits. otherwise: the step of a group of zeros, to the nearest.
+    """
+    values, found = _finite(values, 1), []
+    for part in np.split(values, np.cumsum(sizes)[:-1]):
+        square = np.mean(part**2)
+        near = STEPS[(np.sqrt(square) / 16 <= STEPS) & (np.sqrt(square) * 16 >= STEPS)]
+        if not square or not len(near):
+            found.append(STEPS[abs(np.log(STEPS / otherwise)).argmin()])
+            continue
+        costs = []
+        for step in near:
+            multiples = np.rint(part / step)
+            shares = np.unique(multiples, return_counts=True)[1] / len(part)
+            costs.append(np.mean((part - step * multiples) ** 2) / square - penalty * (shares * np.log2(shares)).sum())
+        found.append(near[int(np.argmin(costs))])
+    return np.array(found)
 
 
 _CODEBOOKS = {"uniform": uniform_codebook, "kmeans": kmeans_codebook, "normal_float": normal_float_codebook}

@@ -380,17 +380,24 @@ class TaskTraining(_Search):
 class Compression(Group):
     """From coordinates to bytes. The message names the quantizer, its levels and the coder."""
 
-    quantizer: Literal["uniform", "kmeans", "normal_float", "ecsq"] = "kmeans"
-    entropy_penalty: Annotated[float, Field(ge=0)] = 0.02  # ecsq: variances of a coordinate that a bit of its entropy is worth
+    quantizer: Literal["uniform", "kmeans", "normal_float", "ecsq", "grid"] = "kmeans"  # grid: multiples of a step for each matrix
+    entropy_penalty: Annotated[float, Field(ge=0)] = 0.02  # ecsq, grid: variances of a coordinate that a bit of it is worth
     levels: Annotated[int, Field(ge=1, le=255)] = 11
     finetune_steps: Annotated[int, Field(ge=0)] = 0  # steps of quantization-aware training before coding
     finetune_learning_rate: Annotated[float, Field(gt=0)] = 1e-3
-    rate_penalty: Annotated[float, Field(ge=0)] = 0.0  # bits of loss for each bit of a coordinate's entropy while fine-tuning
+    # while fine-tuning, bits of loss for each bit of a coordinate's entropy; auto: what the promised bound pays for it
+    rate_penalty: Annotated[float, Field(ge=0)] | Literal["auto"] = "auto"
 
     def _without_effect(self) -> dict[str, str]:
-        other = {} if self.quantizer == "ecsq" else {"entropy_penalty": f"quantizer {self.quantizer}"}
-        unused = () if self.finetune_steps else ("finetune_learning_rate", "rate_penalty")
-        return other | dict.fromkeys(unused, "finetune_steps 0")
+        unused = ["finetune_learning_rate"] if self.finetune_steps == 0 else []
+        if not self.finetune_steps and self.rate_penalty != 0:  # 0 was the default, and kept certificates have it
+            unused.append("rate_penalty")
+        other = [*["entropy_penalty"] * (self.quantizer not in ("ecsq", "grid")), *["levels"] * (self.quantizer == "grid")]
+        return dict.fromkeys(other, f"quantizer {self.quantizer}") | dict.fromkeys(unused, "finetune_steps 0")
+
+    @model_serializer(mode="wrap")
+    def _a_grid_has_no_number_of_levels(self, handler):
+        return {key: value for key, value in handler(self).items() if key != "levels" or self.quantizer != "grid"}
 
 
 class Rounding(Group):

@@ -189,6 +189,12 @@ class Classify(_Named):
         return self
 
     @model_validator(mode="after")
+    def _levels_are_of_a_codebook(self):
+        if self.compression.quantizer == "grid":
+            raise ValueError("compression.quantizer grid is of language models: a classifier's message has a codebook")
+        return self
+
+    @model_validator(mode="after")
     def _words_have_no_attention(self):
         if isinstance(self.model, groups.Words) and self.subspace.adapts_attention:
             raise ValueError("subspace.modules: a bag of words has no attention; its modules are [head]")

@@ -26,7 +26,7 @@ What is not here is public: the task, the model's name with its pretrained weigh
 from dataclasses import dataclass
 from typing import Any
 
-from sublora.compression.codebooks import FORMATS
+from sublora.compression.codebooks import EARLY_FORMATS
 from sublora.experiment import Encoder, TaskSubspace, Words
 from sublora.message.body import Coded, lora_fields, pack, read_dimension, read_lora, stated, unpack, with_coordinates
 from sublora.message.frame import MessageError, Reader, only_form, prefixed, varint
@@ -92,7 +92,7 @@ def decode(data: bytes, public: Words | Encoder, most: int) -> ClassifierMessage
         values |= read_lora(reader)
     if isinstance(public, Words):
         choices |= {"buckets": reader.varint(), "hashes": reader.byte(), "prefix": reader.byte()}
-    how = reader.byte(len(FORMATS) << 3)
+    how = reader.byte(EARLY_FORMATS << 3)
     coded = unpack(reader, how & 7, how >> 3, dimension)
     model = stated(type(public), {**public.model_dump(), **choices})
     message = ClassifierMessage(model, stated(TaskSubspace, values), coded)

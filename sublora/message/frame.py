@@ -89,3 +89,50 @@ class Reader:
 
     def rest(self) -> bytes:
         return self.take(len(self.data) - self.position)
+
+
+class Bits:
+    """Fields of single bits, the high bit first."""
+
+    def __init__(self) -> None:
+        self.value, self.size = 1, 0
+
+    def put(self, value: int, size: int) -> None:
+        self.value, self.size = self.value << size | value, self.size + size
+
+    def number(self, number: int) -> None:
+        """A number: 6 bits for its length, and all but its first bit. Raises SubloraError as `varint`."""
+        varint(number)
+        size = number.bit_length()
+        self.put(size, 6)
+        self.put(number & ~(1 << size >> 1), max(size - 1, 0))
+
+    def bytes(self) -> bytes:
+        """All of it, with zeros to the end of the last byte."""
+        padding = -self.size % 8
+        size = (self.size + padding) // 8
+        return (self.value << padding & (1 << 8 * size) - 1).to_bytes(size, "big")
+
+
+class BitReader:
+    """Takes what `Bits` wrote off a message. Raises MessageError at the message's end, and for what `Bits` does not write."""
+
+    def __init__(self, reader: Reader):
+        self.reader, self.value, self.size = reader, 0, 0
+
+    def take(self, size: int) -> int:
+        while self.size < size:
+            self.value, self.size = self.value << 8 | self.reader.byte(), self.size + 8
+        self.size -= size
+        taken, self.value = self.value >> self.size, self.value & (1 << self.size) - 1
+        return taken
+
+    def number(self) -> int:
+        size = self.take(6)
+        if size > 7 * VARINT_BYTES:
+            raise MessageError(f"a number of the message has {size} bits; {7 * VARINT_BYTES} are the most")
+        return 1 << size - 1 | self.take(size - 1) if size else 0
+
+    def end(self) -> None:
+        if self.value:
+            raise MessageError("the message has bits where its last byte of fields is filled with zeros")

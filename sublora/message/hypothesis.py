@@ -9,8 +9,8 @@ from torch import nn
 
 from sublora.errors import SubloraError
 from sublora.experiment import Classify, Encoder, Experiment, Finetune, Pretrain, Pretrained, Round, Subspace, Words
-from sublora.message import classifier, language, whole
-from sublora.message.body import published_bits
+from sublora.message import classifier, early, language, whole
+from sublora.message.body import Coded, published_bits
 from sublora.message.configuration import configured, unwrapped
 from sublora.message.frame import MessageError, Reader
 from sublora.models import layer_names, model_weights
@@ -116,21 +116,22 @@ def _codec(data: bytes, experiment: Experiment) -> Codec:
 
 def _subspace(data: bytes, experiment: Pretrain | Finetune, vocab_size: int, local_only: bool) -> Hypothesis:
     subspace, message = language.rebuild(data, experiment.model, vocab_size, local_only)
-    said = {"subspace": _said(message.subspace), "compression": {"levels": len(message.coded.codebook)}}
+    said = {"subspace": _said(message.subspace)}
+    said |= {"compression": {"levels": len(message.coded.codebook)}} if isinstance(message.coded, Coded) else {}
     return Hypothesis(subspace.materialized(), message.alpha, published_bits(message.coded), said)
 
 
 def _subspace_with_alpha(data: bytes, alpha: float, experiment: Pretrain | Finetune, vocab_size: int) -> bytes:
-    return language.encode(replace(_read(data, experiment, vocab_size), alpha=alpha))
+    return language.with_alpha(data, alpha, *_limits(experiment, vocab_size))
 
 
 def _subspace_settings(data: bytes, experiment: Pretrain | Finetune, vocab_size: int) -> Settings:
-    message = _read(data, experiment, vocab_size)
-    return Settings(message.subspace, experiment.model, len(message.coded.symbols))
+    header = language.read(data, *_limits(experiment, vocab_size))
+    return Settings(header.subspace, experiment.model, header.dimension)
 
 
-def _read(data: bytes, experiment: Pretrain | Finetune, vocab_size: int) -> language.Message:
-    return language.decode(data, language.largest_dimension(experiment.model, vocab_size), layer_names(experiment.model))
+def _limits(experiment: Pretrain | Finetune, vocab_size: int) -> tuple[int, tuple[str, ...]]:
+    return language.largest_dimension(experiment.model, vocab_size), layer_names(experiment.model)
 
 
 def _whole(data: bytes, experiment: Round, vocab_size: int, local_only: bool) -> Hypothesis:
@@ -177,6 +178,7 @@ def _classifier_with_alpha(data: bytes, alpha: float, experiment: Classify, labe
 
 CODECS = {
     language.FORMAT: Codec((Pretrain, Finetune), _subspace, _subspace_with_alpha, _subspace_settings),
+    early.FORMAT: Codec((Pretrain, Finetune), _subspace, _subspace_with_alpha, _subspace_settings),
     whole.FORMAT: Codec((Round,), _whole, _whole_with_alpha, lambda data, experiment, _: Settings(None, experiment.model, 0)),
     classifier.FORMAT: Codec((Classify,), _classifier, _classifier_with_alpha, _classifier_settings),
 }

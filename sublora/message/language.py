@@ -1,22 +1,23 @@
-"""The message: a byte string that is a model.
+"""The message of a language model: a byte string that is a model.
 
-    bytes      field
-    1-5        total length of the message in bytes, as a canonical varint (7 bits a byte, low bits first)
-    1          format, 0x52
-    1          low 3 bits: parametrization, 0 sublora, 1 lora, 2 subspace, 3 full, 4 kronecker, 5 monarch, 6 and 7 these two in a
-               subspace; high 5 bits: index of the projector in `models.projectors.PROJECTORS`, 0 where there is none
-    varint     d, the number of coordinates
-    [varint]   seed of the projector, and of the initial weights of LoRA or of structured layers; not for full
-    [varint    LoRA's rank                                              only for sublora and lora
-     varint]   LoRA's alpha, an integer
-    [varint]   number of blocks or factors                              only for kronecker and monarch
-    [varint]   layers they are on, a bit each: q k v proj up down head  only for these four
+    part       field
+    1-5 bytes  total length of the message in bytes, as a canonical varint (7 bits a byte, low bits first)
+    1 byte     format, 0x53 (0x52: `message.early`)
+    1 byte     low 3 bits: index of the smoothing weight in `experiment.ALPHA_GRID`; next 3: parametrization, 0 sublora, 1 lora,
+               2 subspace, 3 full, 4 kronecker, 5 monarch, 6 and 7 these two in a subspace; next bit: how coordinates are coded,
+               0 multiples of steps, 1 levels of a codebook; high bit 0
+    bits       index of the projector in `models.projectors.PROJECTORS`, 5 bits                     only where there is one
+               d, the number of coordinates                                  (numbers: 6 bits for their length, then all but the
+               seed of projector and initial weights: 1 for 137, or 0 and a number      first bit); not for full
+               LoRA's rank and alpha, numbers                                                       only for sublora and lora
+               number of blocks or factors                                                          only for kronecker and monarch
+               layers they are on, a bit each: q k v proj up down head                              only for these four
                or, of a pretrained model, the names of its linear layers in alphabetical order (`models.layer_names`)
-    1          low 3 bits: index of the smoothing weight in `experiment.ALPHA_GRID`; next 2: of the coder in `coder.CODERS`;
-               high 3: of the codebook's format in `codebooks.FORMATS`
-    1          L, the number of quantization levels, 1 to 255
-    0 to 2L    the levels (`codebooks`): 16-bit floats, strictly ascending and finite
-    the rest   the d symbols (`coder`)
+               index of the coder in `coder.CODERS`, 2 bits; of the codebook's format, 3 bits       only for levels of a codebook
+               zeros to the end of the byte
+    the rest   steps and integers (`compression.grid`), or L, one byte, the levels (`codebooks`), the d symbols (`coder`)
+
+The coordinates' groups, and so the steps' places, follow from the model (`Subspace.groups`), which is public but for these fields.
 
 A message states its own length first and is rejected at any other, so no message is the beginning of another: the set of messages
 is prefix-free, Kraft's inequality holds, and 2^(-8·bytes) is a prior over models (Lotfi et al. 2024a, section 3). Every
@@ -26,94 +27,152 @@ What is not in the message (architecture of a random model, initial weights, tok
 was drawn. The configuration of a pretrained model stands in front (`message.configuration`).
 """
 
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from sublora.compression.codebooks import FORMATS
+from sublora.compression.grid import Shapes, canonical, decode_grid, encode_grid
 from sublora.errors import SubloraError
 from sublora.experiment import ALPHA_GRID, LAYERS, PARAMETRIZATIONS, Gpt, Pretrained
 from sublora.experiment import Subspace as SubspaceSettings
-from sublora.message.body import Coded, lora_fields, pack, read_dimension, read_lora, stated, unpack, with_coordinates
-from sublora.message.frame import MessageError, Reader, alpha_index, only_form, prefixed, varint
+from sublora.message import early
+from sublora.message.body import (
+    Coded,
+    Gridded,
+    Message,
+    checked_dimension,
+    mask_of,
+    pack,
+    stated,
+    targets_of,
+    unpack,
+    with_coordinates,
+)
+from sublora.message.frame import BitReader, Bits, MessageError, Reader, alpha_index, only_form, prefixed
 from sublora.models import Subspace, base_model, layer_names, model_weights, parametrize
 from sublora.models.projectors import PROJECTORS
 
-FORMAT = 0x52
-IN_A_SUBSPACE = {"kronecker": 6, "monarch": 7}
+FORMAT = 0x53
+IN_A_SUBSPACE = early.IN_A_SUBSPACE
+SEED = SubspaceSettings.model_fields["seed"].default
 
 
-@dataclass(frozen=True)
-class Message:
-    """What the bytes say: a parametrization, a smoothing weight of the grid, and the quantized coordinates.
-
-    layers: the names that the base model's layers have, which are public.
-    """
+class Header(NamedTuple):
+    """What a message says before its coordinates. rest: reads these; levels: (coder, format) of a codebook, None for steps."""
 
     subspace: SubspaceSettings
     alpha: float
-    coded: Coded
-    layers: tuple[str, ...] = LAYERS
+    dimension: int
+    levels: tuple[int, int] | None
+    rest: Reader
 
 
 def encode(message: Message) -> bytes:
     """The bytes of a message. Raises SubloraError for what the format cannot say."""
-    subspace, alpha = message.subspace, alpha_index(message.alpha)
-    coder, format, rest = pack(message.coded)
-    body = bytes([FORMAT, _kind(subspace)]) + varint(len(message.coded.symbols))
+    subspace, kind, bits = message.subspace, PARAMETRIZATIONS.index(message.subspace.parametrization), Bits()
+    if subspace.dimension is not None:
+        kind = IN_A_SUBSPACE.get(subspace.parametrization, kind)
+        bits.put(PROJECTORS.index(subspace.projector), 5)
+    bits.number(len(message.coded.coordinates))
     if subspace.parametrization != "full":
-        body += varint(subspace.seed)
+        bits.put(int(subspace.seed == SEED), 1)
+        if subspace.seed != SEED:
+            bits.number(subspace.seed)
     if subspace.parametrization in ("sublora", "lora"):
-        body += lora_fields(subspace)
+        bits.number(subspace.rank)
+        bits.number(int(subspace.lora_alpha))
     if subspace.parametrization in IN_A_SUBSPACE:
-        body += varint(subspace.blocks)
+        bits.number(subspace.blocks)
     if subspace.parametrization not in ("subspace", "full"):
-        layers, targets = message.layers, set(message.layers if subspace.targets == ("all",) else subspace.targets)
-        if unknown := targets - set(layers):
-            raise SubloraError(f"subspace.targets: {sorted(unknown)[0]!r} is none of {', '.join(layers)}")
-        body += varint(sum(1 << layers.index(target) for target in targets))
-    return prefixed(body + bytes([alpha | coder << 3 | format << 5]) + rest)
+        bits.put(mask_of(message), len(message.layers))
+    first = alpha_index(message.alpha) | kind << 3
+    if isinstance(message.coded, Gridded):
+        return prefixed(bytes([FORMAT, first]) + bits.bytes() + _pack_grid(message.coded))
+    coder, format, rest = pack(message.coded, len(FORMATS))
+    bits.put(coder, 2)
+    bits.put(format, 3)
+    return prefixed(bytes([FORMAT, first | 64]) + bits.bytes() + rest)
 
 
-def _kind(subspace: SubspaceSettings) -> int:
-    """The byte that names parametrization and projector."""
-    kind = PARAMETRIZATIONS.index(subspace.parametrization)
-    if subspace.dimension is None:
-        return kind
-    return IN_A_SUBSPACE.get(subspace.parametrization, kind) | PROJECTORS.index(subspace.projector) << 3
+def _pack_grid(coded: Gridded) -> bytes:
+    ends = np.cumsum([rows * columns for rows, columns in coded.shapes])[:-1]
+    try:
+        groups = [canonical(int(step), part) for step, part in zip(coded.steps, np.split(coded.integers, ends), strict=True)]
+        return encode_grid(np.array([step for step, _ in groups]), np.concatenate([part for _, part in groups]), coded.shapes)
+    except ValueError as error:
+        raise SubloraError(f"compression.quantizer grid: {error}; has training diverged?") from None
 
 
-def decode(data: bytes, most: int, layers: tuple[str, ...] = LAYERS) -> Message:
-    """The message that `data` is; `most` bounds d, and with it time and memory, before anything is decoded.
+def read(data: bytes, most: int, layers: tuple[str, ...] = LAYERS) -> Header:
+    """The fields before the coordinates; `most` bounds d, and with it time and memory, before anything is decoded.
 
-    layers: the names of the base model's layers.
-    Raises MessageError, saying what is wrong, for anything that `encode` cannot have made.
+    layers: the names of the base model's layers. Raises MessageError for fields that `encode` cannot have written.
     """
+    if Reader(data).byte() == early.FORMAT:
+        message = early.decode(data, most, layers)
+        return Header(message.subspace, message.alpha, len(message.coded.coordinates), None, Reader(data))
     reader = Reader(data, FORMAT)
-    projector, kind = divmod(reader.byte(), 8)
+    first = reader.byte(128, "way of coding")
+    bits, kind = BitReader(reader), first >> 3 & 7
     names = {number: name for name, number in IN_A_SUBSPACE.items()}
     parametrization = names.get(kind) or PARAMETRIZATIONS[kind]
-    projected = kind in names or parametrization in ("sublora", "subspace")
-    if projector >= len(PROJECTORS) or (projector and not projected):
-        raise MessageError(f"unknown projector {projector} for {parametrization}")
-    dimension = read_dimension(reader, most)
     values: dict[str, Any] = {"parametrization": parametrization}
-    if parametrization != "full":
-        values["seed"] = reader.varint()
+    projected = kind in names or parametrization in ("sublora", "subspace")
     if projected:
-        values |= {"dimension": dimension, "projector": PROJECTORS[projector]}
+        if (projector := bits.take(5)) >= len(PROJECTORS):
+            raise MessageError(f"unknown projector {projector} for {parametrization}")
+        values["projector"] = PROJECTORS[projector]
+    dimension = checked_dimension(bits.number(), most)
+    if projected:
+        values["dimension"] = dimension
+    if parametrization != "full":
+        values["seed"] = SEED if bits.take(1) else bits.number()
     if parametrization in ("sublora", "lora"):
-        values |= read_lora(reader)
+        values |= {"rank": bits.number(), "lora_alpha": float(bits.number()), "lora_dropout": 0.0}
     if parametrization in IN_A_SUBSPACE:
-        values["blocks"] = reader.varint()
+        values["blocks"] = bits.number()
     if parametrization not in ("subspace", "full"):
-        if (mask := reader.varint()) >> len(layers):
-            raise MessageError(f"the message names layers by {mask.bit_length()} bits; the model has {len(layers)}")
-        values["targets"] = tuple(layer for bit, layer in enumerate(layers) if mask >> bit & 1)
-    choices = reader.byte(len(FORMATS) << 5, "codebook format")
-    coded = unpack(reader, choices >> 3 & 3, choices >> 5, dimension)
-    message = Message(stated(SubspaceSettings, values), ALPHA_GRID[choices & 7], coded, layers)
+        values["targets"] = targets_of(bits.take(len(layers)), layers)
+    levels = (bits.take(2), bits.take(3)) if first & 64 else None
+    bits.end()
+    return Header(stated(SubspaceSettings, values), ALPHA_GRID[first & 7], dimension, levels, reader)
+
+
+def decode(
+    data: bytes, most: int, layers: tuple[str, ...] = LAYERS, shapes: Callable[[SubspaceSettings], Shapes] | None = None
+) -> Message:
+    """The message that `data` is. most, layers: as for `read`.
+
+    shapes: from the parametrization to the coordinates' groups, which the model has; None: one row. A message of a codebook needs
+    none. Raises MessageError, saying what is wrong, for anything that `encode` cannot have made.
+    """
+    if Reader(data).byte() == early.FORMAT:
+        return early.decode(data, most, layers)
+    header = read(data, most, layers)
+    coded: Coded | Gridded
+    if header.levels is None:
+        groups = [(1, header.dimension)] if shapes is None else shapes(header.subspace)
+        if (size := sum(rows * columns for rows, columns in groups)) != header.dimension:
+            raise MessageError(f"the message has {header.dimension:,} coordinates, the model {size:,}")
+        coded = Gridded(*decode_grid(header.rest.rest(), groups), groups)
+    else:
+        coded = unpack(header.rest, *header.levels, header.dimension)
+    message = Message(header.subspace, header.alpha, coded, layers)
     only_form(data, lambda: encode(message))
     return message
+
+
+def with_alpha(data: bytes, alpha: float, most: int, layers: tuple[str, ...]) -> bytes:
+    """The same message with another smoothing weight; of the coordinates nothing is read. Raises as `read`."""
+    if Reader(data).byte() == early.FORMAT:
+        return early.encode(replace(early.decode(data, most, layers), alpha=alpha))
+    read(data, most, layers)
+    reader = Reader(data, FORMAT)
+    place = reader.position
+    return data[:place] + bytes([data[place] & ~7 | alpha_index(alpha)]) + data[place + 1 :]
 
 
 def largest_dimension(model: Gpt | Pretrained, vocab_size: int) -> int:
@@ -127,8 +186,14 @@ def rebuild(data: bytes, model: Gpt | Pretrained, vocab_size: int, local_only: b
     local_only: a pretrained base is not downloaded.
     Raises MessageError when the bytes are not a message for this base model; SubloraError when the base cannot be had here.
     """
-    message = decode(data, largest_dimension(model, vocab_size), layer_names(model))
-    if isinstance(model, Gpt) and message.subspace.model_dump().get("blocks", 0) > model.width:
-        raise MessageError(f"the message has {message.subspace.blocks:,} blocks, beyond any use at width {model.width}")
+    most, layers = largest_dimension(model, vocab_size), layer_names(model)
+    header = read(data, most, layers)
+    if isinstance(model, Gpt) and header.subspace.model_dump().get("blocks", 0) > model.width:
+        raise MessageError(f"the message has {header.subspace.blocks:,} blocks, beyond any use at width {model.width}")
     base = base_model(model, vocab_size, local_only)
-    return with_coordinates(lambda: parametrize(base, model, message.subspace), message.coded), message
+    try:
+        subspace = parametrize(base, model, header.subspace)
+    except SubloraError as error:
+        raise MessageError(f"the message does not fit the base model: {error}") from None
+    message = decode(data, most, layers, lambda _: subspace.groups)
+    return with_coordinates(lambda: subspace, message.coded), message

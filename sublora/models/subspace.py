@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
-from sublora.models.projectors import Projector
+from sublora.models.projectors import Film, Identity, Projector
 
 
 class Subspace(nn.Module):
@@ -36,6 +36,15 @@ class Subspace(nn.Module):
         initial = torch.cat([parameters[name].detach().flatten() for name in self.names])
         self.register_buffer("initial", initial.clone(), persistent=False)
         self.coordinates = nn.Parameter(torch.zeros(projector.shape[1]))
+
+    @property
+    def groups(self) -> list[tuple[int, int]]:
+        """Rows and columns of the matrices that the coordinates are, in order: each weight, or the projector's parts."""
+        if isinstance(self.projector, Identity):
+            widths = [shape[-1] if shape else 1 for shape in self.shapes]
+            return [(size // width, width) for size, width in zip(self.sizes, widths, strict=True)]
+        sides = (self.projector.film, self.projector.others) if isinstance(self.projector, Film) else (self.projector,)
+        return [(1, side.shape[1]) for side in sides if side.shape[1]]
 
     def weights(self, coordinates: torch.Tensor) -> dict[str, torch.Tensor]:
         """The trainable weights at `coordinates` (d,), by name."""

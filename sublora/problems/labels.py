@@ -1,5 +1,6 @@
 """Labelling examples: data, training, scoring and statements of a classifier."""
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -12,6 +13,7 @@ from sublora.certificate.build import Findings
 from sublora.certificate.schema import AssumptionName, Certificate, HeldOut
 from sublora.certificate.statements import example_bounds, label_assumptions, label_rules, reachable
 from sublora.compression import quantize_and_adapt
+from sublora.compression.price import Pricing
 from sublora.data.labelled import TASKS, Examples, data_identity, load_task
 from sublora.data.split import permutation
 from sublora.errors import SubloraError
@@ -106,7 +108,10 @@ class LabelProblem:
         def adapt(quantized, penalty):
             return self._phase(quantized, model.module.encode, folder, "quantize", sha256s, penalty=penalty)
 
-        *coded, log = quantize_and_adapt(model, self.experiment.compression, adapt)
+        # The loss in bits is above the 0-1 error that is bounded, and priced in its place.
+        charged = self.experiment.bounds.configurations / self.experiment.bounds.delta
+        pricing = Pricing(len(self.training), math.log(charged), lambda mean: max(1 - mean, 0.5))
+        coded, log = quantize_and_adapt(model, self.experiment.compression, adapt, pricing)
         public = self.experiment.model
         message = encode(ClassifierMessage(public, self.experiment.subspace, Coded(*coded)))
         return configured(public.architecture if isinstance(public, Encoder) else None, message), log

@@ -1,6 +1,7 @@
 """Predicting the tokens of documents: data, training, scoring and statements of a language model."""
 
 import functools
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -15,6 +16,7 @@ from sublora.certificate.build import Findings
 from sublora.certificate.schema import Certificate, Statement
 from sublora.certificate.statements import PUBLISHED, By
 from sublora.compression import quantize_and_adapt
+from sublora.compression.price import Pricing
 from sublora.data import Split, TokenStore, find_store, prepare, split_of
 from sublora.data.corpora import corpus_identity
 from sublora.data.files import files_fingerprint, given_path
@@ -22,8 +24,9 @@ from sublora.data.tokenizers import get_tokenizer
 from sublora.errors import SubloraError
 from sublora.experiment import ALPHA_GRID, Finetune, Gpt, Level, OnText, Pretrain
 from sublora.experiment.packages import WHEELS
+from sublora.inequalities.smoothing import loss_range
 from sublora.limits import Limits
-from sublora.message import Coded, configured, decode, with_alpha
+from sublora.message import Coded, Gridded, configured, decode, with_alpha
 from sublora.message.language import Message, encode
 from sublora.models import Subspace, base_model, base_sha256, build, layer_names
 from sublora.models.pretrained import Causal, architecture
@@ -266,10 +269,19 @@ class TextProblem(DocumentProblem):
         def adapt(quantized, penalty):
             return self._phase(quantized, folder, "quantize", penalty)
 
-        *coded, log = quantize_and_adapt(model, self.experiment.compression, adapt)
-        public = self.experiment.model
-        message = encode(Message(self.experiment.subspace, ALPHA_GRID[0], Coded(*coded), layer_names(public)))
+        parts, log = quantize_and_adapt(model, self.experiment.compression, adapt, self.pricing())
+        public, form = self.experiment.model, Gridded if self.experiment.compression.quantizer == "grid" else Coded
+        message = encode(Message(self.experiment.subspace, ALPHA_GRID[0], form(*parts), layer_names(public)))
         return configured(None if isinstance(public, Gpt) else public.architecture, message), log
+
+    def pricing(self) -> Pricing:
+        """What the statement that training works for makes of a message's bits: that of the first level, at alpha .1."""
+        bounds, level, M = self.experiment.bounds, self.experiment.bounds.levels[0], len(self.store)
+        m = float(unit_count(level, self.store, self.split.train, self.experiment.model.block))
+        assumption, top = HEADLINES[level][0], sum(loss_range(0.1, self.store.vocab_size))
+        charged = statements.reachable(assumption, bounds.configurations, bounds.split_seeds)
+        m *= 1 - m / M if assumption == "unseen" else 1
+        return Pricing(m, math.log(charged / bounds.delta), lambda mean: top - mean, level == "token")
 
     def seconds(self, folder: Path) -> dict[str, float]:
         """Wall time of each phase of training, from the log in `folder`."""

@@ -1,7 +1,6 @@
 """Fine-tuning: the coordinates are fitted to labelled examples by the same loop as in pretraining, then to their levels."""
 
 import functools
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from sublora.data.labelled import Examples
 from sublora.experiment import Classify
 from sublora.models.classifiers import Encoded
 from sublora.training.batches import Batch
-from sublora.training.loop import Schedule, train
+from sublora.training.loop import Penalty, Schedule, train
 
 WIDTH_STEP = 16
 """Batches are cut to their longest example, rounded up to a multiple of this: a compiled model meets few shapes."""
@@ -65,7 +64,7 @@ def train_examples_phase(
     *,
     phase: str,
     facts: dict[str, Any],
-    penalty: Callable[[], torch.Tensor] | None = None,
+    penalty: Penalty | None = None,
 ) -> pd.DataFrame:
     """`train` on labelled examples: the phase `finetune` for the settings' epochs, `quantize` for their `finetune_steps`.
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any, Protocol, Self, cast
 
 import pandas as pd
 import torch
@@ -20,6 +20,17 @@ from sublora.progress import progress_bar
 from sublora.training.batches import IGNORED, Batch
 from sublora.training.checkpoint import load_checkpoint, save_checkpoint
 from sublora.training.metrics import MetricsLog
+
+
+class Penalty(Protocol):
+    """What is added to the loss, in bits (`compression.price`). price: all that it remembers."""
+
+    price: float
+
+    def __call__(self) -> torch.Tensor: ...
+
+    def revalue(self, mean: float, sequences: float, tokens: float) -> float:
+        """At a validation of this mean loss and these deviations: what counts beside the loss from now on."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +74,7 @@ def train(
     *,
     phase: str,
     facts: Mapping[str, Any],
-    penalty: Callable[[], torch.Tensor] | None = None,
+    penalty: Penalty | None = None,
     unit: str = "token",
 ) -> pd.DataFrame:
     """Minimize the mean loss; leave `module` with the parameters of the best validation loss (with penalty), in evaluation mode.
@@ -71,7 +82,7 @@ def train(
     module: (batch, time) token ids, and the batch's log_q if it has one, to (batch, time, V) logits.
     batches: (step, size) to the batch of that step, the same for every process and every run.
     facts: what a checkpoint must agree on to be continued (settings and data).
-    penalty: added to the loss, in bits per token.
+    penalty: added to the loss, in bits per token; each validation tells it the losses' mean and deviations (`Penalty`).
     unit: what one target is, for the progress bar; everything said here of tokens is then said of these.
     Every validation writes `<phase>.safetensors` and a row of `metrics.csv` in `folder`, and TensorBoard events. Interrupted at
     any moment and called again, training goes on from the last checkpoint and ends with the same weights (same device and
@@ -84,14 +95,22 @@ def train(
     module.to(accelerator.device)
     # The compiled and the distributed form share these parameters, so that what is read and written here is theirs too.
     parameters = {name: p for name, p in module.named_parameters() if p.requires_grad}
-    optimizer = torch.optim.AdamW(parameters.values(), schedule.learning_rate, schedule.betas, weight_decay=schedule.weight_decay)
+    paces = getattr(module, "paces", {})  # of parameters with a learning rate of their own, and no decay
+    groups = [{"params": [p for name, p in parameters.items() if name not in paces], "pace": 1.0}]
+    groups += [{"params": [parameters[name]], "pace": pace, "weight_decay": 0.0} for name, pace in paces.items()]
+    optimizer = torch.optim.AdamW(groups, schedule.learning_rate, schedule.betas, weight_decay=schedule.weight_decay)
     checkpoint, facts = folder / f"{phase}.safetensors", {**facts, "phase": phase, "schedule": repr(schedule)}
     state = _State(parameters, optimizer)
     if checkpoint.exists():
-        state.load(*load_checkpoint(checkpoint, facts))
+        kept = load_checkpoint(checkpoint, facts)
+        state.load(*kept)
+        if penalty is not None:
+            penalty.price = kept[1]["price"]
     if state.step < schedule.steps:
         module.train()
         forward, prepared = accelerator.prepare(_compiled(module, batches, schedule, accelerator, autocast), optimizer)
+        if penalty is not None and state.step == 0:
+            penalty.revalue(*validation_loss(autocast, forward, validation, schedule.batch))
     log = MetricsLog(folder, phase, state.step) if accelerator.is_main_process else None
     progress = progress_bar(total=schedule.steps, initial=state.step, desc=phase, unit="step", disable=log is None)
     earlier = log.seconds if log else 0.0
@@ -101,7 +120,7 @@ def train(
         # Dropout masks are a function of (seed, step, process). torch takes no larger seeds.
         torch.manual_seed(((schedule.seed * 1_000_003 + state.step) * 1009 + accelerator.process_index) % 2**63)
         for group in prepared.param_groups:
-            group["lr"] = schedule.rate(state.step)
+            group["lr"] = schedule.rate(state.step) * group["pace"]
         batch, mine = next(coming)
         losses.append(_step(accelerator, autocast, forward, mine, accumulation=schedule.accumulation, penalty=penalty))
         accelerator.clip_grad_norm_(parameters.values(), schedule.clip)
@@ -117,13 +136,14 @@ def train(
             speed = tokens / (time.monotonic() - began)
             progress.set_postfix_str(f"{bits:.3f} bits/{unit}, {speed:,.0f} {unit}s/s", refresh=False)
         if validate:
-            value = validation_loss(autocast, forward, validation, schedule.batch)
+            value, *deviations = validation_loss(autocast, forward, validation, schedule.batch)
             _check_finite(value, state.step, checkpoint)
-            state.keep_best(value + (0.0 if penalty is None else float(penalty().detach())))
+            state.keep_best(value + (0.0 if penalty is None else penalty.revalue(value, *deviations)))
             if log is not None:  # the row first: killed in between, training drops it and makes it again
                 mean, rate = float(torch.stack(losses).mean()), schedule.rate(state.step - 1)
                 log.append(state.step, mean, value, rate, speed, earlier + time.monotonic() - began)
-                save_checkpoint(checkpoint, state.tensors(), {**facts, "step": state.step, "best": state.best})
+                priced = {} if penalty is None else {"price": penalty.price}
+                save_checkpoint(checkpoint, state.tensors(), {**facts, "step": state.step, "best": state.best, **priced})
             losses = []
     progress.close()
     state.restore_best()
@@ -140,14 +160,22 @@ def _check_finite(loss: float, step: int, checkpoint: Path) -> None:
         raise SubloraError(f"{checkpoint}: the loss is not finite at step {step}; {cure}")
 
 
-def validation_loss(autocast: torch.autocast, forward: nn.Module, batch: Batch, sequences: int) -> float:
-    """Mean loss of a batch in bits per token, evaluated `sequences` at a time without dropout."""
+def validation_loss(autocast: torch.autocast, forward: nn.Module, batch: Batch, sequences: int) -> tuple[float, float, float]:
+    """(mean loss of a batch in bits per token, deviation of the sequences' mean losses, of the tokens' losses).
+
+    Evaluated `sequences` at a time without dropout.
+    """
     forward.eval()
     parts = -(-len(batch.inputs) // sequences)
+    total, means, tokens = 0.0, [], []
     with torch.no_grad():
-        total = sum(float(_bits(autocast, forward, batch.part(i, parts))) for i in range(parts))
+        for part in (batch.part(i, parts) for i in range(parts)):
+            losses, real = _losses(autocast, forward, part), part.targets.to(_device(forward)) != IGNORED
+            total += float((losses.sum(1) * part.weights.to(losses.device)).sum())
+            means.append(losses.sum(1) / real.sum(1).clamp_min(1))
+            tokens.append(losses[real])
     forward.train()
-    return total
+    return total, float(torch.cat(means).std(correction=0)), float(torch.cat(tokens).std(correction=0))
 
 
 class _State:
@@ -224,13 +252,22 @@ def _step(accelerator, autocast, forward, mine: Batch, *, accumulation: int, pen
 
 
 def _bits(autocast: torch.autocast, forward: nn.Module, batch: Batch) -> torch.Tensor:
-    device = next(forward.parameters()).device
+    return (_losses(autocast, forward, batch).sum(1) * batch.weights.to(_device(forward))).sum()
+
+
+def _losses(autocast: torch.autocast, forward: nn.Module, batch: Batch) -> torch.Tensor:
+    """Each target's loss in bits, (sequences, time); 0 where it is ignored."""
+    device = _device(forward)
     log_q = batch.past()
     with autocast:
         logits = forward(batch.inputs.to(device), *(() if log_q is None else (log_q.to(device),)))
     targets = batch.targets.to(device)
     losses = F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORED, reduction="none")
-    return (losses.view(targets.shape).sum(1) * batch.weights.to(device)).sum() / math.log(2)
+    return losses.view(targets.shape) / math.log(2)
+
+
+def _device(module: nn.Module) -> torch.device:
+    return next(module.parameters()).device
 
 
 def _precision(precision: str) -> str:

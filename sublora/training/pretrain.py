@@ -6,14 +6,13 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-import torch
 from torch import nn
 
 from sublora.data import Split, TokenStore
 from sublora.experiment import Finetune, Pretrain
 from sublora.models.references import code_of_residual
 from sublora.training.batches import Sampler
-from sublora.training.loop import Schedule, train
+from sublora.training.loop import Penalty, Schedule, train
 
 
 def phase_schedule(experiment: Pretrain | Finetune, steps: int, learning_rate: float, min_learning_rate: float) -> Schedule:
@@ -42,7 +41,7 @@ def train_phase(
     folder: Path,
     *,
     phase: Literal["pretrain", "quantize"],
-    penalty: Callable[[], torch.Tensor] | None = None,
+    penalty: Penalty | None = None,
 ) -> pd.DataFrame:
     """`train` on the training split; `quantize` is the adaptation to the levels, for the settings' `finetune_steps`.
 
