@@ -20,6 +20,9 @@ from sublora.experiment.packages import WHEELS, pinned
 ALPHA_GRID = (0.0001, 0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5)
 """Smoothing weights fixed in advance (Lotfi et al. 2024a, released code). A message names one by its index."""
 
+BASES = (1.5, 2.0, 3.0, 4.0)
+"""Counts of n-grams are rounded to powers of one of these. A message names one by its index."""
+
 TOP_K = (*range(1, 11), 50, 100)
 """The k of all top-k errors (Lotfi et al. 2024a, released code). Those not below the vocabulary size are left out."""
 
@@ -199,6 +202,13 @@ class Gpt(Group):
         if self.width % self.heads:
             raise ValueError(f"width {self.width} is not divisible by heads {self.heads}")
         return self
+
+
+class Counts(Group):
+    """An n-gram model: all of it is counts, and all of them are in the message."""
+
+    orders: Annotated[int, Field(ge=1, le=5)] = 3  # the longest context, in tokens; shorter ones come into it, too
+    block: Count = 32  # the longest window, in tokens
 
 
 class Pretrained(Group):
@@ -387,6 +397,13 @@ class Rounding(Group):
 
     bits: Annotated[tuple[Annotated[int, Field(ge=2, le=8)], ...], AsTuple, _Choices] = (3, 4, 5)  # of a weight
     scales: Annotated[tuple[Literal["tensor", "row"], ...], AsTuple, _Choices] = ("tensor", "row")  # for a matrix; for each row
+
+
+class Counting(Group):
+    """How n-grams are counted. Pilot units choose among these ways, and the message holds what is counted."""
+
+    least: Annotated[tuple[Count, ...], AsTuple, _Choices] = (100, 1000, 10_000)  # n-grams that occur less often are dropped
+    bases: Annotated[tuple[Literal[2, 4], ...], AsTuple, _Choices] = (2, 4)  # counts are rounded to powers of it
 
 
 Level = Literal["document", "sequence", "token"]

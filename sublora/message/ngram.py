@@ -1,0 +1,161 @@
+"""A model of n-gram counts as a message.
+
+    bytes      field
+    1-5        total length in bytes, as a canonical varint
+    1          format, 0x4E
+    1          low 3 bits: K - 1, where contexts have at most K tokens, 1 to 5; next 2: index of the base in `BASES`; high 3: index of
+               the smoothing weight in `experiment.ALPHA_GRID`
+    the rest   groups of symbols (`coder.encode_groups`): the indices of c_0 to c_K in `models.ngrams.PSEUDO_COUNTS`; the number of
+               buckets less 1; then for contexts of 0, 1, ... K tokens
+      flags    from 1 token on: for each n-gram of so many tokens whether one goes on behind it, in groups of its bucket
+      buckets  for each that goes on and each token that goes on behind it without its first token, of those with that token; 0:
+               it was dropped. In groups of the most that it can be, and of what the buckets of the shorter ones let expect
+
+Bucket b stands for the count base^(b-1), in units of the least kept one: no count matters but in proportion to the others. As in
+`message.language`, no message is the beginning of another, every bit counts, what a message says has one form, and there is no
+checksum. A message of n bytes codes at most V + 128 n symbols for its buckets, so that a short one cannot take much memory or time.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from sublora.compression.coder import GroupDecoder, encode_groups
+from sublora.errors import SubloraError
+from sublora.experiment import ALPHA_GRID, BASES
+from sublora.message.frame import MessageError, Reader, alpha_index, only_form, prefixed
+from sublora.models.ngrams import PSEUDO_COUNTS, Layer
+
+FORMAT = 0x4E
+MOST_BUCKETS = 64
+SYMBOLS_OF_A_BYTE = 128
+Coding = Callable[[np.ndarray, np.ndarray, np.ndarray | None], np.ndarray]
+"""Writes or reads symbols: (group of each, the most that each can be, the symbols or None) to the symbols."""
+
+
+class NGramMessage(NamedTuple):
+    """What the bytes say. base, pseudo_counts: indices in `BASES` and, for each order, in `PSEUDO_COUNTS`; layers with buckets."""
+
+    alpha: float
+    base: int
+    pseudo_counts: tuple[int, ...]
+    layers: list[Layer]
+
+    def counted(self) -> list[Layer]:
+        """The layers with counts, float64, for `NGram`."""
+        counts = np.cumprod(np.full(MOST_BUCKETS, BASES[self.base])) / BASES[self.base]
+        return [layer._replace(count=counts[layer.count - 1]) for layer in self.layers]
+
+
+def bucketed(layers: Sequence[Layer], least: int, base: float) -> list[Layer]:
+    """The layers of counts from `least` on with buckets for counts: b for counts from least·base^(b-1) to below least·base^b."""
+    edges = least * np.cumprod(np.full(MOST_BUCKETS, float(base))) / base
+    return [layer._replace(count=np.searchsorted(edges, layer.count, side="right")) for layer in layers]
+
+
+def encode_ngrams(message: NGramMessage, vocab_size: int) -> bytes:
+    """The bytes of a message. Raises SubloraError for what the format cannot say."""
+    orders, groups = len(message.layers) - 1, []
+
+    def write(group: np.ndarray, most: np.ndarray, symbols: np.ndarray | None) -> np.ndarray:
+        assert symbols is not None
+        groups.extend((symbols[where], levels) for where, levels in _grouped(group, most))
+        return symbols
+
+    _code(orders, vocab_size, write, given=message)
+    settings = orders - 1 | message.base << 3 | alpha_index(message.alpha) << 5
+    data = prefixed(bytes([FORMAT, settings]) + encode_groups(groups))
+    symbols = sum(len(symbols) for symbols, _ in groups)
+    if symbols > _limit(data, vocab_size):
+        raise SubloraError(f"the counts take {symbols:,} symbols in {len(data):,} bytes, too many for a message; drop fewer of them")
+    return data
+
+
+def decode_ngrams(data: bytes, vocab_size: int) -> NGramMessage:
+    """The message that `data` is. Time and memory are in proportion to its length.
+
+    Raises MessageError, saying what is wrong, for anything that `encode_ngrams` cannot have made.
+    """
+    reader = Reader(data, FORMAT)
+    settings = reader.byte()
+    decoder = GroupDecoder(reader.rest())
+    if (orders := 1 + (settings & 7)) > 5:
+        raise MessageError(f"the message has contexts of {orders} tokens, not 1 to 5")
+
+    def read(group: np.ndarray, most: np.ndarray, symbols: np.ndarray | None) -> np.ndarray:
+        found = np.empty(len(group), np.int64)
+        for where, levels in _grouped(group, most):
+            found[where] = decoder.read(len(where), levels)
+        return found
+
+    try:
+        pseudo_counts, layers = _code(orders, vocab_size, read, limit=_limit(data, vocab_size))
+    except ValueError as error:
+        raise MessageError(f"the message cannot be decoded: {error}") from None
+    message = NGramMessage(ALPHA_GRID[settings >> 5], settings >> 3 & 3, pseudo_counts, layers)
+    only_form(data, lambda: encode_ngrams(message, vocab_size))
+    return message
+
+
+def with_alpha_ngrams(data: bytes, alpha: float) -> bytes:
+    """The same model with another smoothing weight of the grid. Raises MessageError if `data` is no message of counts."""
+    reader = Reader(data, FORMAT)
+    settings = reader.byte()
+    return data[: reader.position - 1] + bytes([settings & 31 | alpha_index(alpha) << 5]) + data[reader.position :]
+
+
+def _code(
+    orders: int, vocab_size: int, code: Coding, *, given: NGramMessage | None = None, limit: int | None = None
+) -> tuple[tuple[int, ...], list[Layer]]:
+    """(indices of the pseudo-counts, layers), all of them passed through `code`: those given, or those that it reads.
+
+    Raises MessageError for more than `limit` symbols.
+    """
+
+    def field(count: int, levels: int, values: Sequence[int] | None) -> np.ndarray:
+        return code(np.zeros(count, int), np.full(count, levels - 1), None if values is None else np.array(values))
+
+    pseudo_counts = field(orders + 1, len(PSEUDO_COUNTS), given and given.pseudo_counts)
+    largest = 1 + int(field(1, MOST_BUCKETS, given and [given.layers[0].count.max() - 1])[0])
+    here = Layer(np.zeros(1, int), np.zeros(1, int), np.zeros(1, int), np.array([largest]))
+    layers: list[Layer] = []
+    for order in range(orders + 1):
+        actual = given.layers[order] if given else None
+        if order == 0:
+            parent = suffix = np.zeros(vocab_size, int)
+            token, most = np.arange(vocab_size), np.full(vocab_size, largest)
+            group = most
+        else:
+            above, here = here, layers[-1]
+            goes_on = None if actual is None else np.isin(np.arange(len(here.count)), actual.parent).astype(int)
+            contexts = np.flatnonzero(code(here.count, np.ones(len(here.count), int), goes_on))
+            first = np.searchsorted(here.parent, np.arange(len(above.count) + 1))
+            begin, sizes = first[here.suffix[contexts]], np.diff(first)[here.suffix[contexts]]
+            if limit is not None and (limit := limit - int(sizes.sum())) < 0:
+                raise MessageError("the message codes more n-grams than one of its length can")
+            parent = np.repeat(contexts, sizes)
+            suffix = np.arange(len(parent)) + np.repeat(begin - np.cumsum(sizes) + sizes, sizes)
+            token, most = here.token[suffix], np.minimum(here.count[parent], here.count[suffix])
+            group = np.clip(here.count[parent] + here.count[suffix] - above.count[here.suffix[parent]], 0, most)
+            group += most * (MOST_BUCKETS + 1)
+        symbols = None
+        if actual is not None:
+            symbols = np.zeros(len(parent), int)
+            symbols[np.searchsorted(parent * vocab_size + token, actual.parent * vocab_size + actual.token)] = actual.count
+        symbols = code(group, most, symbols)
+        kept = symbols > 0
+        layers.append(Layer(parent[kept], suffix[kept], token[kept], symbols[kept]))
+    return tuple(pseudo_counts.tolist()), layers
+
+
+def _grouped(group: np.ndarray, most: np.ndarray) -> Iterator[tuple[np.ndarray, int]]:
+    """For each group, ascending, where it is, and how many levels it has: one more than the most that its first can be."""
+    order = np.argsort(group, kind="stable")
+    for where in np.split(order, np.flatnonzero(np.diff(group[order])) + 1):
+        if len(where):
+            yield where, int(most[where[0]]) + 1
+
+
+def _limit(data: bytes, vocab_size: int) -> int:
+    return SYMBOLS_OF_A_BYTE * len(data)
