@@ -7,9 +7,10 @@ import torch
 
 from sublora.certificate.schema import Certificate
 from sublora.errors import SubloraError
-from sublora.experiment import ALPHA_GRID, TOP_K, Classify, Encoder, Gpt, OnText, Subspace, Words
+from sublora.experiment import ALPHA_GRID, TOP_K, Classify, Counts, Encoder, Gpt, OnText, Subspace, Words
 from sublora.limits import Limits
 from sublora.message import message_settings, read_configuration
+from sublora.message.ngram import SYMBOLS_OF_A_BYTE
 from sublora.models import linear_maps, model_weights
 from sublora.models.classifiers import encoder_weights
 from sublora.models.projectors import near_equal_factors
@@ -21,6 +22,8 @@ AT_ONCE = 2**26
 LAYER = 2e5  # bytes of a layer as Python objects
 CALL = 3e-4  # seconds that a layer takes to be called
 FLOAT = 4
+SYMBOL, DECODED = 120, 2e3
+"""Bytes of a symbol of a message of n-grams while it is decoded, and the time that it takes, in operations."""
 
 
 class Cost(NamedTuple):
@@ -56,6 +59,9 @@ def language_model(experiment: OnText, message: bytes, vocab_size: int, origin: 
     base = 3 * FLOAT * weights + (LAYER * model.layers if isinstance(model, Gpt) else 0.0)
     refuse_above(Cost(base), f"{origin}: params.model", limits)
     subspace, _, coordinates = message_settings(message, experiment, vocab_size)
+    if isinstance(model, Counts):
+        symbols = vocab_size + SYMBOLS_OF_A_BYTE * len(message)
+        return Cost(SYMBOL * symbols, DECODED * symbols)
     if subspace is None:
         return Cost(base + 2 * FLOAT * weights)
     if subspace.parametrization in ("sublora", "lora"):

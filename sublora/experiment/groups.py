@@ -20,7 +20,7 @@ from sublora.experiment.packages import WHEELS, pinned
 ALPHA_GRID = (0.0001, 0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5)
 """Smoothing weights fixed in advance (Lotfi et al. 2024a, released code). A message names one by its index."""
 
-BASES = (1.5, 2.0, 3.0, 4.0)
+BASES = (2, 3, 4, 8)
 """Counts of n-grams are rounded to powers of one of these. A message names one by its index."""
 
 TOP_K = (*range(1, 11), 50, 100)
@@ -399,11 +399,14 @@ class Rounding(Group):
     scales: Annotated[tuple[Literal["tensor", "row"], ...], AsTuple, _Choices] = ("tensor", "row")  # for a matrix; for each row
 
 
+_Base = Annotated[int, _must(f"one of {', '.join(map(str, BASES))}", BASES.__contains__)]
+
+
 class Counting(Group):
     """How n-grams are counted. Pilot units choose among these ways, and the message holds what is counted."""
 
-    least: Annotated[tuple[Count, ...], AsTuple, _Choices] = (100, 1000, 10_000)  # n-grams that occur less often are dropped
-    bases: Annotated[tuple[Literal[2, 4], ...], AsTuple, _Choices] = (2, 4)  # counts are rounded to powers of it
+    least: Annotated[tuple[Count, ...], AsTuple, _Choices] = (100, 1000, 10_000)  # rarer n-grams are dropped
+    bases: Annotated[tuple[_Base, ...], AsTuple, _Choices] = (2, 4)  # counts are rounded to powers of it
 
 
 Level = Literal["document", "sequence", "token"]

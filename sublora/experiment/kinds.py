@@ -174,7 +174,9 @@ class Classify(_Named):
 
 OnText = Pretrain | Finetune | Round | Ngram
 Experiment = OnText | Classify
-KINDS: dict[str, type[Experiment]] = {"pretrain": Pretrain, "finetune": Finetune, "round": Round, "ngram": Ngram, "classify": Classify}
+KINDS: dict[str, type[Experiment]] = {
+    "pretrain": Pretrain, "finetune": Finetune, "round": Round, "ngram": Ngram, "classify": Classify
+}  # fmt: skip
 
 
 def _has(value: Any, key: str) -> bool:

@@ -3,8 +3,8 @@
     bytes      field
     1-5        total length in bytes, as a canonical varint
     1          format, 0x4E
-    1          low 3 bits: K - 1, where contexts have at most K tokens, 1 to 5; next 2: index of the base in `BASES`; high 3: index of
-               the smoothing weight in `experiment.ALPHA_GRID`
+    1          low 3 bits: K - 1, where contexts have at most K tokens, 1 to 5; next 2: index of the base in `experiment.BASES`; high 3:
+               index of the smoothing weight in `experiment.ALPHA_GRID`
     the rest   groups of symbols (`coder.encode_groups`): the indices of c_0 to c_K in `models.ngrams.PSEUDO_COUNTS`; the number of
                buckets less 1; then for contexts of 0, 1, ... K tokens
       flags    from 1 token on: for each n-gram of so many tokens whether one goes on behind it, in groups of its bucket
@@ -25,7 +25,7 @@ from sublora.compression.coder import GroupDecoder, encode_groups
 from sublora.errors import SubloraError
 from sublora.experiment import ALPHA_GRID, BASES
 from sublora.message.frame import MessageError, Reader, alpha_index, only_form, prefixed
-from sublora.models.ngrams import PSEUDO_COUNTS, Layer
+from sublora.models.ngrams import PSEUDO_COUNTS, Layer, NGram
 
 FORMAT = 0x4E
 MOST_BUCKETS = 64
@@ -43,20 +43,24 @@ class NGramMessage(NamedTuple):
     layers: list[Layer]
 
     def counted(self) -> list[Layer]:
-        """The layers with counts, float64, for `NGram`."""
-        counts = np.cumprod(np.full(MOST_BUCKETS, BASES[self.base])) / BASES[self.base]
-        return [layer._replace(count=counts[layer.count - 1]) for layer in self.layers]
+        """The layers with the counts that buckets stand for, float64."""
+        counts = np.cumprod(np.full(MOST_BUCKETS, float(BASES[self.base]))) / BASES[self.base]
+        return [layer._replace(counts=counts[layer.counts - 1]) for layer in self.layers]
+
+    def model(self, vocab_size: int, block: int) -> NGram:
+        """The model, in evaluation mode."""
+        return NGram(self.counted(), [PSEUDO_COUNTS[index] for index in self.pseudo_counts], vocab_size, block).eval()
 
 
-def bucketed(layers: Sequence[Layer], least: int, base: float) -> list[Layer]:
+def bucketed(layers: Sequence[Layer], least: int, base: int) -> list[Layer]:
     """The layers of counts from `least` on with buckets for counts: b for counts from least·base^(b-1) to below least·base^b."""
     edges = least * np.cumprod(np.full(MOST_BUCKETS, float(base))) / base
-    return [layer._replace(count=np.searchsorted(edges, layer.count, side="right")) for layer in layers]
+    return [layer._replace(counts=np.searchsorted(edges, layer.counts, side="right")) for layer in layers]
 
 
 def encode_ngrams(message: NGramMessage, vocab_size: int) -> bytes:
     """The bytes of a message. Raises SubloraError for what the format cannot say."""
-    orders, groups = len(message.layers) - 1, []
+    orders, groups = len(message.layers) - 1, list[tuple[np.ndarray, int]]()
 
     def write(group: np.ndarray, most: np.ndarray, symbols: np.ndarray | None) -> np.ndarray:
         assert symbols is not None
@@ -66,9 +70,8 @@ def encode_ngrams(message: NGramMessage, vocab_size: int) -> bytes:
     _code(orders, vocab_size, write, given=message)
     settings = orders - 1 | message.base << 3 | alpha_index(message.alpha) << 5
     data = prefixed(bytes([FORMAT, settings]) + encode_groups(groups))
-    symbols = sum(len(symbols) for symbols, _ in groups)
-    if symbols > _limit(data, vocab_size):
-        raise SubloraError(f"the counts take {symbols:,} symbols in {len(data):,} bytes, too many for a message; drop fewer of them")
+    if (size := sum(len(symbols) for symbols, _ in groups)) > _limit(data, vocab_size):
+        raise SubloraError(f"counting: {size:,} symbols are too many for a message of {len(data):,} bytes; take fewer orders")
     return data
 
 
@@ -117,7 +120,7 @@ def _code(
         return code(np.zeros(count, int), np.full(count, levels - 1), None if values is None else np.array(values))
 
     pseudo_counts = field(orders + 1, len(PSEUDO_COUNTS), given and given.pseudo_counts)
-    largest = 1 + int(field(1, MOST_BUCKETS, given and [given.layers[0].count.max() - 1])[0])
+    largest = 1 + int(field(1, MOST_BUCKETS, given and [given.layers[0].counts.max() - 1])[0])
     here = Layer(np.zeros(1, int), np.zeros(1, int), np.zeros(1, int), np.array([largest]))
     layers: list[Layer] = []
     for order in range(orders + 1):
@@ -128,21 +131,21 @@ def _code(
             group = most
         else:
             above, here = here, layers[-1]
-            goes_on = None if actual is None else np.isin(np.arange(len(here.count)), actual.parent).astype(int)
-            contexts = np.flatnonzero(code(here.count, np.ones(len(here.count), int), goes_on))
-            first = np.searchsorted(here.parent, np.arange(len(above.count) + 1))
+            goes_on = None if actual is None else np.isin(np.arange(len(here.counts)), actual.parent).astype(int)
+            contexts = np.flatnonzero(code(here.counts, np.ones(len(here.counts), int), goes_on))
+            first = np.searchsorted(here.parent, np.arange(len(above.counts) + 1))
             begin, sizes = first[here.suffix[contexts]], np.diff(first)[here.suffix[contexts]]
             if limit is not None and (limit := limit - int(sizes.sum())) < 0:
                 raise MessageError("the message codes more n-grams than one of its length can")
             parent = np.repeat(contexts, sizes)
             suffix = np.arange(len(parent)) + np.repeat(begin - np.cumsum(sizes) + sizes, sizes)
-            token, most = here.token[suffix], np.minimum(here.count[parent], here.count[suffix])
-            group = np.clip(here.count[parent] + here.count[suffix] - above.count[here.suffix[parent]], 0, most)
+            token, most = here.token[suffix], np.minimum(here.counts[parent], here.counts[suffix])
+            group = np.clip(here.counts[parent] + here.counts[suffix] - above.counts[here.suffix[parent]], 0, most)
             group += most * (MOST_BUCKETS + 1)
         symbols = None
         if actual is not None:
             symbols = np.zeros(len(parent), int)
-            symbols[np.searchsorted(parent * vocab_size + token, actual.parent * vocab_size + actual.token)] = actual.count
+            symbols[np.searchsorted(parent * vocab_size + token, actual.parent * vocab_size + actual.token)] = actual.counts
         symbols = code(group, most, symbols)
         kept = symbols > 0
         layers.append(Layer(parent[kept], suffix[kept], token[kept], symbols[kept]))
@@ -158,4 +161,4 @@ def _grouped(group: np.ndarray, most: np.ndarray) -> Iterator[tuple[np.ndarray, 
 
 
 def _limit(data: bytes, vocab_size: int) -> int:
-    return SYMBOLS_OF_A_BYTE * len(data)
+    return vocab_size + SYMBOLS_OF_A_BYTE * len(data)

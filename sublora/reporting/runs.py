@@ -71,7 +71,7 @@ def load_runs(*folders: str | os.PathLike) -> tuple[list[KeptRun], list[str]]:
             continue
         metrics = None
         try:
-            if certificate.params.get("kind") != "round":  # which nobody has trained here
+            if certificate.params.get("kind") not in ("round", "ngram"):  # which are not trained
                 metrics = load_metrics(path / "metrics.csv")
         except SubloraError as error:
             skipped.append(str(error))
