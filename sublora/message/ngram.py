@@ -3,8 +3,8 @@
     bytes      field
     1-5        total length in bytes, as a canonical varint
     1          format, 0x4E
-    1          low 3 bits: K - 1, where contexts have at most K tokens, 1 to 5; next 2: index of the base in `experiment.BASES`; high 3:
-               index of the smoothing weight in `experiment.ALPHA_GRID`
+    1          low 3 bits: K - 1, where contexts have at most K tokens, 1 to 5; next 2: index of the base in `experiment.BASES`; high
+               3: index of the smoothing weight in `experiment.ALPHA_GRID`
     the rest   groups of symbols (`coder.encode_groups`): the indices of c_0 to c_K in `models.ngrams.PSEUDO_COUNTS`; the number of
                buckets less 1; then for contexts of 0, 1, ... K tokens
       flags    from 1 token on: for each n-gram of so many tokens whether one goes on behind it, in groups of its bucket
@@ -120,7 +120,7 @@ def _code(
         return code(np.zeros(count, int), np.full(count, levels - 1), None if values is None else np.array(values))
 
     pseudo_counts = field(orders + 1, len(PSEUDO_COUNTS), given and given.pseudo_counts)
-    largest = 1 + int(field(1, MOST_BUCKETS, given and [given.layers[0].counts.max() - 1])[0])
+    largest = 1 + int(field(1, MOST_BUCKETS, given and [given.layers[0].counts.max(initial=1) - 1])[0])
     here = Layer(np.zeros(1, int), np.zeros(1, int), np.zeros(1, int), np.array([largest]))
     layers: list[Layer] = []
     for order in range(orders + 1):

@@ -90,7 +90,7 @@ class NGram(nn.Module):
         for order, (layer, pseudo_count) in enumerate(zip(layers, pseudo_counts, strict=True)):
             first = np.searchsorted(layer.parent, np.arange(above + 1))
             total = np.bincount(layer.parent, layer.counts, minlength=above)
-            self.counts.append(nn.Parameter(torch.from_numpy(layer.counts.astype(np.float32)), requires_grad=False))
+            self.counts.append(nn.Parameter(torch.from_numpy(layer.counts.astype(np.float64)), requires_grad=False))
             buffers = {"keys": layer.parent * vocab_size + layer.token, "tokens": layer.token, "first": first}
             for name, values in {**buffers, "total": total, "weight": pseudo_count * np.diff(first)}.items():
                 self.register_buffer(f"{name}{order}", torch.from_numpy(values), persistent=False)
