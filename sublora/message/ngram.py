@@ -11,6 +11,9 @@
       buckets  for each that goes on and each token that goes on behind it without its first token, of those with that token; 0:
                it was dropped. In groups of the most that it can be, and of what the buckets of the shorter ones let expect
 
+Where contexts of one token and tokens have more than 2^20 pairs, as many of large vocabularies do, only those that occur are coded:
+how many they are of each two buckets, the gaps between them, and their buckets.
+
 Bucket b stands for the count base^(b-1), in units of the least kept one: no count matters but in proportion to the others. As in
 `message.language`, no message is the beginning of another, every bit counts, what a message says has one form, and there is no
 checksum. A message of n bytes codes at most V + 128 n symbols for its buckets, so that a short one cannot take much memory or time.
@@ -30,6 +33,8 @@ from sublora.models.ngrams import PSEUDO_COUNTS, Layer, NGram
 FORMAT = 0x4E
 MOST_BUCKETS = 64
 SYMBOLS_OF_A_BYTE = 128
+DENSE = 2**20
+"""Up to so many pairs of tokens have a symbol each."""
 Coding = Callable[[np.ndarray, np.ndarray, np.ndarray | None], np.ndarray]
 """Writes or reads symbols: (group of each, the most that each can be, the symbols or None) to the symbols."""
 
@@ -133,6 +138,9 @@ def _code(
             above, here = here, layers[-1]
             goes_on = None if actual is None else np.isin(np.arange(len(here.counts)), actual.parent).astype(int)
             contexts = np.flatnonzero(code(here.counts, np.ones(len(here.counts), int), goes_on))
+            if order == 1 and len(contexts) * len(here.counts) > DENSE:
+                layers.append(_sparse(here, contexts, code, actual=actual, limit=limit))
+                continue
             first = np.searchsorted(here.parent, np.arange(len(above.counts) + 1))
             begin, sizes = first[here.suffix[contexts]], np.diff(first)[here.suffix[contexts]]
             if limit is not None and (limit := limit - int(sizes.sum())) < 0:
@@ -150,6 +158,74 @@ def _code(
         kept = symbols > 0
         layers.append(Layer(parent[kept], suffix[kept], token[kept], symbols[kept]))
     return tuple(pseudo_counts.tolist()), layers
+
+
+def _sparse(tokens: Layer, contexts: np.ndarray, code: Coding, *, actual: Layer | None, limit: int | None) -> Layer:
+    """The layer of pairs of tokens, where most of them do not occur: passed through `code` as `_code` does.
+
+    Pairs with the same two buckets are numbered, context by context; what is coded is how many of them occur, and the gaps between.
+    """
+    first, second = (_classes(tokens.counts[each]) for each in (contexts, np.arange(len(tokens.counts))))
+    size = np.outer(first.sizes, second.sizes).ravel()
+    expected = np.add.outer(first.buckets, second.buckets).ravel()
+    cell = place = gaps = occurring = buckets = None
+    if actual is not None:
+        one, other = np.searchsorted(contexts, actual.parent), actual.suffix
+        cell = first.of[one] * len(second.sizes) + second.of[other]
+        place = first.rank[one] * second.sizes[second.of[other]] + second.rank[other]
+        order = np.lexsort((place, cell))
+        cell, place, buckets = cell[order], place[order], actual.counts[order] - 1
+        occurring = np.bincount(cell, minlength=len(size))
+        gaps = np.diff(place, prepend=-1) - 1
+        begins = np.flatnonzero(np.diff(cell, prepend=-1))
+        gaps[begins] = place[begins]
+    occurring = _numbers(np.zeros(len(size), int), code, occurring)
+    if limit is not None and int(occurring.sum()) > limit:
+        raise MessageError("the message codes more n-grams than one of its length can")
+    cell = np.repeat(np.arange(len(size)), occurring)
+    steps = _numbers(expected[cell], code, gaps) + 1
+    place = np.cumsum(steps)
+    place -= np.repeat((place - steps)[(np.cumsum(occurring) - occurring)[occurring > 0]], occurring[occurring > 0]) + 1
+    if ((place < 0) | (place >= size[cell])).any():
+        raise MessageError("the message has a pair of tokens that is not there")
+    one, other = np.divmod(cell, len(second.sizes))
+    row, column = np.divmod(place, second.sizes[other])
+    parent, suffix = contexts[first.members[first.begins[one] + row]], second.members[second.begins[other] + column]
+    most = np.minimum(first.buckets[one], second.buckets[other])
+    found = 1 + code(expected[cell] + (2 * MOST_BUCKETS + 1) * most, most - 1, buckets)
+    order = np.lexsort((suffix, parent))
+    return Layer(parent[order], suffix[order], tokens.token[suffix[order]], found[order])
+
+
+class _Classes(NamedTuple):
+    """Things by their bucket. buckets, sizes, begins: of each bucket that occurs; members: all things, bucket by bucket; of, rank:
+    of each thing, the place of its bucket, and its own there."""
+
+    buckets: np.ndarray
+    sizes: np.ndarray
+    begins: np.ndarray
+    members: np.ndarray
+    of: np.ndarray
+    rank: np.ndarray
+
+
+def _classes(buckets: np.ndarray) -> _Classes:
+    which, of, sizes = np.unique(buckets, return_inverse=True, return_counts=True)
+    begins, members = np.cumsum(sizes) - sizes, np.argsort(buckets, kind="stable")
+    rank = np.empty(len(buckets), int)
+    rank[members] = np.arange(len(buckets)) - np.repeat(begins, sizes)
+    return _Classes(which, sizes, begins, members, of, rank)
+
+
+def _numbers(group: np.ndarray, code: Coding, values: np.ndarray | None) -> np.ndarray:
+    """Whole numbers below 2^32 passed through `code`: how many bits each has, in groups, and these bits, the highest ones first."""
+    lengths = code(group, np.full(len(group), 32), None if values is None else np.frexp(values.astype(np.float64))[1].astype(int))
+    found = np.where(lengths > 0, 1 << np.maximum(lengths - 1, 0), 0)
+    for bit in range(30, -1, -1):
+        longer = np.flatnonzero(lengths > bit + 1)
+        part = code(np.zeros(len(longer), int), np.ones(len(longer), int), None if values is None else values[longer] >> bit & 1)
+        found[longer] |= part << bit
+    return found
 
 
 def _grouped(group: np.ndarray, most: np.ndarray) -> Iterator[tuple[np.ndarray, int]]:
