@@ -124,7 +124,7 @@ def test_pairs_of_a_large_vocabulary_are_coded_by_their_gaps(vocab_size, monkeyp
 MADE = [message(orders, base=orders % 4) for orders in range(1, 6)]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.data())
 def test_changed_cut_and_random_bytes_are_a_message_error_or_a_model_of_one_form(data):
     sparse = data.draw(st.booleans())
