@@ -3,8 +3,8 @@
     bytes      field
     1-5        total length in bytes, as a canonical varint
     1          format, 0x4E
-    1          low 3 bits: K - 1, where contexts have at most K tokens, 1 to 5; next 2: index of the base in `experiment.BASES`; high
-               3: index of the smoothing weight in `experiment.ALPHA_GRID`
+    1          low 3 bits: K - 1, where contexts have at most K tokens, 1 to 5; next 2: index of the base in `experiment.BASES`;
+               high 3: index of the smoothing weight in `experiment.ALPHA_GRID`
     the rest   groups of symbols (`coder.encode_groups`): the indices of c_0 to c_K in `models.ngrams.PSEUDO_COUNTS`; the number of
                buckets less 1; then for contexts of 0, 1, ... K tokens
       flags    from 1 token on: for each n-gram of so many tokens whether one goes on behind it, in groups of its bucket
