@@ -6,7 +6,7 @@ PYTHON ?= python3
 TORCH_INDEX ?=
 BIN := .venv/bin
 
-.PHONY: quick test compare notebooks report results table1 figure1 glue structured pretrained headline verify coverage compression determinism fuzz dist lock audit environment clean
+.PHONY: quick test compare notebooks report results table1 figure1 glue structured pretrained ngram headline verify coverage compression determinism fuzz dist lock audit environment clean
 
 # From nothing to a certificate and the report that shows it.
 quick: environment .venv/renderer
@@ -37,7 +37,7 @@ notebooks: environment
 	$(BIN)/python tests/notebooks.py $(NOTEBOOKS)
 
 # Everything that results/ keeps of runs: certificates, training logs and executed notebooks. An interrupted run continues.
-results: headline table1 figure1 glue structured pretrained
+results: headline table1 figure1 glue structured ngram pretrained
 
 # The paper's Table 1 and Figure 1 at a size that two cores train, each in under half an hour.
 table1: METHODS := sublora lora subspace full
@@ -68,6 +68,12 @@ structured: LAYERS := monarch kronecker
 structured: environment
 	$(BIN)/sublora run $(LAYERS:%=params/structured/%.yaml)
 	for name in $(LAYERS); do $(call keep,structured/$$name,structured-$$name); done
+
+# n-gram models, whose messages are counts, certified over tokens.
+ngram: ORDERS := order1 order2 order3 order4
+ngram: environment
+	$(BIN)/sublora run $(ORDERS:%=params/ngram/%.yaml)
+	for name in $(ORDERS); do $(call keep,ngram/$$name,ngram-$$name); done
 
 # A public pretrained model, where its files and the corpus are.
 STORIES := $(addprefix data/,stories260K/stories260K.bin stories260K/tok512.bin arxiv-abstracts/sample_25k.jsonl.xz)

@@ -29,8 +29,10 @@ from sublora.compression.grid import decode_grid
 from sublora.experiment import ALPHA_GRID, PARAMETRIZATIONS, Subspace, TaskSubspace, Words, as_experiment
 from sublora.message import Coded, Gridded, MessageError, classifier, configured, decode, early, hypothesis, language, with_alpha
 from sublora.message.frame import Reader, prefixed
+from sublora.message.ngram import NGramMessage, bucketed, decode_ngrams, encode_ngrams
 from sublora.message.whole import decode_whole, encode_whole, settings
 from sublora.models import PROJECTORS
+from sublora.models.ngrams import count_ngrams
 from sublora.models.pretrained import blank_causal, stated_form
 from sublora.progress import progress_bar
 
@@ -48,6 +50,7 @@ GPT2 = stated_form({"model_type": "gpt2", "n_embd": 8, "n_head": 2, "n_layer": 1
 EXPERIMENTS = {
     0x53: {"model": {"layers": 1, "heads": 2, "width": 16, "block": 16}},
     0x57: {"kind": "round", "model": {"source": "none", "block": 8}},
+    0x4E: {"kind": "ngram"},
     0x47: {"kind": "classify"},
 }
 KINDS = {format: as_experiment({"name": "fuzz", **values}) for format, values in EXPERIMENTS.items()}
@@ -60,7 +63,7 @@ FINDINGS = Path(__file__).with_name("messages")
 
 
 def valid_messages(random: np.random.Generator) -> list[bytes]:
-    """Messages of every format: every parametrization and projector, whole models of every number of bits, classifiers."""
+    """Messages of every format: every parametrization and projector, whole models of every number of bits, n-grams, classifiers."""
     messages = []
     for index in range(60):
         parametrization = PARAMETRIZATIONS[index % len(PARAMETRIZATIONS)]
@@ -76,6 +79,9 @@ def valid_messages(random: np.random.Generator) -> list[bytes]:
         messages.append((early if index % 3 == 1 else language).encode(message))
     tensors = dict(BLANK.named_parameters())
     messages += [configured(GPT2, encode_whole(tensors, bits, 0.1, rows)) for bits in (2, 3, 5, 8) for rows in (False, True)]
+    for orders in range(1, 6):
+        layers = count_ngrams(random.geometric(0.4, 500) % V, V - 1, V, orders + 1, 2)
+        messages.append(encode_ngrams(NGramMessage(0.1, orders % 4, (*range(orders + 1),), bucketed(layers, 2, 2)), V))
     for index in range(10):
         words = Words(buckets=20 + index)
         parametrization, dimension = (("lora", None), ("sublora", 9), ("full", None), ("subspace", 9))[index % 4]
@@ -130,7 +136,7 @@ class Attack:
         """Whether `data` is a message. Raises AssertionError if it has another form than its meaning's, or an error has lines."""
         self.inputs += 1
         meaning = None
-        for read in (_language, _classifier, _whole):
+        for read in (_language, _classifier, _whole, _ngram):
             try:
                 found = read(data)
             except MessageError as error:
@@ -192,6 +198,11 @@ def _whole(data: bytes) -> bytes:
     tensors, alpha = decode_whole(message, SHAPES)
     said = json.dumps([configuration, alpha, settings(message)], sort_keys=True)
     return said.encode() + b"".join(tensor.numpy().tobytes() for tensor in tensors.values())
+
+
+def _ngram(data: bytes) -> bytes:
+    message = decode_ngrams(data, V)
+    return repr(message[:3]).encode() + b"".join(array.tobytes() for layer in message.layers for array in layer)
 
 
 def attack(random: np.random.Generator, seconds: float | None, inputs: int | None) -> Attack:

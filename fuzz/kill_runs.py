@@ -60,6 +60,7 @@ def kinds(home: Path) -> dict[str, dict[str, Any]]:
         "pretrain": text,
         "finetune": finetune,
         "round": {**plain, "kind": "round", "rounding": {"bits": [2, 3], "scales": ["row"]}},
+        "ngram": {**plain, "kind": "ngram", "model": {"orders": 2, "block": 16}, "counting": {"least": [10], "bases": [2, 4]}},
         "words": words,
         "encoder": encoder_values,
         "pretrain two processes": text,

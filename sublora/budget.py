@@ -7,9 +7,10 @@ import torch
 
 from sublora.certificate.schema import Certificate
 from sublora.errors import SubloraError
-from sublora.experiment import ALPHA_GRID, TOP_K, Classify, Encoder, Gpt, OnText, Subspace, Words
+from sublora.experiment import ALPHA_GRID, TOP_K, Classify, Counts, Encoder, Gpt, OnText, Subspace, Words
 from sublora.limits import Limits
 from sublora.message import message_settings, read_configuration
+from sublora.message.ngram import SYMBOLS_OF_A_BYTE
 from sublora.models import linear_maps, model_weights
 from sublora.models.classifiers import encoder_weights
 from sublora.models.projectors import near_equal_factors
@@ -24,6 +25,8 @@ FLOAT = 4
 READ = 1e4  # operations, as it were, of a reference to read a token
 SPREAD = 100.0  # and to say what it predicts, for each of the V tokens
 COUNTED = 8  # bytes that a stream's code keeps of a token, for each order: most strings of a text recur
+SYMBOL, DECODED = 120, 2e3
+"""Bytes of a symbol of a message of n-grams while it is decoded, and the time that it takes, in operations."""
 
 
 class Cost(NamedTuple):
@@ -59,6 +62,9 @@ def language_model(experiment: OnText, message: bytes, vocab_size: int, origin: 
     base = 3 * FLOAT * weights + (LAYER * model.layers if isinstance(model, Gpt) else 0.0)
     refuse_above(Cost(base), f"{origin}: params.model", limits)
     subspace, _, coordinates = message_settings(message, experiment, vocab_size)
+    if isinstance(model, Counts):
+        symbols = vocab_size + SYMBOLS_OF_A_BYTE * len(message)
+        return Cost(SYMBOL * symbols, DECODED * symbols)
     if subspace is None:
         return Cost(base + 2 * FLOAT * weights)
     if subspace.parametrization in ("sublora", "lora"):

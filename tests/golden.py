@@ -23,7 +23,7 @@ from sublora.data import draw_split, prepare
 from sublora.data.split import permutation
 from sublora.experiment import ALPHA_GRID, as_experiment
 from sublora.inequalities.subsampling import subsample
-from sublora.message import Coded, configured, decode, unwrapped, whole, with_alpha
+from sublora.message import Coded, configured, decode, ngram, unwrapped, whole, with_alpha
 from sublora.message import classifier as classifier_message
 from sublora.message import language as language_message
 from sublora.models import layer_names
@@ -226,6 +226,20 @@ def pretrained(folder: Path, model: str, bounds: dict[str, Any], **choices: Any)
     }
 
 
+def counted(folder: Path, bounds: dict[str, Any], orders: int, **choices: Any) -> dict[str, Any]:
+    """An n-gram model: the best of the ways `choices` to count, sealed and certified."""
+    values = language_values(write_texts(folder / "texts"), model={"orders": orders, "block": 16}) | {"kind": "ngram"}
+    problem = opened(as_experiment(values | {"counting": choices, "bounds": bounds}), folder)
+    draft, ways = problem.compress(folder / "run")
+    found = certified(draft, problem)
+    read = ngram.decode_ngrams(bytes.fromhex(found["message"]), problem.store.vocab_size)
+    return found | {
+        "ways": ways.drop(columns="seconds").to_numpy(object).tolist(),
+        "encoded_again": sha256(ngram.encode_ngrams(read, problem.store.vocab_size)),
+        "read": [*read[:3], *(hashed(array) for layer in read.layers for array in layer)],
+    }
+
+
 # classifiers
 
 
@@ -375,6 +389,9 @@ KINDS: dict[str, Callable[[Path], dict[str, Any]]] = {
     ),
     "pretrained-llama": lambda folder: pretrained(
         folder, "llama", {"levels": ["token"], "tokens": 500, "held_out_documents": 30}, bits=[5], scales=["tensor"]
+    ),
+    "ngram": lambda folder: counted(
+        folder, {"levels": ["token"], "tokens": 400, "held_out_documents": 30, "stride": 14}, 3, least=[4, 16], bases=[2, 3]
     ),
     "finetune-lora": lambda folder: language(
         folder,

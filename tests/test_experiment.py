@@ -10,6 +10,7 @@ from sublora.experiment import (
     Classify,
     Encoder,
     Finetune,
+    Ngram,
     Pretrain,
     Round,
     Words,
@@ -102,12 +103,14 @@ LEAST = {
     "pretrain": {},
     "finetune": {"model": {"source": "gpt2"}},
     "round": {"model": {"source": "gpt2"}},
+    "ngram": {},
     "classify": {},
 }
 KINDS = {
     "pretrain": (Pretrain, ("pretrain", "bounds"), {"corpus", "model", "subspace", "training", "compression", "bounds"}),
     "finetune": (Finetune, ("pretrain", "bounds"), {"corpus", "model", "subspace", "training", "compression", "bounds"}),
     "round": (Round, ("pretrained",), {"corpus", "model", "rounding", "bounds"}),
+    "ngram": (Ngram, ("pretrained",), {"corpus", "model", "counting", "bounds"}),
     "classify": (Classify, ("glue",), {"task", "model", "subspace", "training", "compression", "bounds"}),
 }
 
@@ -121,7 +124,7 @@ def test_a_kind_has_its_groups_and_its_notebooks(kind):
     made, (of, notebooks, groups) = experiment(kind), KINDS[kind]
     assert type(made) is of and made.notebooks == notebooks
     assert made.parameters().keys() == {"kind", "name", "notebooks", *groups}
-    for other in {"corpus", "task", "rounding", "training", "subspace"} - groups:
+    for other in {"corpus", "task", "rounding", "counting", "training", "subspace"} - groups:
         owner = next(name for name, (_, _, of_owner) in KINDS.items() if other in of_owner)
         line = refused(lambda group=other: experiment(kind, **{group: {}}))
         assert line.startswith(f"mine: unknown key '{other}' for kind '{kind}'; it belongs to kind ") and owner in line
@@ -130,7 +133,7 @@ def test_a_kind_has_its_groups_and_its_notebooks(kind):
 def test_the_kind_is_pretrain_unless_it_is_said():
     assert as_experiment({"name": "mine"}) == experiment("pretrain")
     for kind in ("pretrian", None, ["round"]):
-        assert "there are pretrain, finetune, round, classify" in refused(as_experiment, {"kind": kind, "name": "mine"})
+        assert "there are pretrain, finetune, round, ngram, classify" in refused(as_experiment, {"kind": kind, "name": "mine"})
 
 
 def test_a_classifier_starts_from_words_or_from_an_encoder():

@@ -229,6 +229,7 @@ KINDS = {
     "pretrain": {"model": TINY.model_dump()},
     "finetune": {"model": {"source": "none", "block": 8, "architecture": GPT2}},
     "round": {"model": {"source": "none", "block": 8, "architecture": GPT2}},
+    "ngram": {},
     "classify": {},
 }
 

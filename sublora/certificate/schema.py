@@ -25,6 +25,7 @@ SEARCH = (
     "training",
     *(f"compression.{key}" for key in ("quantizer", "entropy_penalty", "finetune_steps", "finetune_learning_rate", "rate_penalty")),
     "notebooks",
+    "counting.least",
     "subspace.lora_dropout",
     "bounds.batch_tokens",
 )
@@ -216,7 +217,7 @@ class TextPublic(Part):
 
     model_config = ConfigDict(title="language model")
 
-    base: Annotated[str, Field(description="the kind of base model: gpt, or transformers; `params.model` has its settings")]
+    base: Annotated[str, Field(description="the kind of base model: gpt, transformers, or none; `params.model` has its settings")]
     base_weights_sha256: Annotated[
         str | None, Field(description="of the base model's weights; null where all weights are in the message")
     ]

@@ -15,7 +15,7 @@ the symbols and levels alone, on every machine: headers, too, are chosen by oper
 `_log`), and by sums that are exact. So a decoder can encode again, and refuse what an encoder does not write.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
 from typing import Any
 
@@ -68,10 +68,7 @@ def encode_symbols(symbols: np.ndarray, levels: int, coder: str = "adaptive", co
         encoder.encode(value, Uniform(size))
         return value
 
-    prior, counts = _prior(coder, levels, codebook, write), np.zeros(levels)
-    for begin, end in _blocks(len(symbols)):
-        encoder.encode(symbols[begin:end].astype(np.int32), _model(counts, prior))
-        counts += np.bincount(symbols[begin:end], minlength=levels)
+    _write(encoder, symbols, _prior(coder, levels, codebook, write))
     return _shortest_payload(encoder)
 
 
@@ -87,16 +84,36 @@ def decode_symbols(
         if payload:
             raise ValueError("the coded symbols are invalid: one level needs no bytes")
         return np.zeros(size, np.uint8)
-    decoder = RangeDecoder(np.frombuffer(payload + bytes(-len(payload) % 4 + 8), dtype=">u4").astype(np.uint32))
-    symbols, counts = np.empty(size, np.uint8), np.zeros(levels)
+    decoder = _decoder(payload)
     try:
-        prior = _prior(coder, levels, codebook, lambda size: decoder.decode(Uniform(size)))
-        for begin, end in _blocks(size):
-            symbols[begin:end] = decoder.decode(_model(counts, prior), end - begin)
-            counts += np.bincount(symbols[begin:end], minlength=levels)
+        return _read(decoder, size, _prior(coder, levels, codebook, lambda size: decoder.decode(Uniform(size))))
     except AssertionError:  # constriction's word for data outside the coder's interval
         raise ValueError("the coded symbols are invalid") from None
-    return symbols
+
+
+def encode_groups(groups: Iterable[tuple[np.ndarray, int]]) -> bytes:
+    """Code groups of symbols, (symbols (n,), levels) each, one behind the other in one payload; each is coded as by `adaptive`."""
+    encoder = RangeEncoder()
+    for symbols, levels in groups:
+        if levels > 1:
+            _write(encoder, symbols.astype(np.int64), np.full(levels, 0.5))
+    return _shortest_payload(encoder)
+
+
+class GroupDecoder:
+    """Reads the groups of a payload of `encode_groups`, in their order. Other payloads may decode to the same symbols."""
+
+    def __init__(self, payload: bytes):
+        self.decoder = _decoder(payload)
+
+    def read(self, size: int, levels: int) -> np.ndarray:
+        """The next group: `size` symbols (uint8). Raises ValueError for a payload that decodes to none."""
+        if levels == 1:
+            return np.zeros(size, np.uint8)
+        try:
+            return _read(self.decoder, size, np.full(levels, 0.5))
+        except AssertionError:
+            raise ValueError("the coded symbols are invalid") from None
 
 
 def shortest(symbols: np.ndarray, codebook: np.ndarray) -> tuple[str, bytes]:
@@ -131,6 +148,25 @@ def _blocks(size: int) -> Iterator[tuple[int, int]]:
         end = min(size, begin + max(1, begin // 32))
         yield begin, end
         begin = end
+
+
+def _write(encoder: constriction.stream.queue.RangeEncoder, symbols: np.ndarray, prior: np.ndarray) -> None:
+    counts = np.zeros(len(prior))
+    for begin, end in _blocks(len(symbols)):
+        encoder.encode(symbols[begin:end].astype(np.int32), _model(counts, prior))
+        counts += np.bincount(symbols[begin:end], minlength=len(prior))
+
+
+def _decoder(payload: bytes) -> constriction.stream.queue.RangeDecoder:
+    return RangeDecoder(np.frombuffer(payload + bytes(-len(payload) % 4 + 8), dtype=">u4").astype(np.uint32))
+
+
+def _read(decoder: constriction.stream.queue.RangeDecoder, size: int, prior: np.ndarray) -> np.ndarray:
+    symbols, counts = np.empty(size, np.uint8), np.zeros(len(prior))
+    for begin, end in _blocks(size):
+        symbols[begin:end] = decoder.decode(_model(counts, prior), end - begin)
+        counts += np.bincount(symbols[begin:end], minlength=len(prior))
+    return symbols
 
 
 def _model(counts: np.ndarray, prior: np.ndarray) -> constriction.stream.model.Categorical:

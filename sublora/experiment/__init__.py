@@ -2,6 +2,7 @@
 
 from sublora.experiment.groups import (
     ALPHA_GRID,
+    BASES,
     LAYERS,
     PARAMETRIZATIONS,
     PROJECTORS,
@@ -9,6 +10,8 @@ from sublora.experiment.groups import (
     Bounds,
     Compression,
     Corpus,
+    Counting,
+    Counts,
     Encoder,
     FinetuneSubspace,
     Gpt,
@@ -23,5 +26,5 @@ from sublora.experiment.groups import (
     Training,
     Words,
 )
-from sublora.experiment.kinds import Classify, Experiment, Finetune, OnText, Pretrain, Round, as_experiment
+from sublora.experiment.kinds import Classify, Experiment, Finetune, Ngram, OnText, Pretrain, Round, as_experiment
 from sublora.experiment.params import load_experiment, load_experiments

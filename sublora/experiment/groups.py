@@ -23,6 +23,8 @@ ALPHA_GRID = (0.0001, 0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5)
 STREAM_COUNTS = (100.0, 20.0, 12.0, 10.0, 6.0)
 """A stream's pseudo-counts of the orders 0 to 4, where none are set. They were chosen on 2 MB of functions of Python's standard
 library, of which they make 1.81 bits a byte, and 1.71 behind 1.4 MB."""
+BASES = (2, 3, 4, 8)
+"""Counts of n-grams are rounded to powers of one of these. A message names one by its index."""
 
 TOP_K = (*range(1, 11), 50, 100)
 """The k of all top-k errors (Lotfi et al. 2024a, released code). Those not below the vocabulary size are left out."""
@@ -210,6 +212,13 @@ class Gpt(Group):
         if self.width % self.heads:
             raise ValueError(f"width {self.width} is not divisible by heads {self.heads}")
         return self
+
+
+class Counts(Group):
+    """An n-gram model: all of it is counts, and all of them are in the message."""
+
+    orders: Annotated[int, Field(ge=1, le=5)] = 3  # the longest context, in tokens; shorter ones come into it, too
+    block: Count = 32  # the longest window, in tokens
 
 
 class Pretrained(Group):
@@ -405,6 +414,16 @@ class Rounding(Group):
 
     bits: Annotated[tuple[Annotated[int, Field(ge=2, le=8)], ...], AsTuple, _Choices] = (3, 4, 5)  # of a weight
     scales: Annotated[tuple[Literal["tensor", "row"], ...], AsTuple, _Choices] = ("tensor", "row")  # for a matrix; for each row
+
+
+_Base = Annotated[int, _must(f"one of {', '.join(map(str, BASES))}", BASES.__contains__)]
+
+
+class Counting(Group):
+    """How n-grams are counted. Pilot units choose among these ways, and the message holds what is counted."""
+
+    least: Annotated[tuple[Count, ...], AsTuple, _Choices] = (100, 1000, 10_000)  # rarer n-grams are dropped
+    bases: Annotated[tuple[_Base, ...], AsTuple, _Choices] = (2, 4)  # counts are rounded to powers of it
 
 
 Level = Literal["document", "sequence", "token", "position"]

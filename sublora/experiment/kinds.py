@@ -51,7 +51,7 @@ class _OnText(_Named):
     bounds: groups.Bounds = groups.Bounds()
     reference: groups.Reference = groups.Reference()
     if TYPE_CHECKING:  # a field of each of them, behind its kind
-        model: groups.Gpt | groups.Pretrained
+        model: groups.Gpt | groups.Pretrained | groups.Counts
 
     @model_validator(mode="after")
     def _stride_is_within_the_block(self):
@@ -158,6 +158,15 @@ class Round(_OnText):
     rounding: groups.Rounding = groups.Rounding()
 
 
+class Ngram(_OnText):
+    """An n-gram model, all counts of which are coded."""
+
+    kind: Literal["ngram"]
+    notebooks: Annotated[tuple[str, ...], AsTuple] = ("pretrained",)
+    model: groups.Counts = groups.Counts()
+    counting: groups.Counting = groups.Counting()
+
+
 class Classify(_Named):
     """A classifier, fine-tuned in a subspace."""
 
@@ -201,9 +210,11 @@ class Classify(_Named):
         return self
 
 
-OnText = Pretrain | Finetune | Round
+OnText = Pretrain | Finetune | Round | Ngram
 Experiment = OnText | Classify
-KINDS: dict[str, type[Experiment]] = {"pretrain": Pretrain, "finetune": Finetune, "round": Round, "classify": Classify}
+KINDS: dict[str, type[Experiment]] = {
+    "pretrain": Pretrain, "finetune": Finetune, "round": Round, "ngram": Ngram, "classify": Classify
+}  # fmt: skip
 
 
 def _has(value: Any, key: str) -> bool:

@@ -8,8 +8,8 @@ import numpy as np
 from torch import nn
 
 from sublora.errors import SubloraError
-from sublora.experiment import Classify, Encoder, Experiment, Finetune, Pretrain, Pretrained, Round, Subspace, Words
-from sublora.message import classifier, early, language, whole
+from sublora.experiment import BASES, Classify, Encoder, Experiment, Finetune, Ngram, Pretrain, Pretrained, Round, Subspace, Words
+from sublora.message import classifier, early, language, ngram, whole
 from sublora.message.body import Coded, published_bits
 from sublora.message.configuration import configured, unwrapped
 from sublora.message.frame import MessageError, Reader
@@ -153,6 +153,18 @@ def _whole_with_alpha(data: bytes, alpha: float, experiment: Round, vocab_size: 
     return whole.whole_with_alpha(data, alpha)
 
 
+def _ngram(data: bytes, experiment: Ngram, vocab_size: int, local_only: bool) -> Hypothesis:
+    """The published size is that of a file, as for a rounded model."""
+    message = ngram.decode_ngrams(data, vocab_size)
+    said: dict[str, dict[str, Any]] = {"model": {"orders": len(message.layers) - 1}, "counting": {"bases": [BASES[message.base]]}}
+    model = message.model(vocab_size, experiment.model.block)
+    return Hypothesis(model, message.alpha, 8 * len(data) + 2 * float(np.log2(8 * len(data))), said)
+
+
+def _ngram_with_alpha(data: bytes, alpha: float, experiment: Ngram, vocab_size: int) -> bytes:
+    return ngram.with_alpha_ngrams(data, alpha)
+
+
 def _classifier(data: bytes, experiment: Classify, labels: int, local_only: bool) -> Hypothesis:
     subspace, message, sha256s = classifier.rebuild(data, experiment.model, labels, experiment.task.max_length, local_only)
     said = {"subspace": _said(message.subspace), "model": message.model.model_dump(mode="json")}
@@ -180,6 +192,7 @@ CODECS = {
     language.FORMAT: Codec((Pretrain, Finetune), _subspace, _subspace_with_alpha, _subspace_settings),
     early.FORMAT: Codec((Pretrain, Finetune), _subspace, _subspace_with_alpha, _subspace_settings),
     whole.FORMAT: Codec((Round,), _whole, _whole_with_alpha, lambda data, experiment, _: Settings(None, experiment.model, 0)),
+    ngram.FORMAT: Codec((Ngram,), _ngram, _ngram_with_alpha, lambda data, experiment, _: Settings(None, experiment.model, 0)),
     classifier.FORMAT: Codec((Classify,), _classifier, _classifier_with_alpha, _classifier_settings),
 }
 """Every message format that this version reads, by its byte."""

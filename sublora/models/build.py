@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from sublora.errors import SubloraError
-from sublora.experiment import LAYERS, Gpt, Pretrained
+from sublora.experiment import LAYERS, Counts, Gpt, Pretrained
 from sublora.experiment import Subspace as SubspaceSettings
 from sublora.models.gpt import GPT
 from sublora.models.lora import add_lora
@@ -17,13 +17,15 @@ from sublora.models.structured import replace_linears
 from sublora.models.subspace import Subspace
 
 
-def base_model(model: Gpt | Pretrained, vocab_size: int, local_only: bool = False) -> GPT | Causal:
+def base_model(model: Gpt | Pretrained | Counts, vocab_size: int, local_only: bool = False) -> GPT | Causal:
     """The public model that a message starts from: token ids (batch, time) to logits (batch, time, V).
 
     local_only: nothing is downloaded.
     A pretrained one has the architecture that the settings state, whatever its folder says; its weights must fit it.
-    Raises SubloraError for a pretrained model that cannot be loaded.
+    Raises SubloraError for a pretrained model that cannot be loaded, and for n-grams, which start from none.
     """
+    if isinstance(model, Counts):
+        raise SubloraError("a model of n-grams starts from no other model")
     if isinstance(model, Gpt):
         return GPT(model, vocab_size)
     return load_causal(model.source, vocab_size, model.block, local_only, stated=model.architecture)
@@ -88,13 +90,15 @@ def tensors_sha256(tensors: Iterable[tuple[str, torch.Tensor]]) -> str:
     return digest.hexdigest()
 
 
-def model_weights(model: Gpt | Pretrained, vocab_size: int) -> int:
-    """How many weights the base model has, counted with all biases, without building it.
+def model_weights(model: Gpt | Pretrained | Counts, vocab_size: int) -> int:
+    """How many weights the base model has, counted with all biases, without building it; for n-grams what one prediction reads.
 
     Raises SubloraError for a pretrained model whose architecture cannot be built.
     """
     if isinstance(model, Pretrained):
         return causal_weights(model.architecture)
+    if isinstance(model, Counts):
+        return vocab_size * (model.orders + 1)
     width, gain = model.width, model.width + 1 if model.residual else 0
     return (vocab_size + model.block) * width + model.layers * (12 * width * width + 13 * width) + 2 * width + gain
 

@@ -22,7 +22,7 @@ from sublora.data.corpora import corpus_identity
 from sublora.data.files import files_fingerprint, given_path
 from sublora.data.tokenizers import get_tokenizer
 from sublora.errors import SubloraError
-from sublora.experiment import ALPHA_GRID, Finetune, Gpt, Level, OnText, Pretrain
+from sublora.experiment import ALPHA_GRID, Counts, Finetune, Gpt, Level, OnText, Pretrain, Pretrained
 from sublora.experiment.packages import WHEELS
 from sublora.inequalities.smoothing import loss_range
 from sublora.limits import Limits
@@ -50,7 +50,8 @@ PROMISED = ("message_bits", "alpha", "empirical", "gap", "bound", "seconds")
 class DocumentProblem:
     """A language model's problem: a prepared corpus, its split, and an experiment on them.
 
-    How the message is made is a matter of the kind: `TextProblem` trains coordinates, `RoundingProblem` rounds weights.
+    How the message is made is a matter of the kind: `TextProblem` trains coordinates, `RoundingProblem` rounds weights,
+    `NgramProblem` counts.
     """
 
     experiment: OnText
@@ -66,7 +67,7 @@ class DocumentProblem:
     @classmethod
     def _on(cls, store: TokenStore, experiment: OnText) -> Self:
         model = experiment.model
-        if not isinstance(model, Gpt) and model.architecture is None:
+        if isinstance(model, Pretrained) and model.architecture is None:
             base = base_model(model, store.vocab_size)
             assert isinstance(base, Causal)
             stated = {"architecture": architecture(base)}
@@ -115,7 +116,7 @@ class DocumentProblem:
     def identity(experiment: OnText) -> dict[str, Any]:
         """What the data and the base model depend on, as plain data: two experiments with the same identity have the same."""
         identity, model = corpus_identity(experiment.corpus), experiment.model
-        if not isinstance(model, Gpt) and given_path(model.source, "model.source").exists():
+        if isinstance(model, Pretrained) and given_path(model.source, "model.source").exists():
             identity = {**identity, "base": files_fingerprint(Path(model.source))}
         return identity
 
@@ -230,7 +231,7 @@ class DocumentProblem:
         units = {level: unit_count(level, self.store, self.split.train, block) for level in levels}
         whole = all(evaluated_units(level, experiment, m) == m for level, m in units.items())
         return {
-            "base": "gpt" if isinstance(experiment.model, Gpt) else "transformers",
+            "base": {Gpt: "gpt", Pretrained: "transformers", Counts: "none"}[type(experiment.model)],
             "base_weights_sha256": self._base_sha256(),
             "tokenizer": experiment.corpus.tokenizer,
             "tokenizer_sha256": tokenizer.sha256,

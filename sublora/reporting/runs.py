@@ -14,7 +14,7 @@ from sublora.reporting.published import METHODS
 from sublora.reporting.results import load_metrics, results_folder
 
 RUN_FILES = ("certificate.json", "params.yaml", "metrics.csv")  # a folder with any of these is a run, if unfinished
-GROUPS = ("table1", "figure1", "glue", "structured", "pretrained", "paper")  # folders of kept certificates in results/
+GROUPS = ("table1", "figure1", "glue", "structured", "pretrained", "ngram", "paper")  # folders of kept certificates in results/
 NOTEBOOKS = ("pretrain", "bounds", "glue", "pretrained")  # in the order of a run; the last one there made the certificate
 
 
@@ -71,7 +71,7 @@ def load_runs(*folders: str | os.PathLike) -> tuple[list[KeptRun], list[str]]:
             continue
         metrics = None
         try:
-            if certificate.params.get("kind") != "round":  # which nobody has trained here
+            if certificate.params.get("kind") not in ("round", "ngram"):  # which are not trained
                 metrics = load_metrics(path / "metrics.csv")
         except SubloraError as error:
             skipped.append(str(error))

@@ -194,7 +194,8 @@ def score(
     model.eval()
     predictions = (windows.size - windows.skip)[order]
     total, done, quiet = int(predictions.sum()), int(predictions[:at].sum()), not state.is_main_process
-    widest = max(max(weights.shape, default=1) for weights in model.parameters())  # mostly the vocabulary
+    matrices = (weights.shape for weights in model.parameters() if weights.ndim > 1)
+    widest = max([store.vocab_size, *map(max, matrices)])
     most = min(batch_tokens, _by_device(LOGITS, device) // widest)
     saved = time.monotonic()
     with torch.inference_mode(), progress_bar(
