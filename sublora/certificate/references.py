@@ -107,16 +107,21 @@ class _Units(NamedTuple):
 
 
 def _evaluated(level: Level, of: Metric, scores: Scores, facts: Facts, least: int) -> _Units:
-    assert of.alpha is not None
-    nats, lengths = scores.reference, np.diff(scores.offsets)
     if level in SINGLE:
-        bits = bits_of_nats(scores.log_probability)
+        bits, nats = bits_of_nats(scores.log_probability), scores.reference
     else:
-        first = scores.offsets[:-1]
-        nats = np.add.reduceat(scores.reference, first, dtype=np.float64)
-        bits = np.add.reduceat(smoothed_bits(scores.log_probability, of.alpha, facts.vocab_size), first)
-    code = code_of(level, of, facts, nats, lengths, least)
+        assert of.alpha is not None
+        bits, nats = _sums(scores, of.alpha, facts.vocab_size)
+    code = code_of(level, of, facts, nats, np.diff(scores.offsets), least)
     return _Units(code.mixture(bits), code, scores.places)
+
+
+@functools.lru_cache(maxsize=2)  # every statement asks for those of the scores and of the pilot
+def _sums(scores: Scores, alpha: float, vocab_size: int) -> tuple[np.ndarray, np.ndarray]:
+    """(bits by the smoothed model, ln q) of each document or sequence."""
+    first = scores.offsets[:-1]
+    bits = np.add.reduceat(smoothed_bits(scores.log_probability, alpha, vocab_size), first)
+    return bits, np.add.reduceat(scores.reference, first, dtype=np.float64)
 
 
 def all_bounds(
