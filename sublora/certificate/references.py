@@ -64,7 +64,8 @@ def rules(experiment: OnText, vocab_size: int, shortest: int) -> dict[str, Any]:
         return {}
     if set(experiment.bounds.levels) - set(SINGLE):
         code = _whole(settings, vocab_size, shortest, np.zeros(1), np.ones(1))
-        g = HALF * math.log2(vocab_size) if settings.offset == "half" else None
+        offset = settings.offset
+        g = [HALF * math.log2(vocab_size)] if offset == "half" else None if offset == "reference" else list(offset)
         wholes = {"beta": settings.beta, "gamma": settings.gamma, "g": g, "c": code.excess, "shortest": shortest}
     counts = list(settings.pseudo_counts)
     return {"reference": {"name": settings.name, "pseudo_counts": counts, "floor": FLOOR, "tau": settings.tau, **wholes}}
@@ -86,7 +87,7 @@ def code_of(level: Level, of: Metric, facts: Facts, nats: np.ndarray, lengths: n
 
 
 def _whole(settings: Settings, vocab_size: int, least: int, nats: np.ndarray, lengths: np.ndarray) -> Reference:
-    keys: dict[str, Any] = {"beta": settings.beta, "gamma": settings.gamma, "offset": settings.offset}
+    keys: dict[str, Any] = {"beta": settings.beta, "gamma": settings.gamma, "offset": settings.offset, "excess": settings.excess}
     return of_whole_units(nats, lengths, vocab_size=vocab_size, shortest=least, **keys)
 
 

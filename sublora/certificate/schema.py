@@ -206,7 +206,11 @@ class ReferencePublic(Part):
     ]
     gamma: Annotated[Share | None, Field(description="the uniform code's share beside it in that mixture; null as beta")]
     g: Annotated[
-        Positive | None, Field(description="what the offset f is where it is within c below the top T; null: f is T, or as beta")
+        list[FiniteFloat] | None,
+        Field(
+            description="what the offset f is where it is within c below the top T: a number, or what 1, loss - 4, l and l^2 are "
+            "multiplied by, l = log2(length) - 8; null: f is T, or as beta"
+        ),
     ]
     c: Annotated[FiniteFloat | None, Field(description="the most that the mixture's loss is above f; null as beta")]
     shortest: Annotated[Count | None, Field(description="tokens of the pool's shortest document; null as beta")]
@@ -340,7 +344,7 @@ class Certificate(Part):
 
     @model_validator(mode="after")
     def _says_what_the_reference_is(self):
-        said = getattr(self.public, "reference", None)
+        said = self.public.reference if isinstance(self.public, TextPublic) else None
         found = {bound.reference for bound in self.statements} | {value.reference for value in self.held_out}
         if found - {None} != ({said.name} if said else set()):
             raise ValueError("public.reference is not the reference of bounds and held_out")

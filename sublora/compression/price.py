@@ -18,13 +18,14 @@ class Pricing(NamedTuple):
     """A statement's facts. m: its units (of a pool's unseen part: m·(M-m)/M of M); nats: of complexity beside the message's.
 
     width: from the mean loss to the width of a unit's loss above its guess, in bits (with a reference, of the difference to it).
-    tokens: whether units are tokens, not sequences.
+    tokens: whether units are tokens, not sequences. sd: how far the units' values spread, in bits, where validation cannot tell.
     """
 
     m: float
     nats: float
     width: Callable[[float], float]
     tokens: bool = False
+    sd: float | None = None
 
 
 def gap(bits: float, sd: float, m: float, width: float, nats: float = 0.0) -> float:
@@ -65,7 +66,7 @@ class BitsPenalty:
         bits = max(float(self.estimate()), 1.0)
         if self.pricing is None:
             return self.price * bits
-        m, nats, width, of_tokens = self.pricing
-        facts = tokens if of_tokens else sequences, m, max(width(mean), 1e-3), nats
+        m, nats, width, of_tokens, sd = self.pricing
+        facts = sd or (tokens if of_tokens else sequences), m, max(width(mean), 1e-3), nats
         self.price = price(bits, *facts)
         return gap(bits, *facts)

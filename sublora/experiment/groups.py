@@ -481,7 +481,9 @@ class Reference(Group):
     )  # of its orders 0, 1, ...; of a stream by default `STREAM_COUNTS`
     beta: Share = 0.5  # its share in the mixture over a whole document or sequence
     gamma: Share = 0.0625  # the uniform code's share in that
-    offset: Literal["half", "reference"] = "half"  # f: half of log2 V, but within a quarter below the top | the top
+    # f: half of log2 V, but at most c below the top | the top | the same with a sum of 1, loss - 4, l, l^2, l = log2(length) - 8
+    offset: Literal["half", "reference"] | Annotated[tuple[float, float, float, float], AsTuple] = "half"
+    excess: Annotated[float, Field(gt=0)] | None = None  # c; null: a quarter of log2 V
     tau: Annotated[float, Field(gt=0)] = 1.0  # hoeffding, azuma, and bounds of a subsample: no difference counts as less than -tau
     _dumps_all: ClassVar[bool] = False
 
@@ -492,7 +494,9 @@ class Reference(Group):
 
     def _without_effect(self) -> dict[str, str]:
         keys = [key for key in type(self).model_fields if key != "name"]
-        return dict.fromkeys(keys, "reference uniform") if self.name == "uniform" else {}
+        if self.name == "uniform":
+            return dict.fromkeys(keys, "reference uniform")
+        return {"excess": "offset reference"} if self.offset == "reference" else {}
 
     @model_serializer(mode="wrap")
     def _what_has_an_effect(self, handler):

@@ -13,9 +13,9 @@ import numpy as np
 from sublora.inequalities.means import bound_mean
 from sublora.inequalities.smoothing import scale_to_unit
 
-Offset = Literal["half", "reference"]
+Offset = Literal["half", "reference"] | tuple[float, ...]
 HALF = 0.5
-"""The default offset, as a share of log2 V; c is half of it."""
+"""The default offset, as a share of log2 V; c is half of it, unless it is set."""
 
 
 class Reference(NamedTuple):
@@ -48,12 +48,21 @@ class Reference(NamedTuple):
 
 
 def of_whole_units(
-    nats: np.ndarray, lengths: np.ndarray, *, vocab_size: int, beta: float, gamma: float, shortest: int, offset: Offset
+    nats: np.ndarray,
+    lengths: np.ndarray,
+    *,
+    vocab_size: int,
+    beta: float,
+    gamma: float,
+    shortest: int,
+    offset: Offset,
+    excess: float | None = None,
 ) -> Reference:
     """Documents or sequences, mixed as wholes with `q' = (1-gamma) q + gamma V^-length`; beta is the share of q'.
 
     nats: ln q of each; shortest: the fewest tokens that any unit of the population can have, never the sample's. offset half:
-    `f = clip(log2(V)/2, T - c, T)`, `c = log2(V)/4`; reference: `f = T`, c = 0. `F = log2 V + log2(1/(beta gamma))/shortest`.
+    `f = clip(g, T - c, T)` with `g = log2(V)/2`; four numbers: with g their sum times `1, own - 4, l, l^2`, `l = log2(length) - 8`;
+    reference: `f = T`, c = 0. excess: c, by default `log2(V)/4`. `F = log2 V + log2(1/(beta gamma))/shortest`.
     """
     uniform, lengths = math.log2(vocab_size), np.asarray(lengths, np.float64)
     guarded = np.logaddexp(math.log1p(-gamma) + np.minimum(nats, 0.0), math.log(gamma) - lengths * math.log(vocab_size))
@@ -61,8 +70,11 @@ def of_whole_units(
     found = Reference(-guarded / math.log(2.0) / lengths, lengths, beta, lengths, 0.0, largest).as_offset()
     if offset == "reference":
         return found
-    excess = HALF / 2 * uniform
-    return found._replace(offsets=np.clip(HALF * uniform, found.offsets - excess, found.offsets), excess=excess)
+    excess, guess = HALF / 2 * uniform if excess is None else excess, HALF * uniform
+    if offset != "half":
+        long = np.log2(lengths) - 8
+        guess = np.stack([np.ones_like(long), found.own - 4, long, long**2], axis=1) @ np.array(offset)
+    return found._replace(offsets=np.clip(guess, np.maximum(found.offsets - excess, 0.0), found.offsets), excess=excess)
 
 
 def of_tokens(nats: np.ndarray, *, vocab_size: int, alpha: float, floor: float) -> Reference:

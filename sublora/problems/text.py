@@ -276,13 +276,23 @@ class TextProblem(DocumentProblem):
         return configured(None if isinstance(public, Gpt) else public.architecture, message), log
 
     def pricing(self) -> Pricing:
-        """What the statement that training works for makes of a message's bits: that of the first level, at alpha .1."""
-        bounds, level, M = self.experiment.bounds, self.experiment.bounds.levels[0], len(self.store)
-        m = float(unit_count(level, self.store, self.split.train, self.experiment.model.block))
+        """What the statement that training works for makes of a message's bits: that of the first level.
+
+        With the uniform guess it is that at alpha .1. Beside a reference differences count: they are at most c, and on the whole
+        about a quarter of c below zero and half of it apart; those of single tokens have the width log2(1/alpha) at alpha .5.
+        """
+        bounds, level = self.experiment.bounds, self.experiment.bounds.levels[0]
+        facts = self._facts(b"", ALPHA_GRID[0])
+        m, single = float(facts.units[level]), level in references.SINGLE
         assumption, top = HEADLINES[level][0], sum(loss_range(0.1, self.store.vocab_size))
-        charged = statements.reachable(assumption, bounds.configurations, bounds.split_seeds)
-        m *= 1 - m / M if assumption == "unseen" else 1
-        return Pricing(m, math.log(charged / bounds.delta), lambda mean: top - mean, level == "token")
+        nats = math.log(statements.reachable(assumption, bounds.configurations, bounds.split_seeds) / bounds.delta)
+        if self.experiment.reference.name == "uniform":
+            m *= 1 - m / facts.pool if assumption == "unseen" else 1
+            return Pricing(m, nats, lambda mean: top - mean, single)
+        if single:
+            return Pricing(m, nats, lambda mean: 1.0, True)
+        c = references.rules(self.experiment, self.store.vocab_size, 1)["reference"]["c"] or math.log2(self.store.vocab_size) / 4
+        return Pricing(m, nats, lambda mean: 1.25 * c, False, c / 2)
 
     def seconds(self, folder: Path) -> dict[str, float]:
         """Wall time of each phase of training, from the log in `folder`."""

@@ -1,6 +1,5 @@
 """Training on documents: the coordinates are fitted to the training split, then to their levels."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
