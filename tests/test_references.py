@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from sublora.models.references import DocumentCode, log_distributions, log_probabilities
+from sublora.models.references.document import starting
 
-CODE = DocumentCode((3.0, 2.0, 1.0))
+CODE = DocumentCode((3.0, 2.0, 1.0), distinct=0.5)
 V, EOT = 5, 4
 
 
@@ -22,6 +23,7 @@ def by_definition(document, code=CODE, vocab_size=V, eot=EOT):
             context = text[i + 1 - order : i + 1]
             alike = [j for j in range(i) if order <= j + 1 and text[j + 1 - order : j + 1] == context]
             n = np.bincount([document[j] for j in alike], minlength=vocab_size)
+            cost += code.distinct * (n > 0).sum() * (order > 0)
             p = (n + cost * p) / (n.sum() + cost)
         rows.append(0.999 * p + 0.001 / vocab_size)
     return np.array(rows)
@@ -68,6 +70,20 @@ def test_all_documents_together_have_at_most_probability_one(code):
         counts = np.bincount(document, minlength=2)
         cheat += np.prod((counts[document] + 0.5) / (length + 1))
     assert total <= 1.0 < cheat
+
+
+def test_the_start_for_characters_is_a_distribution_over_bytes():
+    shares = starting("characters", 257)
+    assert shares.sum() == pytest.approx(1) and shares.min() > 0
+    assert shares[ord("e")] > shares[ord("E")] > shares[200] == shares[256]
+    random = np.random.default_rng(1)
+    tokens = random.integers(0, 257, 60).astype(np.uint16)
+    rule = {"vocab_size": 257, "eot": 256, "code": DocumentCode((9.0, 2.0), 1.0, "characters")}
+    one, zero = np.array([60]), np.array([0])
+    rows = log_distributions(tokens, zero, zero, one, zero, width=60, **rule)[0]
+    np.testing.assert_allclose(np.exp(rows.astype(np.float64)).sum(1), 1, atol=1e-5)
+    np.testing.assert_allclose(rows[np.arange(60), tokens], log_probabilities(tokens, zero, one, **rule), atol=1e-5)
+    np.testing.assert_allclose(np.exp(rows[0]), 0.999 * shares + 0.001 / 257, rtol=1e-5)
 
 
 def test_the_same_length_gives_exactly_one():

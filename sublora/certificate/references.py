@@ -67,8 +67,8 @@ def rules(experiment: OnText, vocab_size: int, shortest: int) -> dict[str, Any]:
         offset = settings.offset
         g = [HALF * math.log2(vocab_size)] if offset == "half" else None if offset == "reference" else list(offset)
         wholes = {"beta": settings.beta, "gamma": settings.gamma, "g": g, "c": code.excess, "shortest": shortest}
-    counts = list(settings.pseudo_counts)
-    return {"reference": {"name": settings.name, "pseudo_counts": counts, "floor": FLOOR, "tau": settings.tau, **wholes}}
+    code = {"pseudo_counts": list(settings.pseudo_counts), "distinct": settings.distinct, "start": settings.start}
+    return {"reference": {"name": settings.name, **code, "floor": FLOOR, "tau": settings.tau, **wholes}}
 
 
 def least_tokens(level: Level, assumption: AssumptionName, shortest: int) -> int:

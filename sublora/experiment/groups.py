@@ -479,6 +479,10 @@ class Reference(Group):
         3.0,
         2.0,
     )  # of its orders 0, 1, ...; of a stream by default `STREAM_COUNTS`
+    distinct: Annotated[float, Field(ge=0, le=2**20)] = (
+        0.0  # document: what each different token behind a context adds to its pseudo-count
+    )
+    start: Literal["uniform", "characters"] = "uniform"  # document: before anything is read; characters: bytes of ASCII text
     beta: Share = 0.5  # its share in the mixture over a whole document or sequence
     gamma: Share = 0.0625  # the uniform code's share in that
     # f: half of log2 V, but at most c below the top | the top | the same with a sum of 1, loss - 4, l, l^2, l = log2(length) - 8
@@ -496,7 +500,13 @@ class Reference(Group):
         keys = [key for key in type(self).model_fields if key != "name"]
         if self.name == "uniform":
             return dict.fromkeys(keys, "reference uniform")
-        return {"excess": "offset reference"} if self.offset == "reference" else {}
+        found = {"excess": "offset reference"} if self.offset == "reference" else {}
+        return found if self.name == "document" else {**found, "distinct": "reference stream", "start": "reference stream"}
+
+    @property
+    def of_document(self) -> tuple[tuple[float, ...], float, str]:
+        """What a document's code is made of (`models.references.DocumentCode`)."""
+        return self.pseudo_counts, self.distinct, self.start
 
     @model_serializer(mode="wrap")
     def _what_has_an_effect(self, handler):

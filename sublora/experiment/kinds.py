@@ -69,6 +69,12 @@ class _OnText(_Named):
         return self
 
     @model_validator(mode="after")
+    def _characters_are_bytes(self):
+        if self.reference.start == "characters" and self.corpus.tokenizer != "bytes":
+            raise ValueError(f"reference.start characters is for tokenizer bytes, not {self.corpus.tokenizer:.60}; remove it")
+        return self
+
+    @model_validator(mode="after")
     def _tokenizer_may_have_read_the_pool(self):
         if self.corpus.tokenizer_from == "pool" and (dependent := set(self.bounds.levels) - {"document", "position"}):
             why = "bounds need a tokenizer made elsewhere, since they assume iid or martingale; take [document], or another one"

@@ -70,7 +70,7 @@ def _log_q(store: TokenStore, documents: bytes, block: int | None, reference: Re
         starts, lengths = store.offsets[drawn], store.lengths[drawn]
         if block is not None:
             starts, lengths = sequences(starts, lengths, block)
-        code = DocumentCode(reference.pseudo_counts)
+        code = DocumentCode(*reference.of_document)
         found = log_probabilities(store.tokens, starts, lengths, code=code, **vocabulary).astype(np.float32)
     found.flags.writeable = False
     return found

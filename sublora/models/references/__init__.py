@@ -8,7 +8,7 @@ from sublora.models.references.stream import stream_log_probabilities
 def code_of_residual(experiment: Experiment) -> DocumentCode | None:
     """The document code that the experiment's model adds to; None where it adds to none."""
     if isinstance(experiment, Pretrain) and experiment.model.residual:
-        return DocumentCode(experiment.reference.pseudo_counts)
+        return DocumentCode(*experiment.reference.of_document)
     return None
 
 

@@ -2,14 +2,17 @@
 
 It counts, for each context of 0 to K tokens, which tokens have followed it so far. Order k predicts the token x by
 
-    P_k(x) = (n_k(x) + c_k P_(k-1)(x)) / (N_k + c_k),   P_(-1) = 1/V,
+    P_k(x) = (n_k(x) + c P_(k-1)(x)) / (N_k + c),   c = c_k + d u_k for k > 0, c = c_0 for k = 0,
 
-with n_k the counts behind the last k tokens, N_k their sum, c_k the order's pseudo-count. The code is `(1 - FLOOR) P_K + FLOOR/V`,
-so no token is impossible. It reads a unit (a document, a sequence) from its first token on; before that stands the end-of-text
-token. It knows neither the unit's length nor any other text, so the products of its predictions are a probability for each unit.
+with n_k the counts behind the last k tokens, N_k their sum, u_k how many different tokens there were, c_k the order's pseudo-count,
+and d a constant (for d = 1 and c_k = 0 it is the rule of Witten and Bell 1991). P_(-1) is the start: 1/V, or for bytes what is
+known of text in ASCII. The code is `(1 - FLOOR) P_K + FLOOR/V`, so no token is impossible. It reads a unit (a document, a sequence)
+from its first token on; before that stands the end-of-text token. It knows neither the unit's length nor any other text, so the
+products of its predictions are a probability for each unit.
 """
 
 import os
+import string
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
@@ -21,10 +24,35 @@ FLOOR = 0.001
 """The share of the uniform guess."""
 
 
+CHARACTERS = (
+    (" ", 0.15),
+    ("\n", 0.04),
+    (string.ascii_lowercase, 0.5),
+    (string.ascii_uppercase, 0.07),
+    (string.digits, 0.05),
+    (string.punctuation, 0.165),
+)
+"""Shares of classes of characters in ASCII text, in round numbers that no corpus was counted for. Other bytes share the rest."""
+
+
 class DocumentCode(NamedTuple):
-    """pseudo_counts: c_k of the orders 0 to K, each above 0."""
+    """pseudo_counts: c_k of the orders 0 to K, each above 0. distinct: d. start: uniform, or characters for bytes."""
 
     pseudo_counts: tuple[float, ...] = (30.0, 5.0, 3.0, 2.0)
+    distinct: float = 0.0
+    start: str = "uniform"
+
+
+def starting(start: str, vocab_size: int) -> np.ndarray:
+    """P_(-1): float64 (V,), positive, of sum 1."""
+    if start == "uniform":
+        return np.full(vocab_size, 1 / vocab_size)
+    shares = np.zeros(vocab_size)
+    for characters, share in CHARACTERS:
+        shares[[ord(character) for character in characters]] = share / len(characters)
+    rest = shares == 0
+    shares[rest] = (1 - shares.sum()) / rest.sum()
+    return shares
 
 
 def log_probabilities(
@@ -37,8 +65,8 @@ def log_probabilities(
     goals = np.cumsum(lengths) - lengths
     units = np.stack([np.asarray(each, np.int64) for each in (starts, lengths, goals)], axis=1)
     out = np.empty(int(lengths.sum()))
-    text, costs = (tokens, vocab_size, eot), np.asarray(code.pseudo_counts)
-    _in_threads(lambda part: _probabilities(text, units[part], costs, out), goals, len(out))
+    text, rule = (tokens, vocab_size, eot), _rule(code, vocab_size)
+    _in_threads(lambda part: _probabilities(text, units[part], rule, out), goals, len(out))
     return out
 
 
@@ -62,9 +90,15 @@ def log_distributions(
     """
     out = np.zeros((len(starts), width, vocab_size), np.float32)
     windows = np.stack([np.asarray(each, np.int64) for each in (starts, firsts, sizes, skips)], axis=1)
-    text, costs = (tokens, vocab_size, eot), np.asarray(code.pseudo_counts)
-    _in_threads(lambda part: _distributions(text, windows[part], costs, out[part]), np.arange(len(windows)), len(windows))
+    text, rule = (tokens, vocab_size, eot), _rule(code, vocab_size)
+    _in_threads(lambda part: _distributions(text, windows[part], rule, out[part]), np.arange(len(windows)), len(windows))
     return out
+
+
+def _rule(code: DocumentCode, vocab_size: int) -> tuple[np.ndarray, float, np.ndarray, np.ndarray]:
+    """(pseudo-counts, d, the different values of P_(-1), which of them each token has)."""
+    values, which = np.unique(starting(code.start, vocab_size), return_inverse=True)
+    return np.asarray(code.pseudo_counts), float(code.distinct), values, which.astype(np.int64)
 
 
 def _in_threads(part: Callable[[slice], None], goals: np.ndarray, total: int) -> None:
@@ -78,7 +112,7 @@ def _in_threads(part: Callable[[slice], None], goals: np.ndarray, total: int) ->
 
 # The contexts of a unit are the nodes of a tree: the root is the empty one, and the child of a node by token y is its context with
 # y in front. Children are found by a hash table with linear probing. A node's counts are a linked list, the root's an array.
-# `text` is (tokens, vocabulary size, end of text), `tables` what `_tables` returns.
+# `text` is (tokens, vocabulary size, end of text), `tables` what `_tables` returns, `rule` what `_rule` does.
 
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 
@@ -106,6 +140,7 @@ def _tables(most, orders, vocab_size):
         np.zeros(entries, np.int64),  # filled slots, to be emptied again
         np.zeros(entries, np.int64),  # heads: first entry of each node
         np.zeros(entries, np.int64),  # totals of each node
+        np.zeros(entries, np.int64),  # different tokens of each node
         np.zeros(entries, np.int64),  # tokens of the entries
         np.zeros(entries, np.int64),  # counts of the entries
         np.zeros(entries, np.int64),  # next entries
@@ -117,7 +152,7 @@ def _tables(most, orders, vocab_size):
 
 @numba.njit(cache=True, nogil=True)
 def _empty(tables):
-    keys, nodes, filled, heads, totals, names, counts, following, zero, seen, used = tables
+    keys, nodes, filled, heads, totals, kinds, names, counts, following, zero, seen, used = tables
     for i in range(used[0]):
         nodes[filled[i]] = -1
     for i in range(used[2]):
@@ -135,7 +170,7 @@ def _before(text, start, at):
 @numba.njit(cache=True, nogil=True)
 def _find(tables, text, start, at, path):
     """Write the known contexts of place `at`, orders 1 and up, to `path`; returns how many there are."""
-    keys, nodes, filled, heads, totals, names, counts, following, zero, seen, used = tables
+    keys, nodes, filled, heads, totals, kinds, names, counts, following, zero, seen, used = tables
     _, vocab_size, _ = text
     parent = np.uint64(0)
     for k in range(len(path)):
@@ -152,7 +187,7 @@ def _find(tables, text, start, at, path):
 @numba.njit(cache=True, nogil=True)
 def _count(tables, text, start, at, orders):
     """Count the token at place `at` behind each of its contexts."""
-    keys, nodes, filled, heads, totals, names, counts, following, zero, seen, used = tables
+    keys, nodes, filled, heads, totals, kinds, names, counts, following, zero, seen, used = tables
     tokens, vocab_size, _ = text
     token = np.int64(tokens[at])
     if zero[token] == 0:
@@ -171,6 +206,7 @@ def _count(tables, text, start, at, orders):
             filled[used[0]] = slot
             heads[used[0]] = -1
             totals[used[0]] = 0
+            kinds[used[0]] = 0
             used[0] += 1
         node = nodes[slot]
         totals[node] += 1
@@ -182,6 +218,7 @@ def _count(tables, text, start, at, orders):
             used[1] += 1
             names[entry] = token
             counts[entry] = 0
+            kinds[node] += 1
             following[entry] = heads[node]
             heads[node] = entry
         counts[entry] += 1
@@ -189,39 +226,42 @@ def _count(tables, text, start, at, orders):
 
 
 @numba.njit(cache=True, nogil=True)
-def _probabilities(text, units, costs, out):
+def _probabilities(text, units, rule, out):
     """units: rows of start, length, and where in `out` (tokens,) the unit's first value goes."""
     tokens, vocab_size, _ = text
+    costs, distinct, values, which = rule
     orders = len(costs) - 1
     tables = _tables(units[:, 1].max(), orders, vocab_size)
-    keys, nodes, filled, heads, totals, names, counts, following, zero, seen, used = tables
+    keys, nodes, filled, heads, totals, kinds, names, counts, following, zero, seen, used = tables
     path = np.zeros(orders, np.int64)
     for start, length, goal in units:
         for i in range(length):
             at = start + i
             token = np.int64(tokens[at])
-            p = (zero[token] + costs[0] / vocab_size) / (i + costs[0])
+            p = (zero[token] + costs[0] * values[which[token]]) / (i + costs[0])
             for k in range(_find(tables, text, start, at, path)):
                 node = path[k]
                 entry = heads[node]
                 while entry >= 0 and names[entry] != token:
                     entry = following[entry]
                 n = counts[entry] if entry >= 0 else 0
-                p = (n + costs[k + 1] * p) / (totals[node] + costs[k + 1])
+                cost = costs[k + 1] + distinct * kinds[node]
+                p = (n + cost * p) / (totals[node] + cost)
             out[goal + i] = np.log((1.0 - FLOOR) * p + FLOOR / vocab_size)
             _count(tables, text, start, at, orders)
         _empty(tables)
 
 
 @numba.njit(cache=True, nogil=True)
-def _distributions(text, windows, costs, out):
+def _distributions(text, windows, rule, out):
     """windows: rows of its unit's start, first place, size, and how many places are left out. out: (windows, width, V)."""
     tokens, vocab_size, _ = text
+    costs, distinct, values, which = rule
     orders = len(costs) - 1
     tables = _tables((windows[:, 1] + windows[:, 2] - windows[:, 0]).max(), orders, vocab_size)
-    keys, nodes, filled, heads, totals, names, counts, following, zero, seen, used = tables
+    keys, nodes, filled, heads, totals, kinds, names, counts, following, zero, seen, used = tables
     path = np.zeros(orders, np.int64)
-    weights = np.zeros(vocab_size)
+    weights, least, logs = np.zeros(vocab_size), np.zeros(len(values)), np.zeros(len(values))
     reached, unit = np.int64(0), np.int64(-1)
     for row in range(len(windows)):
         start, first, size, skip = windows[row]
@@ -235,19 +275,23 @@ def _distributions(text, windows, costs, out):
             rest = 1.0 - FLOOR  # what the orders above leave to this one
             for j in range(_find(tables, text, start, at, path) - 1, -1, -1):
                 node = path[j]
-                share = rest / (totals[node] + costs[j + 1])
+                cost = costs[j + 1] + distinct * kinds[node]
+                share = rest / (totals[node] + cost)
                 entry = heads[node]
                 while entry >= 0:
                     weights[names[entry]] += share * counts[entry]
                     entry = following[entry]
-                rest = share * costs[j + 1]
+                rest = share * cost
             share = rest / (at - start + costs[0])
-            uniform = share * costs[0] / vocab_size + FLOOR / vocab_size
+            for i in range(len(values)):
+                least[i] = share * costs[0] * values[i] + FLOOR / vocab_size
+                logs[i] = np.log(least[i])
             target = out[row, at - first]
-            target[:] = np.log(uniform)
+            for token in range(vocab_size):
+                target[token] = logs[which[token]]
             for i in range(used[2]):
                 token = seen[i]
-                target[token] = np.log(uniform + share * zero[token] + weights[token])
+                target[token] = np.log(least[which[token]] + share * zero[token] + weights[token])
                 weights[token] = 0.0
             _count(tables, text, start, at, orders)
         reached = max(begin, end)
