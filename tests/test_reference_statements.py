@@ -132,7 +132,8 @@ def test_a_token_s_statement_is_two_parts_at_half_of_delta_and_its_gain_has_all_
             return freedman(losses - own, np.zeros(N), B, **ranges, grid=betting_grid(stated.nominal_tokens, B))
         drawn = {"candidates": 1, "nominal": stated.nominal_tokens, "share": token_share(400, nominal=None)}
         pilot = tried, np.zeros(len(tried))
-        return freedman_subsampled(losses - own, np.zeros(400), bits, delta, N, **ranges, **drawn, pilot=pilot)
+        drawn |= {"pilot": pilot, "one_inner": True}
+        return freedman_subsampled(losses - own, np.zeros(400), bits, delta, N, **ranges, **drawn)
 
     B = complexity_nats(25, 0.025)
     grid = betting_grid(stated.nominal_tokens, B)
