@@ -25,6 +25,8 @@ from sublora.reporting.runs import load_runs as kept_runs
 
 HELD = "SUBLORA_HELD"
 """In the environment: the folder of a run that this process, or the one that started it, is at work in (`alone`)."""
+NOT_TRAINED = {f"reference.{key}" for key in ("beta", "gamma", "offset", "excess", "tau")}
+"""What bounds alone depend on, as on all below `bounds`."""
 
 
 class Run:
@@ -77,7 +79,7 @@ class Run:
             changed.pop("notebooks", None)
             if changed:
                 print(f"{self.settings.name}: {in_words(changed)}; replacing what depends on them", flush=True)
-                trained = all(key.startswith("bounds.") for key in changed)
+                trained = all(key.startswith("bounds.") or key in NOT_TRAINED for key in changed)
                 delete_all_but(self.folder, [name for name in noted(self.folder) if trained and of_training(name)])
             if changed or not (self.folder / "params.yaml").exists():
                 write_params(self.folder, self.settings)

@@ -154,7 +154,7 @@ def certificate(name="quick", message_bytes=281, loss=4.2) -> Certificate:
 
 
 REFERENCE = {"name": "document", "pseudo_counts": [30.0, 5.0, 3.0, 2.0], "floor": 0.001, "tau": 1.0}
-REFERENCE |= {"beta": 0.5, "gamma": 0.0625, "g": 4.0, "c": 2.0, "shortest": 9}
+REFERENCE |= {"beta": 0.5, "gamma": 0.0625, "g": [4.0], "c": 2.0, "shortest": 9}
 
 
 def certificate_beside(name="beside", gap=0.1, own=3.95) -> Certificate:

@@ -216,6 +216,8 @@ def test_measured_values_differ_within_the_tolerance_and_not_from_each_other(mad
         lower = moved({**data, "bounds": [bound]}, -1.01, "bound")["bounds"][0]
         assert bound["bound"] - step > bound["empirical"], "what is proven here is the bound without the tolerance"
         assert refused(put(data, ("bounds", index), lower)), bound
+        if bound.get("gain") is not None:
+            assert refused(put(data, ("bounds", index, "gain"), bound["gain"] + 1.01 * step)), bound
 
 
 def test_where_nothing_is_proven_the_largest_loss_is_stated_and_nothing_below_it(made, refused):
@@ -255,7 +257,7 @@ def test_no_setting_may_be_a_little_off(made, refused):
     data = made[0]
     held_out = [path for path in leaves_that_are_whole(data) if path[0] == "held_out"]
     for path in leaves_that_are_whole(data):
-        if path not in held_out and path[-1] != "bound":
+        if path not in held_out and path[-1] not in ("bound", "gain"):
             assert refused(put(data, path, at(data, path) * (1 + 1e-6))), path
     for path in held_out:
         if path[-1] == "value":

@@ -21,6 +21,7 @@ from sublora.inequalities.smoothing import loss_range
 from sublora.inequalities.subsampling import INNER_BETS, betting_two_stage, hoeffding_subsampled, split_nats, upper_limit
 from sublora.inequalities.unseen import betting_unseen, betting_unseen_blocks, hoeffding_unseen, hoeffding_unseen_subsampled
 from sublora.message import decode
+from sublora.reporting.figures import bounds_overview
 from sublora.reporting.sentences import guarantee
 from sublora.run import Run
 from sublora.scoring.scores import score, unit_windows
@@ -99,6 +100,8 @@ def test_a_certificate_speaks_of_the_corpus_unseen_positions_and_verifies(made):
     assert beside == {(a, i) for a in ("pool", "unseen") for i in ("hoeffding", "betting")}
     assert "positions of this corpus that it was not trained on" in guarantee(certificate)
     assert "nothing is said of new documents" in guarantee(certificate)
+    rows = [label.get_text() for label in bounds_overview(certificate).axes[0].get_yticklabels()]
+    assert rows == [f"position level: {a}, {i}" for a in ("unseen", "pool") for i in ("betting", "hoeffding")]
 
 
 def test_the_headline_stands_on_places_in_the_draws_order(made):

@@ -13,10 +13,12 @@ from sublora.certificate.schema import digest
 from sublora.certificate.statements import DETERMINISM
 from sublora.errors import SubloraError
 from sublora.experiment import ALPHA_GRID, as_experiment
+from sublora.experiment.groups import STREAM_COUNTS
 from sublora.inequalities.independent import betting_grid, complexity_nats
 from sublora.inequalities.martingale import freedman, freedman_subsampled, token_share
 from sublora.inequalities.means import bound_mean
 from sublora.inequalities.smoothing import smoothed_bits
+from sublora.models.references import stream_log_probabilities
 from sublora.models.references.document import FLOOR, DocumentCode, log_probabilities
 from sublora.problems import TextProblem
 from sublora.run import Run
@@ -132,7 +134,8 @@ def test_a_token_s_statement_is_two_parts_at_half_of_delta_and_its_gain_has_all_
             return freedman(losses - own, np.zeros(N), B, **ranges, grid=betting_grid(stated.nominal_tokens, B))
         drawn = {"candidates": 1, "nominal": stated.nominal_tokens, "share": token_share(400, nominal=None)}
         pilot = tried, np.zeros(len(tried))
-        return freedman_subsampled(losses - own, np.zeros(400), bits, delta, N, **ranges, **drawn, pilot=pilot)
+        drawn |= {"pilot": pilot, "one_inner": True}
+        return freedman_subsampled(losses - own, np.zeros(400), bits, delta, N, **ranges, **drawn)
 
     B = complexity_nats(25, 0.025)
     grid = betting_grid(stated.nominal_tokens, B)
@@ -195,13 +198,15 @@ def test_the_offset_may_be_the_top_and_the_stream_is_for_tokens_alone(made):
     alone = {"levels": ["token"], "tokens": 300}
     problem, evaluation, stream = certified(made, reference={"name": "stream"}, bounds=alone)
     store, train = problem.store, problem.split.train
-    tokens = np.concatenate([store.document(i) for i in train])
-    code = {"vocab_size": V, "eot": store.eot, "code": DocumentCode()}
-    nats = log_probabilities(tokens, np.zeros(1, np.int64), np.array([len(tokens)]), **code)
-    scores = evaluation.training["token"]
+    test = problem.split.test
+    read = np.concatenate([train, test])
+    code = {"vocab_size": V, "eot": store.eot, "pseudo_counts": STREAM_COUNTS, "apart": len(test)}
+    nats = stream_log_probabilities(store.tokens, store.offsets[read], store.lengths[read], **code)
+    scores, known = evaluation.training["token"], store.lengths[train].sum()
     np.testing.assert_allclose(scores.reference, nats[scores.places], rtol=1e-6)
     assert beside(stream, "token", "martingale", "freedman").reference == "stream"
-    assert not [h for h in stream.held_out if h.reference], "beyond its stream it has no value"
+    held_out = next(h for h in stream.held_out if h.reference)
+    assert held_out.level == "token" and held_out.reference_value == pytest.approx(-nats[known:].mean() / np.log(2), rel=1e-5)
     with pytest.raises(SubloraError, match=r"reference.name stream at level document depends on the other documents"):
         certified(made, reference={"name": "stream"})
     for group, named in (({"beta": 0.5}, "beta has no effect for reference uniform"), ({"name": "base"}, "reference.name")):

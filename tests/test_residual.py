@@ -9,7 +9,7 @@ from test_windows import store_of, total_probability
 from tiny import settings, write_texts
 from torch import nn
 
-from sublora.data import write_store
+from sublora.data import Split, write_store
 from sublora.errors import SubloraError
 from sublora.experiment import Gpt, Subspace, as_experiment
 from sublora.models import GPT, base_sha256, build, model_weights
@@ -18,7 +18,7 @@ from sublora.run import Run
 from sublora.sampling import load
 from sublora.scoring import scores as scoring
 from sublora.scoring.scores import sequences, token_windows, unit_windows
-from sublora.training import Sampler
+from sublora.training import Sampler, train_phase
 from sublora.verification import verify
 
 CODE, BLOCK, V = DocumentCode((3.0, 2.0, 1.0)), 12, 9
@@ -137,6 +137,23 @@ def test_training_gives_the_model_what_the_code_says(store):
     assert (first > 0).any() and sampler.first_windows().read().log_q.shape == (len(store), BLOCK, V)
 
 
+def test_a_residual_model_is_validated_on_windows_drawn_as_in_training(store, tmp_path, monkeypatch):
+    """Others are, as before, on the first windows, where the document code knows least."""
+    monkeypatch.setattr("sublora.training.pretrain.train", lambda module, batches, validation, *_, **__: validation)
+    split = Split(np.arange(4), np.array([5, 7, 4]), np.array([6]), "permutation", "by hand")
+
+    def validation(**changes):
+        values = settings(tmp_path, model__block=BLOCK, reference={"name": "document"}, **changes)
+        return train_phase(None, store, split, as_experiment(values), tmp_path, phase="pretrain")
+
+    assert validation().inputs[:, 0].tolist() == 3 * [V - 1]
+    drawn = validation(model__residual=True)
+    start, first, _ = drawn.log_q.windows.T
+    assert start.tolist() == store.offsets[split.validation].tolist()
+    assert (first > start).any() and not ((first - start) % BLOCK).any()
+    assert drawn.targets[0, 0] == store.tokens[first[0]] and torch.equal(validation(model__residual=True).inputs, drawn.inputs)
+
+
 def whole_document(tokens, starts, firsts, sizes, skips, *, width, vocab_size, eot, code):
     """The broken twin of `log_distributions`: counts of the whole document, which has one end of text at its end."""
     out = np.zeros((len(starts), width, vocab_size), np.float32)
@@ -161,7 +178,7 @@ def test_the_probabilities_of_all_documents_under_a_residual_model_sum_to_one(tm
     assert total(model) > 1.2
 
 
-def test_a_residual_run_from_params_to_a_verified_certificate(tmp_path):
+def test_a_residual_run_from_params_to_a_verified_certificate(tmp_path, monkeypatch):
     texts = write_texts(tmp_path / "texts")
     subspace = {"parametrization": "subspace", "projector": "film+kron_qr", "dimension": 200}
     values = settings(texts, subspace=subspace, model__residual=True, reference={"name": "document"})
@@ -177,6 +194,12 @@ def test_a_residual_run_from_params_to_a_verified_certificate(tmp_path):
     logs = scored(model.module, alone, windows, alone.offsets, code=code).log_probability
     assert model.bits(text) == pytest.approx(-logs.sum() / np.log(2), rel=1e-6)
     assert model.generate("1", 40, seed=1) == model.generate("1", 40, seed=1)
+    of_bounds = {"beta": 0.4, "gamma": 0.1, "offset": [1.0, 0.5, 0.0, 0.0], "excess": 1.0, "tau": 2.0}
+    monkeypatch.setattr(Sampler, "batch", lambda *_: pytest.fail("trained again"))
+    other = Run(values | {"reference": {"name": "document", **of_bounds}}, tmp_path / "runs")
+    assert len(other.train()) and other.draft == run.draft
+    with pytest.raises(pytest.fail.Exception, match="trained again"):
+        Run(values | {"reference": {"name": "document", "pseudo_counts": [9.0]}}, tmp_path / "runs").train()
 
 
 def test_a_residual_model_needs_the_document_code(tmp_path):

@@ -138,3 +138,5 @@ def test_the_table_explains_every_key_of_a_file():
     assert found == set(rows)
     assert rows["bounds[i].alpha"]["Type"] == "number between 0 and 1 or null"
     assert rows["message_bits"]["Type"] == "whole number, at least 1"
+    assert rows["bounds"]["Type"] == "list of groups"
+    assert rows["public.alpha_grid (language model)"]["Type"] == "list: number between 0 and 1"

@@ -44,7 +44,7 @@ def _type(value: Mapping[str, Any]) -> str:
     if "enum" in value:
         return f"one of {', '.join(value['enum'])}"
     if "items" in value:
-        return "list of groups"
+        return "list of groups" if "$ref" in value["items"] else f"list: {_type(value['items'])}"
     if "$ref" in value or value["type"] == "object":
         return "group of keys"
     name = TYPES[value["type"]]

@@ -18,6 +18,7 @@ MAIN_INEQUALITIES = {
     "document": ("betting", "hoeffding"),
     "sequence": ("betting", "hoeffding"),
     "token": ("freedman", "azuma"),
+    "position": ("betting", "hoeffding"),
     "example": ("binomial_tail", "kl", "hoeffding"),
 }
 """For each level a tight inequality and the paper's: what a figure shows when it cannot show all."""

@@ -10,6 +10,8 @@ from sublora.models.references import DocumentCode, log_distributions
 
 IGNORED = -100
 """Target of the positions behind a document's end; `torch.nn.functional.cross_entropy` skips it."""
+VALIDATION = 2**63 - 1
+"""The step whose draw is for validation; no training has as many."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,24 +98,30 @@ class Sampler:
 
     def batch(self, step: int, sequences: int) -> Batch:
         """The batch of `step`: the same for every process and every run."""
-        random = np.random.Generator(np.random.Philox(key=[self.seed, step]))
-        if self.sampling == "document":
-            document = random.integers(0, len(self.starts), sequences)
-            window = (random.random(sequences) * self.lengths[document]).astype(np.int64) // self.block
-        else:
-            drawn = random.integers(0, self.last_window[-1], sequences)
-            document = np.searchsorted(self.last_window, drawn, side="right")
-            window = drawn - (self.last_window[document] - self.windows[document])
-        return self._cut(document, window)
+        return self._cut(*self._drawn(step, sequences))
 
     def windows_of(self, tokens: np.ndarray) -> Batch:
         """The windows that hold these tokens of the store, each once. The sampler's documents must be all, in the store's order."""
         document = np.searchsorted(self.starts, tokens, side="right") - 1
         return self._cut(*np.unique([document, (tokens - self.starts[document]) // self.block], axis=1))
 
+    def drawn_windows(self) -> Batch:
+        """As many windows as documents, for validation: drawn as in training, and with sampling "document" one of each document."""
+        return self._cut(*self._drawn(VALIDATION, len(self.starts), np.arange(len(self.starts))))
+
     def first_windows(self) -> Batch:
         """The first window of every document, for validation."""
         return self._cut(np.arange(len(self.starts)), np.zeros(len(self.starts), np.int64))
+
+    def _drawn(self, step: int, sequences: int, documents: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """(document, window) of each sequence. documents: which they are, where the sampling is by document."""
+        random = np.random.Generator(np.random.Philox(key=[self.seed, step]))
+        if self.sampling == "token":
+            drawn = random.integers(0, self.last_window[-1], sequences)
+            document = np.searchsorted(self.last_window, drawn, side="right")
+            return document, drawn - (self.last_window[document] - self.windows[document])
+        document = random.integers(0, len(self.starts), sequences) if documents is None else documents
+        return document, (random.random(sequences) * self.lengths[document]).astype(np.int64) // self.block
 
     def _cut(self, document: np.ndarray, window: np.ndarray) -> Batch:
         start, length = self.starts[document], self.lengths[document]

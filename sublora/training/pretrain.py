@@ -44,8 +44,9 @@ def train_phase(
 ) -> pd.DataFrame:
     """`train` on the training split; `quantize` is the adaptation to the levels, for the settings' `finetune_steps`.
 
-    The validation loss is that of the first windows of the validation split's first documents; of positions, that of the windows
-    which hold its first positions, at all validation positions in them.
+    The validation loss is that of the first windows of the validation split's first documents; of a residual model, whose document
+    code knows least there, that of windows drawn from them; of positions, that of the windows which hold its first positions, at
+    all validation positions in them.
     """
     settings, adaptation = experiment.training, experiment.compression
     if phase == "pretrain":
@@ -60,12 +61,16 @@ def train_phase(
         validation = Sampler(store, everything, *windows, code=code, targets=split.validation).windows_of(few)
         batches = Sampler(store, everything, *windows, code=code, targets=split.train).batch
     else:
-        validation = Sampler(store, few, *windows, code=code).first_windows()
+        sampler = Sampler(store, few, *windows, code=code)
+        validation = sampler.first_windows() if code is None else sampler.drawn_windows()
         batches = Sampler(store, split.train, *windows, code=code).batch
     return train(module, batches, validation, schedule, folder, phase=phase, facts=stated, penalty=penalty)
 
 
 def facts(store: TokenStore, experiment: Pretrain | Finetune) -> dict[str, Any]:
     """What a checkpoint must agree on to be continued or used: data, split and model."""
-    groups, reads = experiment.parameters(), ("reference",) if code_of_residual(experiment) else ()
-    return {key: groups[key] for key in ("kind", "corpus", "model", "subspace", *reads)} | {"tokens": store.sha256}
+    groups = experiment.parameters()
+    stated = {key: groups[key] for key in ("kind", "corpus", "model", "subspace")} | {"tokens": store.sha256}
+    if code_of_residual(experiment):
+        stated["reference"] = {key: groups["reference"][key] for key in ("name", "pseudo_counts")}
+    return stated
