@@ -154,7 +154,7 @@ def bound(
     by: dict[str, Any] = {"level": level, "assumption": assumption, "inequality": inequality, "candidates": candidates}
     shared = (assumption, *free, facts.pool)
     if level == "position":
-        offset = _position_offset(population, V, *shared)
+        offset = _position_offset(population, V, shared)
     elif level in SINGLE:
         offset = _token_offset(population, V, facts.nominal, free[0] + facts.nominal_bits, free[1])
     else:
@@ -260,8 +260,9 @@ def _token_offset(population: Population, V: int, nominal: int, bits: float, del
 
 
 @functools.lru_cache(maxsize=2)
-def _position_offset(population: Population, V: int, assumption: str, bits: float, delta: float, pool: int) -> float:
+def _position_offset(population: Population, V: int, shared: tuple[str, float, float, int]) -> float:
     """The limit of the mean of the code's own loss: betting with `FEW_BETS`, since there may be tens of millions of positions."""
+    assumption, bits, delta, pool = shared
     top, nats, m = math.log2(V / FLOOR), complexity_nats(bits, delta), population.nats.size
     values = of_tokens(population.nats, vocab_size=V, alpha=0.5, floor=FLOOR).own / top
     bets = np.minimum(LARGEST_BET, FEW_BETS * math.sqrt(nats / m))

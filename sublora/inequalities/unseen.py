@@ -125,6 +125,7 @@ def betting_unseen_blocks(
         tried: np.ndarray,
         second: float,
         third: float,
+        *,
         rows: Sequence[np.ndarray | None] = BLOCKS * (None,),
         inner: np.ndarray | None = None,
     ) -> tuple[float, int, np.ndarray, list[tuple[np.ndarray, float]]]:
@@ -152,7 +153,7 @@ def betting_unseen_blocks(
     of_limits, of_third = (betting_grid(values_n.size, nats, INNER_BETS) for nats in (second, third))
     rows = [best_bet(each, limit, of_limits) if each.size else None for each, limit in behind]
     inner = best_inner(gained, bets[best], tau, of_third)
-    return refuted(values_n, places, bets[best : best + 1], second, third, rows, inner)[0]
+    return refuted(values_n, places, bets[best : best + 1], second, third, rows=rows, inner=inner)[0]
 
 
 def _places(places: np.ndarray, n: int, m: int) -> np.ndarray:
