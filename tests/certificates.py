@@ -165,7 +165,7 @@ def certificate_beside(name="beside", gap=0.1, own=3.95) -> Certificate:
     for assumption in ("iid", "pool", "unseen"):
         for inequality in ("hoeffding", "betting"):
             found = {**entry("bpd", assumption, inequality, alpha, loss, gap, math.log2(VOCABULARY)), **beside}
-            values["bounds"].append(found | ({"gain": own - loss - gap} if inequality == "betting" else {}))
+            values["bounds"].append(found | ({"gain": round(own - loss - gap, 4)} if inequality == "betting" else {}))
     of = {"level": "document", "metric": "bpd", "alpha": alpha, "n": 2_000, "value": loss + 0.02, "split": None}
     values["held_out"].append({**of, "reference": "document", "reference_value": own + 0.03})
     values["public"] = {**values["public"], "reference": REFERENCE}

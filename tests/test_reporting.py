@@ -14,6 +14,7 @@ from certificates import (
     VOCABULARY,
     altered,
     certificate,
+    certificate_beside,
     changed,
     classifier_certificate,
     metrics,
@@ -369,3 +370,34 @@ def test_meanings_name_every_number_of_the_headline(quick):
         assert number in names
     pooled = only(quick, lambda b: b.assumption == "pool")
     assert "held-out" not in json.dumps([name for name, _ in sentences.meanings(pooled)])
+
+
+def test_no_line_shows_the_sum_without_the_reference(tmp_path):
+    """The headline speaks of the reference's statement; wherever its bound stands, the reference's own value and the gain do."""
+    values = certificate_beside()
+    bound = reading.headline(values)
+    assert (bound.reference, bound.assumption, bound.inequality) == ("document", "unseen", "betting")
+    assert reading.statement(values, "unseen").reference is None, "figures without a place for it show the uniform guess"
+    assert reading.held_out_value(values, bound) == pytest.approx(3.62)
+    write_run(tmp_path, values)
+    found, _ = runs.load_runs(tmp_path)
+    page = display.certificate(values)
+    for text in (
+        sentences.guarantee(values),
+        terminal.summary(values, Path("c.json")),
+        str(tables.bounds_table(values)),
+        str(tables.sizes_table(found)),
+        page,
+    ):
+        assert "3.70" in text and "3.95" in text and "0.25" in text, text
+    assert dict(sentences.meanings(values)).keys() > {"3.95 bits per byte: the public reference"}
+    assert {"reference_empirical", "gain"} <= set(tables.bounds_frame(values).columns)
+    assert "reference" not in terminal.summary(certificate(), Path("c.json"))
+
+
+def test_a_gain_is_rounded_down_and_none_is_said():
+    assert reading.gain(reading.headline(certificate_beside(gap=0.1049))) == "0.24"
+    worse = certificate_beside(gap=0.36)
+    assert reading.headline(worse).gain < 0 and reading.gain(reading.headline(worse)) == "none"
+    assert "zero bits are better" in terminal.summary(worse, Path("c.json"))
+    assert "not proven to add anything" in sentences.guarantee(worse)

@@ -152,7 +152,7 @@ def _beside(certificate: Certificate, facts: Facts, evaluated: Mapping[Level, in
             continue
         m, n, J = facts.units[level], evaluated[level], statements.reachable(assumption, facts.configurations, facts.split_seeds)
         fewest = references.least_tokens(level, assumption, shortest)
-        code = references.code_of(level, of, facts, np.zeros(1), np.ones(1), fewest)
+        code = references.code_of(level, of, facts, np.zeros(1), np.ones(1), least=fewest)
         price = -math.log2(code.weight) / fewest
         loss, own = means.setdefault(level, (said.empirical, said.reference_empirical))
         own = min(max(own, 0.0), code.largest - price)

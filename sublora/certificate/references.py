@@ -77,7 +77,7 @@ def least_tokens(level: Level, assumption: AssumptionName, shortest: int) -> int
     return shortest if assumption in ("pool", "unseen") else SHORTEST[level]
 
 
-def code_of(level: Level, of: Metric, facts: Facts, nats: np.ndarray, lengths: np.ndarray, least: int) -> Reference:
+def code_of(level: Level, of: Metric, facts: Facts, nats: np.ndarray, lengths: np.ndarray, *, least: int) -> Reference:
     """What the code says of units, from `ln q` and the number of tokens of each. least: `least_tokens`."""
     if level in SINGLE:
         assert of.alpha is not None
@@ -107,16 +107,21 @@ class _Units(NamedTuple):
 
 
 def _evaluated(level: Level, of: Metric, scores: Scores, facts: Facts, least: int) -> _Units:
-    assert of.alpha is not None
-    nats, lengths = scores.reference, np.diff(scores.offsets)
     if level in SINGLE:
-        bits = bits_of_nats(scores.log_probability)
+        bits, nats = bits_of_nats(scores.log_probability), scores.reference
     else:
-        first = scores.offsets[:-1]
-        nats = np.add.reduceat(scores.reference, first, dtype=np.float64)
-        bits = np.add.reduceat(smoothed_bits(scores.log_probability, of.alpha, facts.vocab_size), first)
-    code = code_of(level, of, facts, nats, lengths, least)
+        assert of.alpha is not None
+        bits, nats = _sums(scores, of.alpha, facts.vocab_size)
+    code = code_of(level, of, facts, nats, np.diff(scores.offsets), least=least)
     return _Units(code.mixture(bits), code, scores.places)
+
+
+@functools.lru_cache(maxsize=2)  # every statement asks for those of the scores and of the pilot
+def _sums(scores: Scores, alpha: float, vocab_size: int) -> tuple[np.ndarray, np.ndarray]:
+    """(bits by the smoothed model, ln q) of each document or sequence."""
+    first = scores.offsets[:-1]
+    bits = np.add.reduceat(smoothed_bits(scores.log_probability, alpha, vocab_size), first)
+    return bits, np.add.reduceat(scores.reference, first, dtype=np.float64)
 
 
 def all_bounds(
@@ -152,19 +157,20 @@ def bound(
     paid = facts._replace(message_bits=charged_bits(facts.message_bits, J))
     half, free = paid._replace(delta=facts.delta / 2), (charged_bits(0.0, J), facts.delta / 2)
     by: dict[str, Any] = {"level": level, "assumption": assumption, "inequality": inequality, "candidates": candidates}
-    shared = (assumption, *free, facts.pool)
+    limited: dict[str, Any] = {"assumption": assumption, "message_bits": free[0], "delta": free[1], "pool": facts.pool}
+    shared = {"least": least, **limited}
     if level == "position":
-        offset = _position_offset(population, V, shared)
+        offset = _position_offset(population, V, **limited)
     elif level in SINGLE:
         offset = _token_offset(population, V, facts.nominal, free[0] + facts.nominal_bits, free[1])
     else:
-        offset = _offset(population, facts.reference, V, least, *shared)
+        offset = _offset(population, facts.reference, V, **shared)
     found = Bound(offset + _difference(units, tried, of, facts=half, **by), float(units.losses.mean()), None)
     gain = None
     if inequality in TIGHT and level in SINGLE:
         gain = -_difference(units, tried, of, facts=paid, **by)
     elif inequality in TIGHT:
-        price = -math.log2(facts.reference.beta) * _shortness(population, least, *shared)
+        price = -math.log2(facts.reference.beta) * _shortness(population, **shared)
         gain = -_difference(units.from_the_top(), tried.from_the_top(), of, facts=half, **by) - price
     return statement(
         found,
@@ -201,8 +207,9 @@ def _difference(
 ) -> float:
     """The limit of the mean difference, in bits per token, at all of facts.delta. facts: with the bits to be charged."""
     D, code, tau = units.differences, units.code, facts.reference.tau
+    paid: dict[str, Any] = {"facts": facts, "candidates": candidates}
     if inequality in ("azuma", "freedman"):
-        return min(_token_difference(D, tried.differences, inequality, of, code, facts, candidates), code.excess)
+        return min(_token_difference(D, tried.differences, inequality, of=of, code=code, **paid), code.excess)
     return bound_difference(
         D,
         excess=code.excess,
@@ -221,7 +228,7 @@ def _difference(
 
 
 def _token_difference(
-    D: np.ndarray, pilot: np.ndarray, inequality: str, of: Metric, code: Reference, facts: Facts, candidates: int
+    D: np.ndarray, pilot: np.ndarray, inequality: str, *, of: Metric, code: Reference, facts: Facts, candidates: int
 ) -> float:
     """Azuma for max(D, -tau), or freedman with the guess 0, than which no difference is more than c above."""
     tau, least = facts.reference.tau, code.excess - code.largest
@@ -235,18 +242,18 @@ def _token_difference(
 
 @functools.lru_cache(maxsize=16)  # the same for every inequality and smoothing weight
 def _offset(
-    population: Population, settings: Settings, V: int, least: int, assumption: str, bits: float, delta: float, pool: int
+    population: Population, settings: Settings, V: int, *, least: int, assumption: str, message_bits: float, delta: float, pool: int
 ) -> float:
     """The limit of the mean offset of documents or sequences."""
     code = _whole(settings, V, least, population.nats, population.lengths)
-    shared: dict[str, Any] = {"assumption": assumption, "message_bits": bits, "delta": delta, "pool": pool}
+    shared: dict[str, Any] = {"assumption": assumption, "message_bits": message_bits, "delta": delta, "pool": pool}
     return bound_offset(code.offsets, largest=code.largest, **shared)
 
 
 @functools.lru_cache(maxsize=16)
-def _shortness(population: Population, least: int, assumption: str, bits: float, delta: float, pool: int) -> float:
+def _shortness(population: Population, *, least: int, assumption: str, message_bits: float, delta: float, pool: int) -> float:
     """The limit of the mean of 1/L."""
-    shared: dict[str, Any] = {"assumption": assumption, "message_bits": bits, "delta": delta, "pool": pool}
+    shared: dict[str, Any] = {"assumption": assumption, "message_bits": message_bits, "delta": delta, "pool": pool}
     return bound_offset(1.0 / population.lengths, largest=1.0 / least, **shared)
 
 
@@ -260,10 +267,9 @@ def _token_offset(population: Population, V: int, nominal: int, bits: float, del
 
 
 @functools.lru_cache(maxsize=2)
-def _position_offset(population: Population, V: int, shared: tuple[str, float, float, int]) -> float:
+def _position_offset(population: Population, V: int, *, assumption: str, message_bits: float, delta: float, pool: int) -> float:
     """The limit of the mean of the code's own loss: betting with `FEW_BETS`, since there may be tens of millions of positions."""
-    assumption, bits, delta, pool = shared
-    top, nats, m = math.log2(V / FLOOR), complexity_nats(bits, delta), population.nats.size
+    top, nats, m = math.log2(V / FLOOR), complexity_nats(message_bits, delta), population.nats.size
     values = of_tokens(population.nats, vocab_size=V, alpha=0.5, floor=FLOOR).own / top
     bets = np.minimum(LARGEST_BET, FEW_BETS * math.sqrt(nats / m))
     return top * (betting_unseen(values, nats, bets, M=pool) if assumption == "unseen" else betting(values, nats, bets))

@@ -340,7 +340,8 @@ class Certificate(Part):
     @model_validator(mode="after")
     def _says_what_the_reference_is(self):
         said = getattr(self.public, "reference", None)
-        if {entry.reference for entry in (*self.statements, *self.held_out)} - {None} != ({said.name} if said else set()):
+        found = {bound.reference for bound in self.statements} | {value.reference for value in self.held_out}
+        if found - {None} != ({said.name} if said else set()):
             raise ValueError("public.reference is not the reference of bounds and held_out")
         return self
 
