@@ -156,7 +156,7 @@ def betting_two_stage(
     bets = betting_grid(m, first) if bets is None else check_bets(bets)
     tau = (first + math.log(bets.size)) / m
 
-    def search(values: np.ndarray, tested: np.ndarray, nats: float, inner: np.ndarray | None = None) -> tuple[float, int]:
+    def search(values: np.ndarray, tested: np.ndarray, nats: float, *, inner: np.ndarray | None = None) -> tuple[float, int]:
         return smallest_by_bets(lambda u: (1.0 - values) / (1.0 - u), tested, tau, nats, start=float(values.mean()), inner=inner)
 
     if pilot is None:
@@ -167,7 +167,7 @@ def betting_two_stage(
     inner = betting_grid(values_n.size, second, INNER_BETS)
     if one_inner:
         inner = best_inner((1.0 - pilot) / (1.0 - min(u, CEILING)), bets[best], tau, inner)
-    return search(values_n, bets[best : best + 1], second, inner)[0]
+    return search(values_n, bets[best : best + 1], second, inner=inner)[0]
 
 
 def best_bet(values: np.ndarray, u: float, bets: np.ndarray) -> np.ndarray:
