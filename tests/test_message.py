@@ -48,7 +48,7 @@ def messages(draw):
     return Message(Subspace(**values), alpha, Coded(np.sort(np.array(codebook, np.float16)), np.array(symbols)))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(messages(), st.sampled_from([encode, early.encode]))
 def test_round_trip(message, encode):
     """In the format of new messages, and in that of kept certificates."""

@@ -93,7 +93,7 @@ def test_defaults_are_a_valid_experiment_that_needs_no_network(path):
     values = defaults(path)
     assert values.pop("runs") == "runs"
     experiment = as_experiment(values, path.name)
-    assert values.keys() == type(experiment).model_fields.keys() - {"notebooks"}, "each group is stated, so that papermill can replace it"
+    assert values.keys() == type(experiment).model_fields.keys() - {"notebooks"}, "papermill can replace each group"
     assert experiment.name == {"classify": "demo-glue", "round": "demo-pretrained"}.get(experiment.kind, "demo")
     if experiment.kind == "classify":
         assert (experiment.task.name, experiment.task.path) == ("functions", None)

@@ -212,8 +212,9 @@ def test_the_offset_may_be_the_top_and_the_stream_is_for_tokens_alone(made):
     for group, named in (({"beta": 0.5}, "beta has no effect for reference uniform"), ({"name": "base"}, "reference.name")):
         with pytest.raises(SubloraError, match=named):
             as_experiment({"name": "x", "reference": group})
-    with pytest.raises(SubloraError, match=r"reference.gamma has no effect for levels \[token\]"):
-        as_experiment({"name": "x", "bounds": alone, "reference": {"name": "document", "gamma": 0.1}})
+    for key in ("gamma", "excess"):
+        with pytest.raises(SubloraError, match=rf"reference.{key} has no effect for levels \[token\]"):
+            as_experiment({"name": "x", "bounds": alone, "reference": {"name": "document", key: 0.1}})
 
 
 def test_the_offset_s_part_is_computed_once_for_all_smoothing_weights(made):

@@ -87,7 +87,7 @@ class _OnText(_Named):
         if reference.name == "stream" and others:
             why = "depends on the other documents, so bounds speak of tokens alone; take levels [token]"
             raise ValueError(f"reference.name stream at level {sorted(others)[0]} {why}")
-        for key in () if others - {"position"} else ("beta", "gamma", "offset"):
+        for key in () if others - {"position"} else ("beta", "gamma", "offset", "excess"):
             if getattr(reference, key) != groups.Reference.model_fields[key].default:
                 raise ValueError(f"reference.{key} has no effect for levels [{self.bounds.levels[0]}]; remove it")
         return self
