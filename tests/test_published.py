@@ -101,6 +101,6 @@ def test_the_readme_states_the_kept_certificates_numbers():
         name, _, value = line.strip().partition("  ")
         assert re.search(rf"^{name} +{re.escape(value.strip())}$", text, re.MULTILINE), line
     fresh, papers = reading.first(quick, "iid"), reading.statement(quick, "iid", "bpd", "hoeffding")
-    proven = f"at most {reading.written(fresh)} bits per byte{reading.gain_in_words(fresh)} ({reading.written(papers)} in the paper's"
-    assert proven in " ".join(text.split())
+    proven = f"at most {reading.written(fresh)} bits per byte{reading.gain_in_words(fresh)}"
+    assert f"{proven} ({reading.written(papers)} in the paper's own form" in " ".join(text.split())
     assert len(text.splitlines()) <= 120

@@ -189,8 +189,8 @@ class DocumentProblem:
     def held_out_losses(self, message: bytes, evaluation: Evaluation, alpha: float) -> tuple[Level, np.ndarray, np.ndarray | None]:
         """(unit, losses of single held-out units, the reference's own or None): what the headline speaks of, in bits per token.
 
-        Beside a reference the losses are the mixture's, of the first level's units. With the uniform guess they are of documents (or
-        of sequences, or positions), with smoothing weight alpha.
+        Beside a reference the losses are the mixture's, of the first level's units. With the uniform guess they are of documents,
+        sequences or positions, with smoothing weight alpha.
         """
         facts, level = self._facts(message, alpha), self.experiment.bounds.levels[0]
         if self.experiment.reference.name != "uniform":

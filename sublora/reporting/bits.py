@@ -22,13 +22,8 @@ from sublora.reporting.tradeoff import PUBLISHED_GUESS
 
 FAMILIES = {"subspace": "random subspace", "sublora": "SubLoRA", "lora": "LoRA", "full": "all weights", "kronecker": "structured",
             "monarch": "structured"}  # fmt: skip
-COLOURS = dict(
-    zip(
-        ("random subspace", "SubLoRA", "LoRA", "all weights", "all weights, penalty on bits", "structured", "n-grams", "pretrained"),
-        sns.color_palette("colorblind", 8),
-        strict=True,
-    )
-)
+KINDS = ("random subspace", "SubLoRA", "LoRA", "all weights", "all weights, penalty on bits", "structured", "n-grams", "pretrained")
+COLOURS = dict(zip(KINDS, sns.color_palette("colorblind", 8), strict=True))
 LEVELS = ("document", "sequence", "position", "token")
 STUDIED = tuple(group for group in GROUPS if group not in ("glue", "paper", "ablation"))
 """The groups of kept results whose language models are compared; ablations of one model are a table of their own."""
@@ -65,7 +60,7 @@ def studied() -> tuple[list[Point], list[str]]:
         runs, missing = runs + found, missing + reasons
     unique = {run.certificate.message_sha256: run for run in reversed(runs)}  # a run may be kept, too
     points = [point for run in unique.values() for point in _points(run)]
-    return sorted(points, key=lambda p: (LEVELS.index(p.plain.level), p.panel, list(COLOURS).index(p.family), p.bits)), missing
+    return sorted(points, key=lambda p: (LEVELS.index(p.plain.level), p.panel, KINDS.index(p.family), p.bits)), missing
 
 
 def _points(run: KeptRun) -> Iterator[Point]:
@@ -109,7 +104,7 @@ def study_figure(points: Sequence[Point]) -> Figure:
         guess_line(paper.axhline, PUBLISHED_GUESS)
         paper.set(xscale="log", ylim=(0, 1.3 * PUBLISHED_GUESS), xlabel="bits of the message", ylabel="bits per token")
         paper.set_title("published: document level, GPT-2 small", fontsize=10)
-        labels = {name: handle for ax in axes[:-1] for handle, name in zip(*ax.get_legend_handles_labels(), strict=True)} if panels else {}
+        labels = {name: handle for ax in measured for handle, name in zip(*ax.get_legend_handles_labels(), strict=True)}
         figure.legend(labels.values(), labels.keys(), loc="outside lower center", ncols=2, frameon=False, fontsize=9)
         if not panels:
             nothing(paper, "no certificates; run make results")

@@ -184,8 +184,8 @@ def meanings(certificate: Certificate) -> list[tuple[str, str]]:
             meaning[f"{with_unit(this.gain, this.unit)}: the certified gain"] = (
                 "The message is not proven to add anything to the reference. Zero bits are better."
                 if this.gain == "none"
-                else f"With {confidence(certificate.delta)} confidence, by itself, the mixture is better than the reference alone by"
-                " this or more."
+                else f"With {confidence(certificate.delta)} confidence, by itself, the mixture is better than the reference alone"
+                " by this or more."
             )
     if this.held_out is not None:
         meaning[f"{this.held_out}{this.unit}: the held-out value"] = (
