@@ -6,7 +6,7 @@ PYTHON ?= python3
 TORCH_INDEX ?=
 BIN := .venv/bin
 
-.PHONY: quick test compare notebooks report results table1 figure1 glue structured pretrained ngram headline verify coverage compression determinism fuzz dist lock audit environment clean
+.PHONY: quick test compare notebooks report results table1 figure1 glue structured pretrained ngram ablation headline verify coverage compression determinism fuzz dist lock audit environment clean
 
 # From nothing to a certificate and the report that shows it.
 quick: environment .venv/renderer
@@ -37,7 +37,7 @@ notebooks: environment
 	$(BIN)/python tests/notebooks.py $(NOTEBOOKS)
 
 # Everything that results/ keeps of runs: certificates, training logs and executed notebooks. An interrupted run continues.
-results: headline table1 figure1 glue structured ngram pretrained
+results: headline table1 figure1 glue structured ngram ablation pretrained
 
 # The paper's Table 1 and Figure 1 at a size that two cores train, each in under half an hour.
 table1: METHODS := sublora lora subspace full
@@ -74,6 +74,12 @@ ngram: ORDERS := order1 order2 order3 order4
 ngram: environment
 	$(BIN)/sublora run $(ORDERS:%=params/ngram/%.yaml)
 	for name in $(ORDERS); do $(call keep,ngram/$$name,ngram-$$name); done
+
+# The quick run without one of its parts each, with a third of its steps.
+ablation: PARTS := $(notdir $(basename $(wildcard params/ablation/*.yaml)))
+ablation: environment
+	$(BIN)/sublora run $(PARTS:%=params/ablation/%.yaml)
+	for name in $(PARTS); do $(call keep,ablation/$$name,ablation-$$name); done
 
 # A public pretrained model, where its files and the corpus are.
 STORIES := $(addprefix data/,stories260K/stories260K.bin stories260K/tok512.bin arxiv-abstracts/sample_25k.jsonl.xz)

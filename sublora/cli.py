@@ -166,6 +166,8 @@ def table(runs: Runs = Path("runs")) -> None:
     frame = load_runs(runs)
     if frame.empty:
         raise SubloraError(f"{runs}: no finished run; run `sublora run params/quick.yaml` first")
+    if "gain" in frame:  # every other number is rounded up
+        frame["gain"] = [f"{-reading.rounded_up(-value, 4):.4f}" for value in frame["gain"].astype(float)]
     frame = frame.map(lambda value: printable(value) if isinstance(value, str) else value).rename(columns=printable)
     print(frame.to_string(index=False, float_format=lambda value: reading.number(value, 4)))
 

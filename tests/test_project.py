@@ -9,6 +9,7 @@ from tiny import HOME, listed_by_git
 import sublora
 from sublora.experiment import as_experiment, load_experiment
 from sublora.experiment.params import read_yaml
+from sublora.reporting.bits import ABLATED
 
 
 def test_one_version_everywhere():
@@ -37,6 +38,35 @@ def test_the_sweeps_of_the_readme_sweep_the_dimension():
         swept = load_experiment(HOME / file, overrides)
         assert as_experiment(values) == swept and (swept.name, swept.subspace.dimension) == (f"d{d}", int(d))
         assert load_experiment(HOME / file, [*overrides, "name=quick", "subspace.dimension=961"]) == load_experiment(HOME / file)
+
+
+def test_an_ablation_changes_one_part_of_the_whole():
+    """Each file of params/ablation differs from whole.yaml in the keys of one part, and each is named on the page."""
+    files = {path.stem: load_experiment(path).parameters() for path in (HOME / "params" / "ablation").glob("*.yaml")}
+    assert files.keys() == ABLATED.keys()
+    logits, offset = ("model", "residual"), ("reference", "offset")
+    rates = {("training", "learning_rate"), ("training", "min_learning_rate"), ("compression", "finetune_learning_rate")}
+    allowed = {
+        "whole": set(),
+        "no-reference": {logits, ("reference", None)},
+        "no-logits": {logits},
+        "half-offset": {offset, ("reference", "excess")},
+        "top-offset": {offset, ("reference", "excess")},
+        "no-penalty": {("compression", "rate_penalty")},
+        "kmeans": {("compression", key) for key in ("quantizer", "levels", "entropy_penalty")},
+        "subspace": rates | {("subspace", key) for key in ("parametrization", "dimension", "projector", "seed")},
+        "subsample": {("bounds", "documents"), ("bounds", "candidates"), ("bounds", "beacon")},
+    }
+    for name, values in files.items():
+        assert values["name"] == f"ablation-{name}"
+        differing = set()
+        for group in (files["whole"].keys() | values.keys()) - {"name"}:
+            one, other = files["whole"].get(group), values.get(group)
+            if not (isinstance(one, dict) and isinstance(other, dict)):
+                differing |= {(group, None)} if one != other else set()
+                continue
+            differing |= {(group, key) for key in one.keys() | other.keys() if one.get(key) != other.get(key)}
+        assert differing <= allowed[name] and bool(differing) == (name != "whole"), name
 
 
 def test_ci_runs_the_pythons_that_the_package_supports():

@@ -22,7 +22,8 @@ from sublora.reporting.render import BY_PANDOC, BY_QUARTO, find_quarto, render_r
 PROJECT = Path(__file__).parent.parent / "report"
 NOTEBOOKS = ("notebooks/quick-pretrain", "notebooks/quick-bounds", "notebooks/table1-lora-bounds")
 PAGES = (
-    "api", "certificate", "compression", "extend", "figures", "glue", "index", "method", "paper", "reproduce", "runs", "tight",
+    "api", "certificate", "compression", "extend", "figures", "glue", "index", "method", "paper", "reproduce", "runs", "study",
+    "tight",
 )  # fmt: skip
 
 
@@ -162,7 +163,7 @@ def test_nothing_is_loaded_from_anywhere(rendered, pages):
 
 
 def test_every_figure_has_a_caption_and_an_alternative_text(pages):
-    for name in ("compression", "figures", "glue", "index", "runs", "tight"):
+    for name in ("compression", "figures", "glue", "index", "runs", "study", "tight"):
         skeleton = Skeleton(pages[name])
         assert skeleton.images and all(len(image["alt"]) > 40 for image in skeleton.images)
         numbers = re.findall(r"<figcaption>(Figure|Table)[\s\xa0]+(\d+):", pages[name])

@@ -25,7 +25,7 @@ from certificates import (
 )
 
 from sublora.errors import SubloraError
-from sublora.reporting import display, figures, markdown, reading, runs, sentences, tables, terminal
+from sublora.reporting import display, drawing, figures, markdown, reading, runs, sentences, tables, terminal
 
 
 @pytest.fixture
@@ -338,10 +338,16 @@ def test_histograms_mark_levels_mean_and_bound():
     ax = figures.coordinates_histogram(generator.normal(size=(31, 31)), np.linspace(-2, 2, 7)).axes[0]
     assert len(ax.lines) == 7 and sum(bar.get_height() for bar in ax.patches) == 961
     losses = generator.normal(4, 1, size=500)
-    ax = figures.document_losses_histogram(losses, bound=4.501, uniform=8.0, unit="bits per byte").axes[0]
+    bound = restated(reading.headline(certificate()), bound=4.501)
+    ax = figures.document_losses_histogram(losses, bound, unit="bits per byte").axes[0]
     names = [line.get_label() for line in ax.lines]
-    assert names == [f"mean, {reading.number(losses.mean())}", "bound on the mean, 4.51", "uniform guess, 8.00"]
+    assert names == [f"mean, {reading.number(losses.mean())}", "bound on the mean, 4.51", "uniform guess, 8.01"]
     assert "bits per byte" in ax.get_xlabel()
+    beside = reading.headline(certificate_beside())
+    names = [line.get_label() for line in figures.document_losses_histogram(losses, beside, reference=losses + 1).axes[0].lines]
+    assert names[1:3] == [
+        f"mean of the reference by itself, {reading.number(losses.mean() + 1)}", "bound on the mean, 3.70, gain 0.25",
+    ]  # fmt: skip
 
 
 def test_figures_leave_pyplot_as_it_was(tmp_path, quick):
@@ -387,10 +393,19 @@ def test_no_line_shows_the_sum_without_the_reference(tmp_path):
         terminal.summary(values, Path("c.json")),
         str(tables.bounds_table(values)),
         str(tables.sizes_table(found)),
+        str(tables.headline_table(values)),
+        " ".join(drawn.get_text() for drawn in drawing.method_drawing(values).axes[0].texts),
         page,
     ):
         assert "3.70" in text and "3.95" in text and "0.25" in text, text
-    assert dict(sentences.meanings(values)).keys() > {"3.95 bits per byte: the public reference"}
+    named = {"3.95 bits per byte: the public reference", "0.25 bits per byte: the certified gain"}
+    assert dict(sentences.meanings(values)).keys() > named
+    assert sentences.guarantee_iid(values).count("0.25") == 1, "the second sentence speaks of the same model"
+    main = figures.bounds_overview(values).axes[0]
+    assert sum("gain 0.25" in text.get_text() for text in main.texts) == 3
+    assert {float(line.get_xdata()[0]) for line in main.lines if line.get_marker() == "X"} == {3.95}
+    table = str(tables.headline_table(values))
+    assert "| 3.98 |" in table and "the paper's own form: iid, hoeffding, uniform guess" in table
     assert {"reference_empirical", "gain"} <= set(tables.bounds_frame(values).columns)
     assert "reference" not in terminal.summary(certificate(), Path("c.json"))
 
@@ -401,3 +416,6 @@ def test_a_gain_is_rounded_down_and_none_is_said():
     assert reading.headline(worse).gain < 0 and reading.gain(reading.headline(worse)) == "none"
     assert "zero bits are better" in terminal.summary(worse, Path("c.json"))
     assert "not proven to add anything" in sentences.guarantee(worse)
+    shown = " ".join(text.get_text() for text in figures.bounds_overview(worse).axes[0].texts)
+    for text in (shown, sentences.guarantee(worse), str(sentences.meanings(worse)).lower()):
+        assert "zero bits are better" in text

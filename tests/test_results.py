@@ -21,7 +21,7 @@ LARGEST_NOTEBOOK = 200_000  # bytes
 
 
 def test_each_group_has_a_certificate_for_each_of_its_params_files():
-    for group in {path.parent.parent.name for path in KEPT} & {"table1", "figure1", "structured"}:
+    for group in {path.parent.parent.name for path in KEPT} & {"table1", "figure1", "structured", "ngram", "ablation"}:
         wanted = {path.stem for path in (HOME / "params" / group).glob("*.yaml")}
         assert wanted and wanted == {path.parent.name for path in KEPT if path.parent.parent.name == group}
     assert {path.parent.parent.name for path in KEPT} <= {*GROUPS, "results"}

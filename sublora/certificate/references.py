@@ -279,9 +279,15 @@ def held_out(scores: Mapping[Level, Scores], levels: Iterable[Level], facts: Fac
     """The mixture's loss on documents of the test split, and the code's own. A stream's code reads each as if it came next."""
     if facts.reference.name == "uniform":
         return
-    of = metric("bpd", facts.alpha, facts.vocab_size)
     for level in levels:
-        units = _evaluated(level, of, scores["document" if level == "token" else level], facts, 1)
-        said: dict[str, Any] = {"level": level, "metric": of.name, "alpha": of.alpha, "n": len(units.losses), "split": None}
-        said |= {"reference": facts.reference.name, "reference_value": float(units.code.own.mean())}
-        yield HeldOut(value=float(units.losses.mean()), **said)
+        losses, own = held_out_losses(scores, level, facts)
+        said: dict[str, Any] = {"level": level, "metric": "bpd", "alpha": facts.alpha, "n": len(losses), "split": None}
+        said |= {"reference": facts.reference.name, "reference_value": float(own.mean())}
+        yield HeldOut(value=float(losses.mean()), **said)
+
+
+def held_out_losses(scores: Mapping[Level, Scores], level: Level, facts: Facts) -> tuple[np.ndarray, np.ndarray]:
+    """(the mixture's loss, the code's own) of each held-out unit, in bits per token: float64 (units,). Needs a reference."""
+    of = metric("bpd", facts.alpha, facts.vocab_size)
+    units = _evaluated(level, of, scores["document" if level == "token" else level], facts, 1)
+    return units.losses, units.code.own

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
+import numpy as np
 import pandas as pd
 
 from sublora import budget
@@ -184,6 +185,20 @@ class DocumentProblem:
             ],
             said=hypothesis.said,
         )
+
+    def held_out_losses(self, message: bytes, evaluation: Evaluation, alpha: float) -> tuple[Level, np.ndarray, np.ndarray | None]:
+        """(unit, losses of single held-out units, the reference's own or None): what the headline speaks of, in bits per token.
+
+        Beside a reference the losses are the mixture's, of the first level's units. With the uniform guess they are of documents,
+        sequences or positions, with smoothing weight alpha.
+        """
+        facts, level = self._facts(message, alpha), self.experiment.bounds.levels[0]
+        if self.experiment.reference.name != "uniform":
+            return level, *references.held_out_losses(evaluation.held_out, level, facts)
+        level = "document" if level == "token" else level
+        of = statements.metric("bpd", alpha, self.store.vocab_size)
+        losses = of.low + of.width * statements.unit_losses(evaluation.held_out[level], of, self.store.vocab_size)
+        return level, losses, None
 
     def seconds(self, folder: Path) -> dict[str, float]:
         """Wall time of each phase of training, in seconds, from the log in `folder`."""

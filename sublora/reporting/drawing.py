@@ -5,7 +5,7 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
 from sublora.certificate.schema import Certificate
 from sublora.reporting.figures import BLUE, GREEN, GREY, ORANGE, drawn
-from sublora.reporting.reading import VACUOUS, headline, shown, units_name
+from sublora.reporting.reading import VACUOUS, gain_in_words, headline, shown, units_name
 
 
 @drawn(6.6)
@@ -29,7 +29,7 @@ def method_drawing(certificate: Certificate, *, ax: Axes) -> None:
     _box(ax, right, 1.7, f"the price of\n{certificate.message_bits:,} bits", colour=ORANGE)
     proven = VACUOUS if this.bound == VACUOUS else f"proven: at most {this.bound}{this.unit}"
     if this.reference is not None:
-        proven += f"\n(the public reference alone: {this.reference})"
+        proven += f"{gain_in_words(bound)}\n(the public reference alone: {this.reference})"
     _box(ax, middle, 0.0, proven, colour=GREEN, width=0.94)
     for start, end in (
         ((right, 8.4), (right, 7.95)),

@@ -16,7 +16,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from sublora.certificate.schema import Certificate
+from sublora.certificate.schema import Certificate, Statement
 from sublora.errors import printable
 from sublora.reporting import reading
 from sublora.reporting.reading import number, shown
@@ -103,34 +103,40 @@ def by_colour(frame: pd.DataFrame, group: str, x: str, y: str, style: str, *, ax
 def bounds_overview(certificate: Certificate, every: bool = False, *, ax: Axes) -> None:
     """The main figure: bounds in bits (of a classifier: in percent), between what was measured and the guess.
 
-    It shows a tight inequality and the paper's under each assumption; `every`: all inequalities.
+    It shows a tight inequality and the paper's under each assumption, first beside the public reference, if there is one, then with
+    the uniform guess; `every`: all inequalities. A cross is what the reference gets by itself, and its bounds state their gain.
 
     Each line runs from the value on training documents (tick) to the bound (dot, with its number). Dots left of the dashed line
     are better than guessing. A bound that no loss can exceed ends at the right edge and says `vacuous`. The diamond is the held-out
     value; it stands only on lines whose bounded quantity it estimates, and belongs left of the dot.
     """
     metric = reading.main_metric(certificate)
-    rows = [bound for bound in reading.uniform(certificate) if bound.metric == metric]
+    rows = [bound for bound in reading.certified(certificate) if bound.metric == metric]
     rows = [bound for bound in rows if every or bound.inequality in reading.MAIN_INEQUALITIES[bound.level]]
     many = rows[0].level + "s" if rows[0].level in ("example", "position") else "documents"
     scale = 100 if reading.in_percent(metric) else 1
     possible = [value for bound in rows for value in (bound.bound, bound.vacuous_at) if value < reading.largest_loss(bound)]
     highest = scale * max(possible, default=rows[0].vacuous_at)
-    labels = {"|": f"value on training {many}", "o": "bound", "D": "held-out value"}  # each once in the legend
+    labels = {"|": f"value on training {many}", "o": "bound", "D": "held-out value", "X": "the reference by itself"}  # each once
     for y, bound in enumerate(rows):
         measured, proved = scale * bound.empirical, min(scale * bound.bound, highest)
         colour = ASSUMPTION_COLOURS[bound.assumption]
         ax.plot([measured, proved], [y, y], color=colour, linewidth=2.5, solid_capstyle="butt")
         ax.plot(measured, y, "|", color=colour, markersize=18, markeredgewidth=2, label=labels.pop("|", None))
         ax.plot(proved, y, "o", color=colour, markersize=8, label=labels.pop("o", None))
-        ax.annotate(reading.written(bound), (proved, y), xytext=(8, 0), textcoords="offset points", va="center", fontsize=10,
-                    zorder=5, bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5})  # fmt: skip
+        if bound.reference_empirical is not None:
+            ax.plot(bound.reference_empirical, y, "X", color=VIOLET, markersize=7, label=labels.pop("X", None))
+        ax.annotate(reading.written(bound) + reading.gain_in_words(bound), (proved, y), xytext=(8, 0), textcoords="offset points",
+                    va="center", fontsize=10, zorder=5, bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5})  # fmt: skip
         truth = reading.held_out_value(certificate, bound)
         if truth is not None:
             ax.plot(scale * truth, y, "D", color="white", markeredgecolor="black", markersize=6, label=labels.pop("D", None))
     guess_line(ax.axvline, scale * rows[0].vacuous_at, reading.guess_name(rows[0]).removeprefix("the "))
     names = [shown(certificate, bound) for bound in rows]
-    rows_of(ax, [f"{this.speaks_of}, {this.inequality}" for this in names], 1.7 + 0.38 * len(rows))
+    beside = {None: " (uniform)"} if rows[0].reference else {}
+    kinds = [beside.get(bound.reference, " (reference)" if beside else "") for bound in rows]
+    words = [f"{this.speaks_of}, {this.inequality}{kind}" for this, kind in zip(names, kinds, strict=True)]
+    rows_of(ax, words, 1.7 + 0.38 * len(rows), **({"fontsize": 8} if beside else {}))
     ax.set(xlim=(0, 1.2 * highest), xlabel=f"{names[0].metric}{' in percent' if scale == 100 else ''} (lower is better)")
     ax.grid(axis="y", visible=False)
     ax.figure.legend(loc="outside lower center", ncols=2, frameon=False)
@@ -249,19 +255,22 @@ def coordinates_histogram(coordinates: np.ndarray, levels: np.ndarray, *, ax: Ax
 
 @drawn(3.2)
 def document_losses_histogram(
-    losses: np.ndarray, bound: float | None = None, uniform: float | None = None, unit: str = "bits per token",
-    level: str = "document", *, ax: Axes
+    losses: np.ndarray, bound: Statement, *, unit: str = "bits per token", level: str = "document",
+    reference: np.ndarray | None = None, ax: Axes
 ) -> None:  # fmt: skip
     """Losses of documents or other units (n values, in `unit`) with their mean, the bound on the mean, and the uniform guess.
 
+    reference: the public reference's own losses of the same units, whose mean is then a line; the bound states its gain.
     To see: the bound speaks of the mean, not of each unit; single ones may lie right of it.
     """
     sns.histplot(x=np.ravel(losses), bins=60, color=BLUE, edgecolor="none", ax=ax)
-    mean = float(np.mean(losses))
+    mean, gained = float(np.mean(losses)), reading.gain_in_words(bound)
     ax.axvline(mean, color="black", linewidth=1.5, label=f"mean, {number(mean)}")
-    if bound is not None:
-        ax.axvline(bound, color=RED, linewidth=1.5, label=f"bound on the mean, {number(bound)}")
-    guess_line(ax.axvline, uniform)
+    if reference is not None:
+        own = float(np.mean(reference))
+        ax.axvline(own, color=VIOLET, linewidth=1.5, label=f"mean of the reference by itself, {number(own)}")
+    ax.axvline(bound.bound, color=RED, linewidth=1.5, label=f"bound on the mean, {number(bound.bound)}{gained}")
+    guess_line(ax.axvline, bound.vacuous_at)
     labelled(ax, f"loss of a {level} ({unit})", f"{level}s")
 
 

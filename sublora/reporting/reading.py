@@ -7,7 +7,7 @@ import decimal
 import math
 from typing import NamedTuple
 
-from sublora.certificate.schema import Certificate, Statement
+from sublora.certificate.schema import Certificate, HeldOut, Statement
 
 ASSUMPTIONS = ("unseen", "iid", "pool", "martingale")  # in the order they are shown
 INEQUALITIES = ("binomial_tail", "betting", "hoeffding", "kl", "empirical_bernstein", "freedman", "azuma")
@@ -44,6 +44,12 @@ def uniform(certificate: Certificate) -> list[Statement]:
     return [bound for bound in certified(certificate) if bound.reference is None]
 
 
+def first(certificate: Certificate, assumption: str) -> Statement | None:
+    """The first of `certified` on the main metric under an assumption, beside a reference if there is one; or None."""
+    metric = main_metric(certificate)
+    return next((b for b in certified(certificate) if (b.assumption, b.metric) == (assumption, metric)), None)
+
+
 def statement(
     certificate: Certificate, assumption: str, metric: str | None = None, inequality: str | None = None
 ) -> Statement | None:
@@ -76,11 +82,16 @@ def held_out_value(certificate: Certificate, bound: Statement) -> float | None:
 
     If there are several, the one of the `split` that the bound's assumption names, else the first.
     """
+    found = _held_out(certificate, bound)
+    return None if found is None else found.value
+
+
+def _held_out(certificate: Certificate, bound: Statement) -> HeldOut | None:
     if bound.assumption not in HELD_OUT_ESTIMATES:
         return None
     key = (bound.level, bound.metric, bound.alpha, bound.reference)
     found = [h for h in certificate.held_out if (h.level, h.metric, h.alpha, h.reference) == key]
-    return next((h.value for h in sorted(found, key=lambda h: h.split != bound.assumption)), None)
+    return min(found, key=lambda h: h.split != bound.assumption, default=None)
 
 
 def verdict(bound: Statement, held_out: float | None) -> str:
@@ -109,10 +120,16 @@ def number(value: float, decimals: int = 2) -> str:
 
 
 def gain(bound: Statement) -> str | None:
-    """What the message is proven to add to the reference, rounded down; `none`, if that is less than nothing."""
+    """What the message is proven to add to the reference, rounded down; `none`, if that is nothing: zero bits are better."""
     if bound.gain is None:
         return None
     return number(least, 2) if (least := -rounded_up(-bound.gain)) > 0 else "none"
+
+
+def gain_in_words(bound: Statement) -> str:
+    """The gain as a figure writes it behind a bound beside a reference; empty for others, and where the inequality has none."""
+    gained = gain(bound)
+    return "" if gained is None else ", no gain: zero bits are better" if gained == "none" else f", gain {gained}"
 
 
 def largest_loss(bound: Statement) -> float:
@@ -172,12 +189,14 @@ class Shown(NamedTuple):
     percent: str  # "%" or ""
     unit: str  # "%" or " bits per byte"
     reference: str | None  # what the public reference costs without any message; None for the uniform guess
+    reference_held_out: str | None
     gain: str | None
 
 
 def shown(certificate: Certificate, bound: Statement) -> Shown:
     """The statement as it is shown."""
-    metric, truth = metric_name(certificate, bound.metric), held_out_value(certificate, bound)
+    metric, apart = metric_name(certificate, bound.metric), _held_out(certificate, bound)
+    truth, own = (apart.value, apart.reference_value) if apart else (None, None)
     percent = "%" if in_percent(bound.metric) else ""
     return Shown(
         metric,
@@ -191,6 +210,7 @@ def shown(certificate: Certificate, bound: Statement) -> Shown:
         percent,
         percent or f" {metric}",
         None if bound.reference_empirical is None else scaled(bound, bound.reference_empirical),
+        None if own is None else scaled(bound, own),
         gain(bound),
     )
 

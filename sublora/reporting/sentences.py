@@ -3,7 +3,7 @@
 from decimal import ROUND_FLOOR, Decimal, localcontext
 
 from sublora.certificate.schema import Certificate, LevelName, Statement
-from sublora.reporting.reading import VACUOUS, Shown, guess_name, headline, number, shown, statement, units_name, with_unit
+from sublora.reporting.reading import VACUOUS, Shown, first, guess_name, headline, number, shown, statement, units_name, with_unit
 
 UNITS: dict[LevelName, str] = {
     "document": "the mean loss of a document's tokens, its end of text included",
@@ -25,7 +25,7 @@ def guarantee(certificate: Certificate) -> str:
 
 def guarantee_iid(certificate: Certificate) -> str | None:
     """The statement about a fresh document or example, with its assumption; None if the certificate has none."""
-    bound = statement(certificate, "iid")
+    bound = first(certificate, "iid")
     return None if bound is None else sentence(certificate, bound)
 
 
@@ -80,7 +80,7 @@ def _beside(bound: Statement, this: Shown) -> str:
     """The same in a sentence, after a space; empty where there is no reference."""
     if this.reference is None:
         return ""
-    gains = {None: "", "none": "; the message is not proven to add anything"}
+    gains = {None: "", "none": "; the message is not proven to add anything, so zero bits are better"}
     gained = gains.get(this.gain, f"; the message is proven to improve on that by {this.gain}{this.unit} or more")
     name = f"The public {bound.reference} reference, which costs no bits and is mixed with the model,"
     return f" {name} gets {this.reference}{this.unit} on training text by itself{gained}."
@@ -178,13 +178,20 @@ def meanings(certificate: Certificate) -> list[tuple[str, str]]:
     if this.reference is not None:
         meaning[f"{this.reference}{this.unit}: the public reference"] = (
             f"What the {bound.reference} code loses by itself on the same training {many}. It costs no bits, and the model's"
-            " probabilities are mixed with it. The message pays only for what it adds"
-            + ("." if this.gain is None else f"; certified: {this.gain}{this.unit if this.gain != 'none' else ''}.")
+            " probabilities are mixed with it. The message pays only for what it adds."
         )
+        if this.gain is not None:
+            meaning[f"{with_unit(this.gain, this.unit)}: the certified gain"] = (
+                "The message is not proven to add anything to the reference. Zero bits are better."
+                if this.gain == "none"
+                else f"With {confidence(certificate.delta)} confidence, by itself, the mixture is better than the reference alone"
+                " by this or more."
+            )
     if this.held_out is not None:
         meaning[f"{this.held_out}{this.unit}: the held-out value"] = (
             f"The loss measured on {many} that were kept apart. It estimates the truth and enters no bound. It shows how much room"
             " the guarantee leaves."
+            + (f" The reference alone gets {this.reference_held_out} on them." if this.reference_held_out else "")
         )
     meaning |= {
         f"{bits:,} bits: the message": (

@@ -39,6 +39,39 @@ def bounds_table(certificate: Certificate) -> Table:
     return _bounds(certificate, [reading.main_metric(certificate)])
 
 
+def headline_table(certificate: Certificate) -> Table:
+    """The headline beside what it must be compared with: the reference alone, the paper's own form, and the guess.
+
+    The paper's own form is hoeffding for independent documents (azuma for tokens) with the uniform guess. Of positions it has none.
+    """
+    bound, metric = reading.headline(certificate), reading.main_metric(certificate)
+    assumption = {"token": "martingale", "position": ""}.get(bound.level, "iid")
+    papers = reading.statement(certificate, assumption, metric, "azuma" if bound.level == "token" else "hoeffding")
+    this = shown(certificate, bound)
+    beside = bound.reference is not None
+
+    def row(what: str, training: str, held_out: str | None, proven: str, gain: str | None = None) -> dict[str, object]:
+        added = {"Certified gain": gain or DASH} if beside else {}
+        return {"What": what, "Training": training, "Held out": held_out or DASH, **added, "Bound": proven}
+
+    rows = [row(_named(this) + ", with the reference" * beside, this.training, this.held_out, this.bound, this.gain)]
+    if (fresh := reading.first(certificate, "iid")) not in (None, bound):
+        assert fresh is not None
+        that = shown(certificate, fresh)
+        rows.append(row(_named(that) + ", with the reference" * beside, that.training, that.held_out, that.bound, that.gain))
+    if this.reference is not None:
+        rows.append(row("the reference alone: zero bits", this.reference, this.reference_held_out, DASH))
+    if papers is not None:
+        that = shown(certificate, papers)
+        rows.append(row(f"the paper's own form: {_named(that)}, uniform guess", that.training, that.held_out, that.bound))
+    rows.append(row(reading.guess_name(bound), this.guess, this.guess if bound.level != "example" else None, DASH))
+    return Table(rows, left=("What",))
+
+
+def _named(this: reading.Shown) -> str:
+    return f"{this.speaks_of}, {this.inequality}"
+
+
 def errors_table(certificate: Certificate) -> Table | None:
     """Bounds on top-k errors in percent, k = 1, 10 and 100, or None if the certificate has none."""
     metrics = [f"top{k}_error" for k in reading.SHOWN_K]
