@@ -63,11 +63,11 @@ def rules(experiment: OnText, vocab_size: int, shortest: int) -> dict[str, Any]:
     if settings.name == "uniform":
         return {}
     if set(experiment.bounds.levels) - set(SINGLE):
-        code = _whole(settings, vocab_size, shortest, np.zeros(1), np.ones(1))
+        c = _whole(settings, vocab_size, shortest, np.zeros(1), np.ones(1)).excess
         offset = settings.offset
         g = [HALF * math.log2(vocab_size)] if offset == "half" else None if offset == "reference" else list(offset)
-        wholes = {"beta": settings.beta, "gamma": settings.gamma, "g": g, "c": code.excess, "shortest": shortest}
-    code = {"pseudo_counts": list(settings.pseudo_counts), "distinct": settings.distinct, "start": settings.start}
+        wholes = {"beta": settings.beta, "gamma": settings.gamma, "g": g, "c": c, "shortest": shortest}
+    code: dict[str, Any] = {"pseudo_counts": list(settings.pseudo_counts), "distinct": settings.distinct, "start": settings.start}
     return {"reference": {"name": settings.name, **code, "floor": FLOOR, "tau": settings.tau, **wholes}}
 
 
