@@ -125,7 +125,9 @@ def _panel(ax: Axes, panel: str, rows: Sequence[tuple[int, Point]]) -> None:
         if both:
             bits, beside = [bits for bits, _ in both], [bound for _, bound in both]
             ax.plot(bits, [min(b.bound, top) for b in beside], "o-", color=colour, linewidth=1, label=f"{family}, with reference")
-            ax.plot(bits, [b.reference_empirical or 0.0 for b in beside], "X", color=VIOLET, label="the reference by itself: zero bits")
+            ax.plot(
+                bits, [b.reference_empirical or 0.0 for b in beside], "X", color=VIOLET, label="the reference by itself: zero bits"
+            )
             for x, b in both:
                 words = reading.gain_in_words(b).removeprefix(", ").partition(":")[0]
                 ax.annotate(words, (x, min(b.bound, top)), xytext=(4, -10), textcoords="offset points", fontsize=8)
