@@ -229,11 +229,13 @@ def trade_off(ways: pd.DataFrame, uniform: float | None = None, *, ax: Axes) -> 
     """The ways to compress one model (`sublora.search`): loss on training units against what the bound adds, in bits per token.
 
     To see: few levels (left) make a small message, which costs little, and a worse model; many the other way round. Points on one
-    dotted line have the same bound; the star is the smallest.
+    dotted line have the same bound; the star is the smallest. With a public reference, its own value and the gain stand there.
     """
     by_colour(ways, "quantizer", "gap", "empirical", "o", ax=ax)
     best = ways.loc[ways["bound"].idxmin()]
     name = f"smallest bound, {number(best['bound'])}"
+    if "gain" in best:
+        name += f"{reading.gain_in_words(None, best['gain'])}\n(the reference by itself: {number(best['reference_empirical'])})"
     ax.plot(best["gap"], best["empirical"], "*", color="black", markersize=14, zorder=0, label=name)
     ax.axline((best["gap"], best["empirical"]), slope=-1, color="grey", linestyle=":", linewidth=1.2)
     if uniform is not None and ways["empirical"].max() > uniform:
