@@ -125,8 +125,9 @@ def bounds_overview(certificate: Certificate, every: bool = False, *, ax: Axes) 
         ax.plot(measured, y, "|", color=colour, markersize=18, markeredgewidth=2, label=labels.pop("|", None))
         ax.plot(proved, y, "o", color=colour, markersize=8, label=labels.pop("o", None))
         if bound.reference_empirical is not None:
-            ax.plot(bound.reference_empirical, y, "X", color=VIOLET, markersize=7, label=labels.pop("X", None))
-        ax.annotate(reading.written(bound) + reading.gain_in_words(bound), (proved, y), xytext=(8, 0), textcoords="offset points",
+            ax.plot(bound.reference_empirical, y, "X", color=VIOLET, markersize=7, zorder=6, label=labels.pop("X", None))
+        end = max(proved, bound.reference_empirical or 0.0)
+        ax.annotate(reading.written(bound) + reading.gain_in_words(bound), (end, y), xytext=(8, 0), textcoords="offset points",
                     va="center", fontsize=10, zorder=5, bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5})  # fmt: skip
         truth = reading.held_out_value(certificate, bound)
         if truth is not None:
