@@ -154,8 +154,15 @@ def optimize(
     folder, ways = search_run(experiment, runs, quantizers.split(","), counts)
     with replaced_atomically(folder / "trade-off.svg") as temporary:
         trade_off(ways).savefig(temporary, format="svg")
-    print(ways.sort_values("bound").to_string(index=False, float_format=lambda value: reading.number(value, 4)))
+    _print_table(ways.sort_values("bound"))
     _say(f"finished: {folder}, with certificate.json, trade-off.csv and trade-off.svg")
+
+
+def _print_table(frame) -> None:
+    """Prints a data frame: numbers rounded up, a gain rounded down."""
+    if "gain" in frame:
+        frame = frame.assign(gain=[f"{-reading.rounded_up(-value, 4):.4f}" for value in frame["gain"].astype(float)])
+    print(frame.to_string(index=False, float_format=lambda value: reading.number(value, 4)))
 
 
 @app.command()
@@ -166,10 +173,7 @@ def table(runs: Runs = Path("runs")) -> None:
     frame = load_runs(runs)
     if frame.empty:
         raise SubloraError(f"{runs}: no finished run; run `sublora run params/quick.yaml` first")
-    if "gain" in frame:  # every other number is rounded up
-        frame["gain"] = [f"{-reading.rounded_up(-value, 4):.4f}" for value in frame["gain"].astype(float)]
-    frame = frame.map(lambda value: printable(value) if isinstance(value, str) else value).rename(columns=printable)
-    print(frame.to_string(index=False, float_format=lambda value: reading.number(value, 4)))
+    _print_table(frame.map(lambda value: printable(value) if isinstance(value, str) else value).rename(columns=printable))
 
 
 @app.command()

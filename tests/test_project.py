@@ -25,23 +25,27 @@ def test_links_between_the_projects_pages_lead_to_files():
             assert (HOME / target).exists(), f"{page}: {target}"
 
 
-def test_the_sweeps_of_the_readme_sweep_the_dimension():
-    """Both commands make the same experiments, which differ from the params file in name and dimension alone."""
+def test_the_sweeps_of_the_readme_sweep_the_width():
+    """Both commands make the same experiments, which differ from the params file in name and width alone."""
     text = (HOME / "README.md").read_text("utf-8").replace("\\\n", " ")
-    command = re.search(r"for d in 250 500; do sublora run (\S+) --set (\S+) --set (\S+);", text)
+    command = re.search(r"for w in 8 16; do sublora run (\S+) --set (\S+) --set (\S+);", text)
     papermill = re.search(r"papermill \S+ \S+ -f (\S+) -p name (\S+) +-y \"(.+)\"", text)
     assert command and papermill
-    for d in ("250", "500"):
-        file, *overrides = (part.replace("$d", d) for part in command.groups())
-        other, name, group = (part.replace("$d", d) for part in papermill.groups())
+    for w in ("8", "16"):
+        file, *overrides = (part.replace("$w", w) for part in command.groups())
+        other, name, group = (part.replace("$w", w) for part in papermill.groups())
         values = read_yaml((HOME / other).read_text("utf-8")) | {"name": name} | read_yaml(group)
         swept = load_experiment(HOME / file, overrides)
-        assert as_experiment(values) == swept and (swept.name, swept.subspace.dimension) == (f"d{d}", int(d))
-        assert load_experiment(HOME / file, [*overrides, "name=quick", "subspace.dimension=961"]) == load_experiment(HOME / file)
+        assert as_experiment(values) == swept and (swept.name, swept.model.width) == (f"w{w}", int(w))
+        assert load_experiment(HOME / file, [*overrides, "name=quick", "model.width=8"]) == load_experiment(HOME / file)
 
 
 def test_an_ablation_changes_one_part_of_the_whole():
-    """Each file of params/ablation differs from whole.yaml in the keys of one part, and each is named on the page."""
+    """Each file of params/ablation differs from whole.yaml, the quick run with a third of its steps, in the keys of one part."""
+    quick = load_experiment(HOME / "params" / "quick.yaml")
+    steps = {"training.steps": quick.training.steps, "compression.finetune_steps": quick.compression.finetune_steps}
+    third = load_experiment(HOME / "params" / "quick.yaml", [f"{key}={round(value / 3)}" for key, value in steps.items()])
+    assert load_experiment(HOME / "params" / "ablation" / "whole.yaml", ["name=quick"]) == third
     files = {path.stem: load_experiment(path).parameters() for path in (HOME / "params" / "ablation").glob("*.yaml")}
     assert files.keys() == ABLATED.keys()
     logits, offset = ("model", "residual"), ("reference", "offset")

@@ -13,7 +13,7 @@ from sublora.certificate.schema import digest
 from sublora.certificate.statements import DETERMINISM
 from sublora.errors import SubloraError
 from sublora.experiment import ALPHA_GRID, as_experiment
-from sublora.experiment.groups import STREAM_COUNTS
+from sublora.experiment.groups import STREAM_COUNTS, Reference
 from sublora.inequalities.independent import betting_grid, complexity_nats
 from sublora.inequalities.martingale import freedman, freedman_subsampled, token_share
 from sublora.inequalities.means import bound_mean
@@ -144,6 +144,20 @@ def test_a_token_s_statement_is_two_parts_at_half_of_delta_and_its_gain_has_all_
     assert stated.reference_empirical == pytest.approx(own.mean(), abs=1e-6)
     assert stated.bound == pytest.approx(of_f + min(of_D(0.025), width) + STEP, abs=5e-6)
     assert stated.gain == pytest.approx(-min(of_D(0.05), width) - STEP, abs=5e-6)
+
+
+def test_the_losses_that_a_notebook_shows_have_the_stated_means(made, whole):
+    """They are the mixture's; those of the model alone have another mean, that of the uniform guess's statement."""
+    problem, evaluation, certificate = whole
+    level, losses, own = problem.held_out_losses(made.message, evaluation, certificate.alpha)
+    stated, alone = (
+        next(h for h in certificate.held_out if (h.level, h.alpha, h.reference) == (level, certificate.alpha, name))
+        for name in ("document", None)
+    )
+    assert (level, losses.mean(), own.mean()) == ("document", pytest.approx(stated.value), pytest.approx(stated.reference_value))
+    problem = TextProblem(problem.experiment.model_copy(update={"reference": Reference()}), problem.store, problem.split)
+    level, plain, nothing = problem.held_out_losses(made.message, evaluation, certificate.alpha)
+    assert nothing is None and plain.mean() == pytest.approx(alone.value) and abs(plain.mean() - losses.mean()) > 1e-3
 
 
 def test_alpha_is_chosen_for_the_statement_beside_the_reference(made):

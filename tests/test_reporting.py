@@ -9,6 +9,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 from certificates import (
     VOCABULARY,
@@ -24,6 +25,7 @@ from certificates import (
     write_run,
 )
 
+from sublora.cli import _print_table
 from sublora.errors import SubloraError
 from sublora.reporting import display, drawing, figures, markdown, reading, runs, sentences, tables, terminal
 
@@ -419,3 +421,9 @@ def test_a_gain_is_rounded_down_and_none_is_said():
     shown = " ".join(text.get_text() for text in figures.bounds_overview(worse).axes[0].texts)
     for text in (shown, sentences.guarantee(worse), str(sentences.meanings(worse)).lower()):
         assert "zero bits are better" in text
+
+
+def test_a_table_in_the_terminal_rounds_gains_down_and_bounds_up(capsys):
+    _print_table(pd.DataFrame({"gain": [0.12349, None], "bound": [1.00001, 2.0]}))
+    printed = capsys.readouterr().out
+    assert "0.1234 " in printed and "1.0001" in printed and "0.1235" not in printed

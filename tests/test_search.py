@@ -48,6 +48,8 @@ def test_the_trade_off_names_its_axes_and_every_way(made):
     axes = trade_off(made[3], uniform=8.0).axes[0]
     assert "bits per token" in axes.get_xlabel() and "bits per token" in axes.get_ylabel()
     assert sorted(text.get_text() for text in axes.texts) == sorted(["2", "5", "30"] * 2)
+    beside = trade_off(made[3].assign(reference_empirical=3.949, gain=0.2599)).axes[0]
+    assert any("gain 0.25" in name and "by itself: 3.95" in name for name in beside.get_legend_handles_labels()[1])
 
 
 def test_what_the_message_cannot_hold_is_named(made):

@@ -324,17 +324,20 @@ def smallest_promise(
 
     make: from a way's own folder below `folder`, where its scores are kept, and the way to its message and problem.
     All that is tried is in the message, and pilot units are drawn independently of those that certify (`promised`), so choosing
-    costs nothing. The table has `columns`, which name the parts of a way, and `PROMISED`: bits per token at the best alpha.
+    costs nothing. The table has `columns`, which name the parts of a way, and `PROMISED`: bits per token at the best alpha; with a
+    public reference also `reference_empirical` and `gain`.
     """
-    rows: list[tuple] = []
+    rows: list[dict[str, Any]] = []
     best: tuple[float, bytes, DocumentProblem] | None = None
     for way in progress_bar(ways, desc=what, unit="way"):
         began, place = time.monotonic(), folder / "-".join(map(str, way))
         message, problem = make(place, *way)
         entry = min(problem.promised(message, place), key=lambda entry: entry.bound)
         gap, seconds = entry.bound - entry.empirical, time.monotonic() - began
-        rows.append((*way, 8 * len(message), entry.alpha, entry.empirical, gap, entry.bound, seconds))
+        promised = (8 * len(message), entry.alpha, entry.empirical, gap, entry.bound, seconds)
+        beside = {} if entry.reference is None else {"reference_empirical": entry.reference_empirical, "gain": entry.gain}
+        rows.append(dict(zip((*columns, *PROMISED), (*way, *promised), strict=True)) | beside)
         if best is None or entry.bound < best[0]:
             best = entry.bound, message, problem
     assert best is not None
-    return best[1], best[2], pd.DataFrame(rows, columns=[*columns, *PROMISED])
+    return best[1], best[2], pd.DataFrame(rows)

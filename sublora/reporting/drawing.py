@@ -20,11 +20,14 @@ def method_drawing(certificate: Certificate, *, ax: Axes) -> None:
     numbers = f"{dimension:,} numbers w" if dimension else "numbers w"
     this, many = shown(certificate, bound), units_name(certificate, bound.level)[1]
     left, right, middle = 0.25, 0.75, 0.5
-    _box(ax, left, 9.2, "seeds\nrandom weights θ₀,\nrandom map P", colour=GREY)
+    mapped = params.get("subspace", {}).get("parametrization") != "full"
+    _box(ax, left, 9.2, "seeds\nrandom weights θ₀" + ",\nrandom map P" * mapped, colour=GREY)
     _box(ax, right, 9.2, f"{numbers},\ntrained on\n{bound.units:,} {many}", colour=BLUE)
-    _box(ax, 0.56, 7.3, f"each number becomes\none of {levels or 'a few'} levels", colour=BLUE, width=0.82)
+    grid = params.get("compression", {}).get("quantizer") == "grid"
+    becomes = "a multiple of its matrix's step" if grid else f"one of {levels or 'a few'} levels"
+    _box(ax, 0.56, 7.3, f"each number becomes\n{becomes}", colour=BLUE, width=0.82)
     _box(ax, 0.56, 5.5, f"the message: a file of {certificate.message_bits // 8:,} bytes", colour=ORANGE, width=0.82)
-    _box(ax, 0.43, 3.7, "decoded: a model θ₀ + P w", colour=BLUE, width=0.8)
+    _box(ax, 0.43, 3.7, f"decoded: a model θ₀ + {'P ' * mapped}w", colour=BLUE, width=0.8)
     _box(ax, left, 1.7, f"its training value\n{this.training}{this.unit}", colour=BLUE)
     _box(ax, right, 1.7, f"the price of\n{certificate.message_bits:,} bits", colour=ORANGE)
     proven = VACUOUS if this.bound == VACUOUS else f"proven: at most {this.bound}{this.unit}"

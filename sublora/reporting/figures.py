@@ -125,8 +125,9 @@ def bounds_overview(certificate: Certificate, every: bool = False, *, ax: Axes) 
         ax.plot(measured, y, "|", color=colour, markersize=18, markeredgewidth=2, label=labels.pop("|", None))
         ax.plot(proved, y, "o", color=colour, markersize=8, label=labels.pop("o", None))
         if bound.reference_empirical is not None:
-            ax.plot(bound.reference_empirical, y, "X", color=VIOLET, markersize=7, label=labels.pop("X", None))
-        ax.annotate(reading.written(bound) + reading.gain_in_words(bound), (proved, y), xytext=(8, 0), textcoords="offset points",
+            ax.plot(bound.reference_empirical, y, "X", color=VIOLET, markersize=7, zorder=6, label=labels.pop("X", None))
+        end = max(proved, bound.reference_empirical or 0.0)
+        ax.annotate(reading.written(bound) + reading.gain_in_words(bound), (end, y), xytext=(8, 0), textcoords="offset points",
                     va="center", fontsize=10, zorder=5, bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5})  # fmt: skip
         truth = reading.held_out_value(certificate, bound)
         if truth is not None:
@@ -229,11 +230,13 @@ def trade_off(ways: pd.DataFrame, uniform: float | None = None, *, ax: Axes) -> 
     """The ways to compress one model (`sublora.search`): loss on training units against what the bound adds, in bits per token.
 
     To see: few levels (left) make a small message, which costs little, and a worse model; many the other way round. Points on one
-    dotted line have the same bound; the star is the smallest.
+    dotted line have the same bound; the star is the smallest. With a public reference, its own value and the gain stand there.
     """
     by_colour(ways, "quantizer", "gap", "empirical", "o", ax=ax)
     best = ways.loc[ways["bound"].idxmin()]
     name = f"smallest bound, {number(best['bound'])}"
+    if "gain" in best:
+        name += f"{reading.gain_in_words(None, best['gain'])}\n(the reference by itself: {number(best['reference_empirical'])})"
     ax.plot(best["gap"], best["empirical"], "*", color="black", markersize=14, zorder=0, label=name)
     ax.axline((best["gap"], best["empirical"]), slope=-1, color="grey", linestyle=":", linewidth=1.2)
     if uniform is not None and ways["empirical"].max() > uniform:

@@ -121,14 +121,19 @@ def number(value: float, decimals: int = 2) -> str:
 
 def gain(bound: Statement) -> str | None:
     """What the message is proven to add to the reference, rounded down; `none`, if that is nothing: zero bits are better."""
-    if bound.gain is None:
-        return None
-    return number(least, 2) if (least := -rounded_up(-bound.gain)) > 0 else "none"
+    return None if bound.gain is None else _gain(bound.gain)
 
 
-def gain_in_words(bound: Statement) -> str:
-    """The gain as a figure writes it behind a bound beside a reference; empty for others, and where the inequality has none."""
-    gained = gain(bound)
+def _gain(value: float) -> str:
+    return number(least) if (least := -rounded_up(-value)) > 0 else "none"
+
+
+def gain_in_words(bound: Statement | None, value: float | None = None) -> str:
+    """The gain as a figure writes it behind a bound beside a reference; empty for others, and where the inequality has none.
+
+    value: the gain itself, where there is no statement.
+    """
+    gained = (None if value is None else _gain(value)) if bound is None else gain(bound)
     return "" if gained is None else ", no gain: zero bits are better" if gained == "none" else f", gain {gained}"
 
 

@@ -54,18 +54,23 @@ def headline_table(certificate: Certificate) -> Table:
         added = {"Certified gain": gain or DASH} if beside else {}
         return {"What": what, "Training": training, "Held out": held_out or DASH, **added, "Bound": proven}
 
-    rows = [row(_named(this) + ", with the reference" * beside, this.training, this.held_out, this.bound, this.gain)]
+    rows = [row(_named(this) + ", with the reference" * beside, this.training, this.held_out, _proven(this), this.gain)]
     if (fresh := reading.first(certificate, "iid")) not in (None, bound):
         assert fresh is not None
         that = shown(certificate, fresh)
-        rows.append(row(_named(that) + ", with the reference" * beside, that.training, that.held_out, that.bound, that.gain))
+        rows.append(row(_named(that) + ", with the reference" * beside, that.training, that.held_out, _proven(that), that.gain))
     if this.reference is not None:
         rows.append(row("the reference alone: zero bits", this.reference, this.reference_held_out, DASH))
     if papers is not None:
         that = shown(certificate, papers)
-        rows.append(row(f"the paper's own form: {_named(that)}, uniform guess", that.training, that.held_out, that.bound))
+        rows.append(row(f"the paper's own form: {_named(that)}, uniform guess", that.training, that.held_out, _proven(that)))
     rows.append(row(reading.guess_name(bound), this.guess, this.guess if bound.level != "example" else None, DASH))
     return Table(rows, left=("What",))
+
+
+def _proven(this: reading.Shown) -> str:
+    """The bound; a number that is not below the guess says so."""
+    return f"{this.bound} (vacuous)" if this.verdict == reading.VACUOUS != this.bound else this.bound
 
 
 def _named(this: reading.Shown) -> str:
