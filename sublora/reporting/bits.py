@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from sublora.certificate.schema import Statement
 from sublora.errors import printable
 from sublora.reporting import reading
-from sublora.reporting.figures import BLUE, STYLE, WIDTH, guess_line, nothing
+from sublora.reporting.figures import STYLE, WIDTH, guess_line, nothing
 from sublora.reporting.markdown import Markdown, Table, escape, link
 from sublora.reporting.published import points as published_points
 from sublora.reporting.reading import shown
@@ -100,7 +100,7 @@ def study_figure(points: Sequence[Point]) -> Figure:
         for panel, ax in zip(panels, measured, strict=True):
             _panel(ax, panel, [(row, point) for row, point in enumerate(points, 1) if point.panel == panel])
         bound = published_points("figure1-bound")
-        paper.plot(8000 * bound["x"], bound["y"], "o-", color=BLUE, markerfacecolor="white", label="SubLoRA")
+        paper.plot(8000 * bound["x"], bound["y"], "o-", color=COLOURS["SubLoRA"], markerfacecolor="white")
         guess_line(paper.axhline, PUBLISHED_GUESS)
         paper.set(xscale="log", ylim=(0, 1.3 * PUBLISHED_GUESS), xlabel="bits of the message", ylabel="bits per token")
         paper.set_title("published: document level, GPT-2 small", fontsize=10)
