@@ -54,7 +54,7 @@ class Point(NamedTuple):
 
 def studied() -> tuple[list[Point], list[str]]:
     """All kept language models as points, by panel, family and bits; and a line for each group that is missing."""
-    runs, missing = list(runs_for_pages()[0]), []
+    runs, missing = list(runs_for_pages()[0]), list[str]()
     for group in STUDIED:
         found, reasons = kept_runs(group)
         runs, missing = runs + found, missing + reasons
@@ -124,7 +124,7 @@ def _panel(ax: Axes, panel: str, rows: Sequence[tuple[int, Point]]) -> None:
         if both:
             bits, beside = [bits for bits, _ in both], [bound for _, bound in both]
             ax.plot(bits, [min(b.bound, top) for b in beside], "o-", color=colour, linewidth=1)
-            ax.plot(bits, [b.reference_empirical for b in beside], "x", color="black", label="reference alone")
+            ax.plot(bits, [b.reference_empirical or 0.0 for b in beside], "x", color="black", label="reference alone")
             for x, b in both:
                 words = reading.gain_in_words(b).removeprefix(", ").partition(":")[0]
                 ax.annotate(words, (x, min(b.bound, top)), xytext=(4, -10), textcoords="offset points", fontsize=8)
