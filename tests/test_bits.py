@@ -28,9 +28,9 @@ def test_a_point_beside_a_reference_shows_the_references_value_and_the_gain():
     ax, paper = bits.study_figure(points(plain, beside, worse)).axes
     texts = {text.get_text() for text in ax.texts}
     assert texts == {"1", "2", "3", "gain 0.25", "no gain"}, "a number leads to the row, a bound has its gain"
-    crosses = [line for line in ax.lines if line.get_marker() == "X"]
+    crosses = [line for line in ax.lines if line.get_marker() == "x"]
     assert [list(line.get_ydata()) for line in crosses] == [[3.95, 3.95]]
-    assert "Documents" not in paper.get_title() and len(paper.lines) == 2
+    assert paper.get_title().startswith("published") and len(paper.lines) == 2
     assert len(bits.study_figure([]).axes) == 1, "without certificates the paper's curve stands alone"
 
 
@@ -51,7 +51,7 @@ def test_lines_cross_where_their_interpolation_in_log_bits_does():
     expected, linear = round(2 ** (10 + 2 * share)), round(1024 + 3072 * share)
     assert f"at about {expected:,} bits" in line and f"{linear:,}" not in line
     (alone,) = bits.crossings(shown[:1])
-    assert "no lines cross" in alone
+    assert "no two lines cross" in alone
 
 
 def test_the_gain_vanishes_where_the_message_is_too_long():

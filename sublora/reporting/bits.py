@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from sublora.certificate.schema import Statement
 from sublora.errors import printable
 from sublora.reporting import reading
-from sublora.reporting.figures import BLUE, STYLE, VIOLET, WIDTH, guess_line, nothing
+from sublora.reporting.figures import STYLE, WIDTH, guess_line, nothing
 from sublora.reporting.markdown import Markdown, Table, escape, link
 from sublora.reporting.published import points as published_points
 from sublora.reporting.reading import shown
@@ -54,8 +54,7 @@ class Point(NamedTuple):
 
 def studied() -> tuple[list[Point], list[str]]:
     """All kept language models as points, by panel, family and bits; and a line for each group that is missing."""
-    runs = list(runs_for_pages()[0])
-    missing: list[str] = []
+    runs, missing = list(runs_for_pages()[0]), list[str]()
     for group in STUDIED:
         found, reasons = kept_runs(group)
         runs, missing = runs + found, missing + reasons
@@ -101,7 +100,7 @@ def study_figure(points: Sequence[Point]) -> Figure:
         for panel, ax in zip(panels, measured, strict=True):
             _panel(ax, panel, [(row, point) for row, point in enumerate(points, 1) if point.panel == panel])
         bound = published_points("figure1-bound")
-        paper.plot(8000 * bound["x"], bound["y"], "o-", color=BLUE, markerfacecolor="white", label="SubLoRA")
+        paper.plot(8000 * bound["x"], bound["y"], "o-", color=COLOURS["SubLoRA"], markerfacecolor="white")
         guess_line(paper.axhline, PUBLISHED_GUESS)
         paper.set(xscale="log", ylim=(0, 1.3 * PUBLISHED_GUESS), xlabel="bits of the message", ylabel="bits per token")
         paper.set_title("published: document level, GPT-2 small", fontsize=10)
@@ -124,14 +123,12 @@ def _panel(ax: Axes, panel: str, rows: Sequence[tuple[int, Point]]) -> None:
         both = [(p.bits, p.beside) for _, p in of if p.beside is not None]
         if both:
             bits, beside = [bits for bits, _ in both], [bound for _, bound in both]
-            ax.plot(bits, [min(b.bound, top) for b in beside], "o-", color=colour, linewidth=1, label=f"{family}, with reference")
-            ax.plot(
-                bits, [b.reference_empirical or 0.0 for b in beside], "X", color=VIOLET, label="the reference by itself: zero bits"
-            )
+            ax.plot(bits, [min(b.bound, top) for b in beside], "o-", color=colour, linewidth=1)
+            ax.plot(bits, [b.reference_empirical or 0.0 for b in beside], "x", color="black", label="reference alone")
             for x, b in both:
                 words = reading.gain_in_words(b).removeprefix(", ").partition(":")[0]
                 ax.annotate(words, (x, min(b.bound, top)), xytext=(4, -10), textcoords="offset points", fontsize=8)
-    guess_line(ax.axhline, guess, f"uniform guess of {panel.rpartition(' ')[2]}s")
+    guess_line(ax.axhline, guess, f"guess, {panel.rpartition(' ')[2]}s")
     ax.set(xscale="log", ylim=(0, top * 1.02), xlabel="bits of the message", ylabel=panel.rpartition(", ")[2])
     ax.set_title(panel.rpartition(", ")[0].replace("$", r"\$"), fontsize=10)
 
@@ -184,7 +181,7 @@ def crossings(points: Sequence[Point]) -> list[str]:
         for index, one in enumerate(names):
             for other in names[index + 1 :]:
                 found += [f"{one} and {other} cross at about {bits:,} bits" for bits in _zeros(curves[one], curves[other])]
-        lines.append(f"{panel}: {'; '.join(found) or 'no lines cross in the range of two or more kept messages each'}.")
+        lines.append(f"{panel}: {'; '.join(found) or 'no two lines cross (a line needs two kept messages)'}.")
     return lines
 
 

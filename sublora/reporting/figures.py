@@ -134,9 +134,9 @@ def bounds_overview(certificate: Certificate, every: bool = False, *, ax: Axes) 
             ax.plot(scale * truth, y, "D", color="white", markeredgecolor="black", markersize=6, label=labels.pop("D", None))
     guess_line(ax.axvline, scale * rows[0].vacuous_at, reading.guess_name(rows[0]).removeprefix("the "))
     names = [shown(certificate, bound) for bound in rows]
-    beside = rows[0].reference is not None
-    kinds = [(" (reference)" if bound.reference else " (uniform)") if beside else "" for bound in rows]
-    words = [f"{this.speaks_of}, {this.inequality}{kind}" for this, kind in zip(names, kinds, strict=True)]
+    words = [f"{this.speaks_of}, {this.inequality}" for this in names]
+    if beside := rows[0].reference is not None:
+        words = [f"{text} ({'reference' if bound.reference else 'uniform'})" for text, bound in zip(words, rows, strict=True)]
     rows_of(ax, words, 1.7 + 0.38 * len(rows), **({"fontsize": 8} if beside else {}))
     ax.set(xlim=(0, 1.2 * highest), xlabel=f"{names[0].metric}{' in percent' if scale == 100 else ''} (lower is better)")
     ax.grid(axis="y", visible=False)
