@@ -258,7 +258,7 @@ def test_no_setting_may_be_a_little_off(made, refused):
     held_out = [path for path in leaves_that_are_whole(data) if path[0] == "held_out"]
     for path in leaves_that_are_whole(data):
         if path not in held_out and path[-1] not in ("bound", "gain"):
-            assert refused(put(data, path, at(data, path) * (1 + 1e-6))), path
+            assert refused(put(data, path, at(data, path) * (1 + 1e-6) or 1e-6)), path
     for path in held_out:
         if path[-1] == "value":
             assert refused(put(data, path, at(data, path) + 1e-4)) and not refused(put(data, path, at(data, path) + 1e-6)), path
@@ -272,12 +272,13 @@ def leaves(data, here=()):
 
 def test_a_setting_may_be_left_out_only_if_it_has_its_default(made, refused):
     data, params = made[0], made[0]["params"]
-    default = dict(leaves(as_experiment({"name": "tiny", "subspace": {"dimension": 961}}).parameters()))
-    skipped = FREE | {("params", "name"), ("params", "corpus")}
+    plain = {"name": "tiny", "subspace": {"dimension": 961}, "reference": {"name": "document"}}
+    default = dict(leaves(as_experiment(plain).parameters()))
+    skipped = FREE | {("params", "name"), ("params", "corpus"), ("params", "reference", "name")}
     for path, value in leaves(params):
         if not {("params", *path[:1]), ("params", *path)} & skipped:
             assert refused(put(data, ("params", *path), KeyError)) == (value != default[path]), path
-    for group in ("model", "subspace", "bounds"):
+    for group in ("model", "subspace", "bounds", "reference"):
         assert refused(put(data, ("params", group), KeyError)), group
     assert refused({**data, "params": {"name": "tiny", "corpus": params["corpus"]}})
 

@@ -276,7 +276,7 @@ def coded(message):
         (lambda message: message[:-1], "it is truncated or extended"),
         (lambda message: message + b"\0", "it is truncated or extended"),
         (lambda message: message[:1] + b"\0" + message[2:], "unknown message format"),
-        (lambda message: message[:2] + b"\xff" + message[3:], "unknown projector 31"),
+        (lambda message: message[:3] + b"\xff" + message[4:], "unknown projector 31"),
     ],
     ids=["truncated", "extended", "format", "projector"],
 )

@@ -101,7 +101,8 @@ def test_a_certificate_speaks_of_the_corpus_unseen_positions_and_verifies(made):
     assert "positions of this corpus that it was not trained on" in guarantee(certificate)
     assert "nothing is said of new documents" in guarantee(certificate)
     rows = [label.get_text() for label in bounds_overview(certificate).axes[0].get_yticklabels()]
-    assert rows == [f"position level: {a}, {i}" for a in ("unseen", "pool") for i in ("betting", "hoeffding")]
+    names = [f"position level: {a}, {i}" for a in ("unseen", "pool") for i in ("betting", "hoeffding")]
+    assert rows == [f"{name} ({kind})" for kind in ("reference", "uniform") for name in names]
 
 
 def test_the_headline_stands_on_places_in_the_draws_order(made):

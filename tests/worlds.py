@@ -100,13 +100,13 @@ def cue_in_the_stream(rule, documents: int, block: int, random) -> tuple[np.ndar
     """
     more = random.integers(1, block + 1, documents)
     windows = rule(np.zeros(documents, np.int64), block + more, block, block)  # where a window begins in its document
-    second = (windows.first[~windows.opening] % 2).astype(float)
+    second = (windows.first[windows.first > windows.start] % 2).astype(float)
     place = np.arange(2 * block)
     inside = place < (block + more)[:, None]
     losses = np.where(place < block, 0.5, second[:, None])
     # Of the lengths that are still possible at a place all are equally likely.
     possible = rule(np.zeros(block, np.int64), block + np.arange(1, block + 1), block, block)
-    odd = (possible.first[~possible.opening] % 2).astype(float)
+    odd = (possible.first[possible.first > possible.start] % 2).astype(float)
     expected = np.cumsum(odd[::-1])[::-1] / np.arange(block, 0, -1)
     means = np.concatenate([np.full(block, 0.5), expected])
     return losses[inside], np.broadcast_to(means, inside.shape)[inside]

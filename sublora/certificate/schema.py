@@ -201,11 +201,11 @@ class ReferencePublic(Part):
     pseudo_counts: Annotated[list[Positive], Field(description="pseudo-counts of its orders 0, 1, ...")]
     distinct: Annotated[
         float, Field(ge=0, description="what each different token behind a context adds to its pseudo-count (orders above 0)")
-    ] = 0.0
+    ]
     start: Annotated[
         Literal["uniform", "characters"],
         Field(description="what it expects before anything is read: all tokens alike, or the bytes of ASCII text"),
-    ] = "uniform"
+    ]
     floor: Annotated[Share, Field(description="the uniform guess's share in each of its predictions")]
     tau: Annotated[Positive, Field(description="hoeffding, azuma and bounds of a subsample count no difference as less than -tau")]
     beta: Annotated[

@@ -43,6 +43,8 @@ HEADLINES: dict[Level, By] = {
     "position": ("unseen", "betting"),
 }
 """What the smoothing weight is chosen for, by the level that comes first in an experiment."""
+BASES = {Gpt: "gpt", Pretrained: "transformers", Counts: "none"}
+"""What a certificate calls the base model."""
 PROMISED = ("message_bits", "alpha", "empirical", "gap", "bound", "seconds")
 """What is known of a way to make a message before it is certified."""
 
@@ -246,7 +248,7 @@ class DocumentProblem:
         units = {level: unit_count(level, self.store, self.split.train, block) for level in levels}
         whole = all(evaluated_units(level, experiment, m) == m for level, m in units.items())
         return {
-            "base": {Gpt: "gpt", Pretrained: "transformers", Counts: "none"}[type(experiment.model)],
+            "base": next(name for kind, name in BASES.items() if isinstance(experiment.model, kind)),
             "base_weights_sha256": self._base_sha256(),
             "tokenizer": experiment.corpus.tokenizer,
             "tokenizer_sha256": tokenizer.sha256,
