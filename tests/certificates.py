@@ -153,7 +153,14 @@ def certificate(name="quick", message_bytes=281, loss=4.2) -> Certificate:
     return certificate_of(values, name)
 
 
-REFERENCE = {"name": "document", "pseudo_counts": [30.0, 5.0, 3.0, 2.0], "floor": 0.001, "tau": 1.0}
+REFERENCE = {
+    "name": "document",
+    "pseudo_counts": [30.0, 5.0, 3.0, 2.0],
+    "distinct": 0.0,
+    "start": "uniform",
+    "floor": 0.001,
+    "tau": 1.0,
+}
 REFERENCE |= {"beta": 0.5, "gamma": 0.0625, "g": [4.0], "c": 2.0, "shortest": 9}
 
 
