@@ -145,7 +145,7 @@ def meaning(data: dict[str, Any]) -> dict[str, Any]:
     params = as_experiment(data["params"]).parameters()
     for group, *names in (key.split(".") for key in SEARCH):
         for name in names:
-            params[group].pop(name, None)
+            params.get(group, {}).pop(name, None)
         if not names:
             params.pop(group, None)
     for group, name in PLACES:
