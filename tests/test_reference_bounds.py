@@ -47,6 +47,24 @@ def test_a_document_s_loss_by_hand():
     assert flat.offsets[1] == 1.0 < flat.above()[1] < 1.5, "half of log2 V is between"
 
 
+def test_an_offset_of_four_numbers_by_hand():
+    """V = 4, own losses about 2 and 1 at lengths 512 and 64: g = 1 + .5 (own - 4) + .25 l + .125 l^2 with l = 1, -2."""
+    lengths, nats = np.array([512, 64, 64]), -math.log(2) * np.array([1024.0, 64.0, 6400.0])
+    keys = {"vocab_size": 4, "shortest": 2, **MIXED}
+    code = of_whole_units(nats, lengths, offset=(1.0, 0.5, 0.25, 0.125), excess=0.8, **keys)
+    top, g = code.above(), 1 + 0.5 * (code.own - 4) + 0.25 * np.array([1, -2, -2]) + 0.125 * np.array([1, 4, 4])
+    assert g[0] < top[0] - 0.8 and g[1] < 0, "one below T - c, one below both T - c and 0"
+    assert code.offsets == pytest.approx(np.clip(g, np.maximum(top - 0.8, 0), top), abs=1e-14)
+    assert code.offsets[:2] == pytest.approx(top[:2] - 0.8, abs=1e-14)
+    low = of_whole_units(-nats[::-1] * -1e-3, lengths, offset=(-9.0, 0.0, 0.0, 0.0), excess=3.0, **keys)
+    assert (low.offsets == 0).all() and (low.above() < 3.0).all(), "f is not below 0, where all losses are"
+    between = of_whole_units(nats, lengths, offset=(1.9, 0.0, 0.0, 0.0), excess=0.8, **keys)
+    assert between.offsets[0] == 1.9 and (between.above() >= between.offsets).all()
+    for made in (code, low, between):
+        losses = made.mixture(np.random.default_rng(0).uniform(0, 3000, (1000, 3)))
+        assert (losses - made.offsets <= made.excess + 1e-12).all() and (losses >= 0).all()
+
+
 def test_a_token_s_loss_by_hand():
     code = of_tokens(np.log([0.25, 1e-9]), vocab_size=256, alpha=0.25, floor=FLOOR)
     assert code.mixture(np.array([1.0, np.inf])) == pytest.approx([-math.log2(0.75 / 2 + 0.25 / 4), math.log2(4 * 256_000)])
@@ -236,3 +254,43 @@ def test_a_reference_that_has_counted_the_whole_document_is_no_bound_for_its_tok
             found = freedman(losses, np.zeros(losses.size), nats, low=0.0, width=top, guess_width=top, grid=grid)
             violated[which] += found < truth
     assert violated[0] <= LIMIT * trials and violated[1] == trials
+
+
+def token_limit(losses, top):
+    """Freedman's limit for a code's own losses, in bits, with the guess 0, at half of delta."""
+    nats = complexity_nats(0.0, HALF)
+    zeros = np.zeros(len(losses))
+    return freedman(losses, zeros, nats, low=0.0, width=top, guess_width=top, grid=betting_grid(len(losses), nats))
+
+
+def test_the_average_over_a_stream_is_not_the_risk_of_the_last_predictor():
+    """Bits are 1 with probability .9; q says so for 1,000 tokens, then .5. The twin takes the limit for the last q's risk, 1 bit."""
+    entropy, late = -(0.9 * math.log2(0.9) + 0.1 * math.log2(0.1)), 50
+    truth, random = (1000 * entropy + late) / (1000 + late), np.random.default_rng(0)
+    limits = []
+    for _ in range(200):
+        bits = random.random(1000) < 0.9
+        losses = np.concatenate([-np.log2(np.where(bits, 0.9, 0.1)), np.ones(late)])
+        limits.append(token_limit(losses, -math.log2(0.1)))
+    assert np.mean(np.array(limits) < truth) <= LIMIT < CAUGHT < np.mean(np.array(limits) < 1.0)
+
+
+def test_a_stream_s_counts_are_of_what_came_before():
+    """1,000 draws of 4,096 symbols, counts + .1. The twin scores the last counts on the very tokens that made them."""
+    V, N, random = 4096, 1000, np.random.default_rng(0)
+    top, right, twin = math.log2((N + 0.1 * V) / 0.1), [], []
+    for _ in range(100):
+        tokens = random.integers(V, size=N)
+        first = np.array([(tokens[:i] == tokens[i]).sum() for i in range(N)])
+        before = (first + 0.1) / (np.arange(N) + 0.1 * V)
+        seen = np.zeros(V)
+        risk = np.zeros(N)
+        total = np.full(V, math.log2(0.1)).sum()
+        for i, token in enumerate(tokens):  # the mean of log2 of the counts, over all symbols
+            risk[i] = math.log2(i + 0.1 * V) - total / V
+            total += math.log2(seen[token] + 1.1) - math.log2(seen[token] + 0.1)
+            seen[token] += 1
+        last = (np.bincount(tokens, minlength=V) + 0.1) / (N + 0.1 * V)
+        right.append(token_limit(-np.log2(before), top) < risk.mean())
+        twin.append(token_limit(-np.log2(last[tokens]), top) < -np.log2(last).mean())
+    assert np.mean(right) <= LIMIT < CAUGHT < np.mean(twin)

@@ -19,6 +19,7 @@ from sublora.sampling import load
 from sublora.scoring import scores as scoring
 from sublora.scoring.scores import sequences, token_windows, unit_windows
 from sublora.training import Sampler, train_phase
+from sublora.training.pretrain import facts
 from sublora.verification import verify
 
 CODE, BLOCK, V = DocumentCode((3.0, 2.0, 1.0)), 12, 9
@@ -198,8 +199,11 @@ def test_a_residual_run_from_params_to_a_verified_certificate(tmp_path, monkeypa
     monkeypatch.setattr(Sampler, "batch", lambda *_: pytest.fail("trained again"))
     other = Run(values | {"reference": {"name": "document", **of_bounds}}, tmp_path / "runs")
     assert len(other.train()) and other.draft == run.draft
-    with pytest.raises(pytest.fail.Exception, match="trained again"):
-        Run(values | {"reference": {"name": "document", "pseudo_counts": [9.0]}}, tmp_path / "runs").train()
+    for of_the_code in ({"pseudo_counts": [9.0]}, {"distinct": 1.0}, {"start": "characters"}):
+        changed = values | {"reference": {"name": "document", **of_the_code}}
+        assert facts(other.problem.store, as_experiment(changed)) != facts(other.problem.store, other.experiment)
+        with pytest.raises(pytest.fail.Exception, match="trained again"):
+            Run(changed, tmp_path / "runs").train()
 
 
 def test_a_residual_model_needs_the_document_code(tmp_path):

@@ -23,6 +23,8 @@ ALPHA_GRID = (0.0001, 0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5)
 STREAM_COUNTS = (100.0, 20.0, 12.0, 10.0, 6.0)
 """A stream's pseudo-counts of the orders 0 to 4, where none are set. They were chosen on 2 MB of functions of Python's standard
 library, of which they make 1.81 bits a byte, and 1.71 behind 1.4 MB."""
+DOCUMENT_COUNTS = (30.0, 5.0, 3.0, 2.0)
+"""A document code's, of the orders 0 to 3."""
 BASES = (2, 3, 4, 8)
 """Counts of n-grams are rounded to powers of one of these. A message names one by its index."""
 
@@ -466,6 +468,9 @@ class Bounds(Group):
         return found if drawn else found | dict.fromkeys(("candidates", "beacon"), "levels whose units are all evaluated")
 
 
+_PseudoCount = Annotated[float, Field(gt=0, le=2**20)]
+
+
 class Reference(Group):
     """The public code that losses are compared with, and mixed with; it costs no bits. All of it is fixed beforehand.
 
@@ -473,15 +478,10 @@ class Reference(Group):
     """
 
     name: Literal["uniform", "document", "stream"] = "uniform"  # document: adapts within each; stream: to all training text before
-    pseudo_counts: Annotated[tuple[Annotated[float, Field(gt=0, le=2**20)], ...], AsTuple, Field(min_length=1, max_length=8)] = (
-        30.0,
-        5.0,
-        3.0,
-        2.0,
-    )  # of its orders 0, 1, ...; of a stream by default `STREAM_COUNTS`
-    distinct: Annotated[float, Field(ge=0, le=2**20)] = (
-        0.0  # document: what each different token behind a context adds to its pseudo-count
-    )
+    # of its orders 0, 1, ...; of a stream by default `STREAM_COUNTS`
+    pseudo_counts: Annotated[tuple[_PseudoCount, ...], AsTuple, Field(min_length=1, max_length=8)] = DOCUMENT_COUNTS
+    # document: what each different token behind a context adds to its pseudo-count
+    distinct: Annotated[float, Field(ge=0, le=2**20)] = 0.0
     start: Literal["uniform", "characters"] = "uniform"  # document: before anything is read; characters: bytes of ASCII text
     beta: Share = 0.5  # its share in the mixture over a whole document or sequence
     gamma: Share = 0.0625  # the uniform code's share in that

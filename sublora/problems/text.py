@@ -308,7 +308,7 @@ class TextProblem(DocumentProblem):
             return Pricing(m, nats, lambda mean: top - mean, single)
         if single:
             return Pricing(m, nats, lambda mean: 1.0, True)
-        c = references.rules(self.experiment, self.store.vocab_size, 1)["reference"]["c"] or math.log2(self.store.vocab_size) / 4
+        c = self.experiment.reference.excess or math.log2(self.store.vocab_size) / 4
         return Pricing(m, nats, lambda mean: 1.25 * c, False, c / 2)
 
     def seconds(self, folder: Path) -> dict[str, float]:

@@ -72,5 +72,5 @@ def facts(store: TokenStore, experiment: Pretrain | Finetune) -> dict[str, Any]:
     groups = experiment.parameters()
     stated = {key: groups[key] for key in ("kind", "corpus", "model", "subspace")} | {"tokens": store.sha256}
     if code_of_residual(experiment):
-        stated["reference"] = {key: groups["reference"][key] for key in ("name", "pseudo_counts")}
+        stated["reference"] = {key: groups["reference"][key] for key in ("name", "pseudo_counts", "distinct", "start")}
     return stated

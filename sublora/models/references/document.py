@@ -20,6 +20,8 @@ from typing import NamedTuple
 import numba
 import numpy as np
 
+from sublora.experiment.groups import DOCUMENT_COUNTS
+
 FLOOR = 0.001
 """The share of the uniform guess."""
 
@@ -38,7 +40,7 @@ CHARACTERS = (
 class DocumentCode(NamedTuple):
     """pseudo_counts: c_k of the orders 0 to K, each above 0. distinct: d. start: uniform, or characters for bytes."""
 
-    pseudo_counts: tuple[float, ...] = (30.0, 5.0, 3.0, 2.0)
+    pseudo_counts: tuple[float, ...] = DOCUMENT_COUNTS
     distinct: float = 0.0
     start: str = "uniform"
 
