@@ -264,7 +264,7 @@ def token_limit(losses, top):
 
 
 def test_the_average_over_a_stream_is_not_the_risk_of_the_last_predictor():
-    """Bits are 1 with probability .9; q says so for 1,000 tokens, then .5. The twin takes the limit for the last q's risk, 1 bit."""
+    """Bits are 1 with probability .9; q says so for 1,000 tokens, then .5. The twin takes the limit for the last q's risk: 1."""
     entropy, late = -(0.9 * math.log2(0.9) + 0.1 * math.log2(0.1)), 50
     truth, random = (1000 * entropy + late) / (1000 + late), np.random.default_rng(0)
     limits = []
