@@ -13,7 +13,7 @@ from sublora.data import Split, write_store
 from sublora.errors import SubloraError
 from sublora.experiment import Gpt, Subspace, as_experiment
 from sublora.models import GPT, base_sha256, build, model_weights
-from sublora.models.references import DocumentCode, log_probabilities, stream_log_probabilities
+from sublora.models.references import DocumentCode, code_of_residual, log_probabilities, stream_log_probabilities
 from sublora.run import Run
 from sublora.sampling import load
 from sublora.scoring import scores as scoring
@@ -206,10 +206,15 @@ def test_a_residual_run_from_params_to_a_verified_certificate(tmp_path, monkeypa
             Run(changed, tmp_path / "runs").train()
 
 
-def test_a_residual_model_needs_the_document_code(tmp_path):
-    for reference in ({}, {"reference": {"name": "stream"}, "bounds": {"levels": ["token"]}}):
-        with pytest.raises(SubloraError, match="model.residual needs reference.name document"):
-            as_experiment(settings(tmp_path, model__residual=True, **reference))
+def test_a_residual_model_adds_to_its_reference_or_beside_a_stream_to_the_default_code(tmp_path):
+    def of(**changes):
+        return as_experiment(settings(tmp_path, model__residual=True, **changes))
+
+    assert code_of_residual(of(reference={"name": "document", "pseudo_counts": [9.0, 8.0]})) == DocumentCode((9.0, 8.0))
+    stream = of(reference={"name": "stream", "pseudo_counts": [9.0, 8.0]}, bounds={"levels": ["token"]})
+    assert code_of_residual(stream) == DocumentCode()
+    with pytest.raises(SubloraError, match="model.residual needs reference.name document or stream"):
+        of()
 
 
 # --- the stream's code

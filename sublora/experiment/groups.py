@@ -202,7 +202,8 @@ class Gpt(Group):
     seed: Seed = 0
     embedding_std: Annotated[float, Field(gt=0)] = 0.02  # initial scale of the token and position embeddings
     weight_std: Annotated[float, Field(gt=0)] = 0.02  # initial scale of all other weight matrices
-    residual: bool = False  # whether a learned multiple of the reference's ln q is added to its logits
+    # whether a learned multiple of ln q of a document code (the reference; beside a stream's code the default) is added
+    residual: bool = False
 
     @model_serializer(mode="wrap")
     def _what_has_an_effect(self, handler):

@@ -135,8 +135,8 @@ class Pretrain(_OnText):
 
     @model_validator(mode="after")
     def _residual_of_a_document_code(self):
-        if self.model.residual and self.reference.name != "document":
-            raise ValueError(f"model.residual needs reference.name document, not {self.reference.name}, for its logits add to it")
+        if self.model.residual and self.reference.name == "uniform":
+            raise ValueError("model.residual needs reference.name document or stream, not uniform: it adds to a document code")
         return self
 
 

@@ -72,5 +72,6 @@ def facts(store: TokenStore, experiment: Pretrain | Finetune) -> dict[str, Any]:
     groups = experiment.parameters()
     stated = {key: groups[key] for key in ("kind", "corpus", "model", "subspace")} | {"tokens": store.sha256}
     if code_of_residual(experiment):
-        stated["reference"] = {key: groups["reference"][key] for key in ("name", "pseudo_counts", "distinct", "start")}
+        named, code = groups["reference"], ("pseudo_counts", "distinct", "start")
+        stated["reference"] = {key: named[key] for key in ("name", *code * (named["name"] == "document"))}
     return stated

@@ -6,10 +6,10 @@ from sublora.models.references.stream import stream_log_probabilities
 
 
 def code_of_residual(experiment: Experiment) -> DocumentCode | None:
-    """The document code that the experiment's model adds to; None where it adds to none."""
-    if isinstance(experiment, Pretrain) and experiment.model.residual:
-        return DocumentCode(*experiment.reference.of_document)
-    return None
+    """The document code that the experiment's model adds to: its reference, or the default one beside a stream's; None: to none."""
+    if not isinstance(experiment, Pretrain) or not experiment.model.residual:
+        return None
+    return DocumentCode() if experiment.reference.name == "stream" else DocumentCode(*experiment.reference.of_document)
 
 
 __all__ = ["DocumentCode", "code_of_residual", "log_distributions", "log_probabilities", "stream_log_probabilities"]
