@@ -107,23 +107,23 @@ def bounds_overview(certificate: Certificate, every: bool = False, *, ax: Axes) 
     the uniform guess; `every`: all inequalities. A cross is what the reference gets by itself, and its bounds state their gain.
 
     Each line runs from the value on training documents (tick) to the bound (dot, with its number). Dots left of the dashed line
-    are better than guessing. A bound that no loss can exceed ends at the right edge and says `vacuous`. The diamond is the held-out
-    value; it stands only on lines whose bounded quantity it estimates, and belongs left of the dot.
+    are better than guessing. A bound far above the guess ends in an arrow at the right edge, with its number, or `vacuous` where no
+    loss exceeds it. The diamond is the held-out value; it stands only on lines whose bounded quantity it estimates, and belongs
+    left of the dot.
     """
     metric = reading.main_metric(certificate)
     rows = [bound for bound in reading.certified(certificate) if bound.metric == metric]
     rows = [bound for bound in rows if every or bound.inequality in reading.MAIN_INEQUALITIES[bound.level]]
     many = rows[0].level + "s" if rows[0].level in ("example", "position") else "documents"
     scale = 100 if reading.in_percent(metric) else 1
-    possible = [value for bound in rows for value in (bound.bound, bound.vacuous_at) if value < reading.largest_loss(bound)]
-    highest = scale * max(possible, default=rows[0].vacuous_at)
+    highest = 1.1 * scale * max([rows[0].vacuous_at, *(bound.empirical for bound in rows)])  # else a vacuous bound crowds the rest
     labels = {"|": f"value on training {many}", "o": "bound", "D": "held-out value", "X": "the reference by itself"}  # each once
     for y, bound in enumerate(rows):
         measured, proved = scale * bound.empirical, min(scale * bound.bound, highest)
         colour = ASSUMPTION_COLOURS[bound.assumption]
         ax.plot([measured, proved], [y, y], color=colour, linewidth=2.5, solid_capstyle="butt")
         ax.plot(measured, y, "|", color=colour, markersize=18, markeredgewidth=2, label=labels.pop("|", None))
-        ax.plot(proved, y, "o", color=colour, markersize=8, label=labels.pop("o", None))
+        ax.plot(proved, y, ">" if proved == highest else "o", color=colour, markersize=8, label=labels.pop("o", None))
         if bound.reference_empirical is not None:
             ax.plot(bound.reference_empirical, y, "X", color=VIOLET, markersize=7, zorder=6, label=labels.pop("X", None))
         end = max(proved, bound.reference_empirical or 0.0)
@@ -138,7 +138,7 @@ def bounds_overview(certificate: Certificate, every: bool = False, *, ax: Axes) 
     if beside := rows[0].reference is not None:
         words = [f"{text} ({'reference' if bound.reference else 'uniform'})" for text, bound in zip(words, rows, strict=True)]
     rows_of(ax, words, 1.7 + 0.38 * len(rows), **({"fontsize": 8} if beside else {}))
-    ax.set(xlim=(0, 1.2 * highest), xlabel=f"{names[0].metric}{' in percent' if scale == 100 else ''} (lower is better)")
+    ax.set(xlim=(0, 1.15 * highest), xlabel=f"{names[0].metric}{' in percent' if scale == 100 else ''} (lower is better)")
     ax.grid(axis="y", visible=False)
     ax.figure.legend(loc="outside lower center", ncols=2, frameon=False)
 

@@ -52,7 +52,7 @@ def headline_table(certificate: Certificate) -> Table:
 
     def row(what: str, training: str, held_out: str | None, proven: str, gain: str | None = None) -> dict[str, object]:
         added = {"Certified gain": gain or DASH} if beside else {}
-        return {"What": what, "Training": training, "Held out": held_out or DASH, **added, "Bound": proven}
+        return {"What": what, "Bound": proven, **added, "Training": training, "Held out": held_out or DASH}
 
     rows = [row(_named(this) + ", with the reference" * beside, this.training, this.held_out, _proven(this), this.gain)]
     if (fresh := reading.first(certificate, "iid")) not in (None, bound):
