@@ -44,6 +44,7 @@ from sublora.inequalities.martingale import (
     token_share,
 )
 from sublora.inequalities.means import bound_mean
+from sublora.inequalities.reference import bound_difference, bound_offset
 from sublora.inequalities.subsampling import betting_subsampled, hoeffding_subsampled, kl_subsampled
 from sublora.inequalities.unseen import betting_unseen, betting_unseen_blocks
 from sublora.progress import progress_bar
@@ -310,6 +311,43 @@ def looking_ahead(trials):
     yield row("azuma", "martingale", "text tells where a window begins", N, found, twin=twin, **options)
 
 
+def beside_a_reference(trials):
+    """The two parts of a bound beside a public reference: its offset f, and the difference D, in [-1, 0] or with a heavy tail."""
+    by = {"assumption": "iid", "delta": DELTA}
+
+    def offset(values, bits=0.0, largest=1.0, **drawn):
+        return bound_offset(values, largest=largest, message_bits=bits, **{"pool": None, **by, **drawn})
+
+    def difference(values, bits=0.0, largest=1.0, inequality="betting", **drawn):
+        facts = {"m": len(values), "message_bits": bits, **by, **drawn}
+        return bound_difference(values, excess=0.0, largest=largest, tau=1.0, inequality=inequality, **facts)
+
+    m, bits = 1000, 10
+    found, broken = (violation(lambda k, b=b: offset(zeros_and_ones(k, m), b), m, 0.5, hypotheses=2**bits) for b in (bits, 0))
+    options = {"hypotheses": 2**bits, "bits": bits}
+    yield row("betting (offset)", "iid", "best of 1,024 fair offsets", m, found, twin=("choice not charged", broken), **options)
+
+    m, bits = 2000, 16
+    for name in ("betting", "hoeffding"):
+        sides = (lambda k, b=b, name=name: 1 + difference(zeros_and_ones(k, m) - 1, b, inequality=name) for b in (bits, 0))
+        found, broken = (violation(side, m, 0.5, hypotheses=2.0**bits) for side in sides)
+        twin, options = ("message not counted", broken), {"hypotheses": 2**bits, "bits": bits}
+        yield row(f"{name} (difference)", "iid", "differences of -1 and 0, fair", m, found, twin=twin, **options)
+
+    M, m, random = 1000, 900, np.random.default_rng(4)
+    counts = {"offset": [0, 0], "difference": [0, 0]}
+    for _ in progress_bar(range(trials), desc="beside a reference", unit="trial"):
+        fair = random.permutation(zeros_and_ones(M // 2, M))
+        heavy = np.where(random.random(M) < 0.3, 0.0, -np.minimum(1 + random.pareto(2.2, M), 500))
+        for which, assumption in enumerate(("unseen", "iid")):
+            split = {"assumption": assumption, "pool": M}
+            counts["offset"][which] += offset(fair[:m], **split) < fair[m:].mean()
+            counts["difference"][which] += difference(heavy[:m], largest=500.0, places=np.arange(m), **split) < heavy[m:].mean()
+    for (part, (right, wrong)), world in zip(counts.items(), ("fair offsets", "differences with a heavy tail"), strict=True):
+        twin = "independent documents' bound", wrong / trials
+        yield row(f"betting ({part})", "unseen", f"{world}, pool of {M:,}", m, right / trials, twin=twin, trials=trials)
+
+
 def with_ratios(rows):
     """The table with gap_ratio in place of gap: over the published inequality's gap in the same world."""
     frame = pd.DataFrame(rows)
@@ -327,7 +365,7 @@ def main():
     wanted = parser.parse_args()
     worlds = [worst_of_many(), chosen_on_the_subsample(), best_on_the_training_set(), memorized()]
     worlds += [simulated(wanted.trials) for simulated in (narrow_losses, dependent_tokens, in_split_order)]
-    worlds += [in_blocks(wanted.trials // 20), stopped(), looking_ahead(wanted.trials)]
+    worlds += [in_blocks(wanted.trials // 20), stopped(), looking_ahead(wanted.trials), beside_a_reference(wanted.trials // 20)]
     rows = [entry for world in progress_bar(worlds, desc="worlds", unit="world") for entry in world]
     frame = with_ratios(rows)
     write_text(wanted.out, frame.to_csv(index=False))
