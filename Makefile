@@ -6,7 +6,7 @@ PYTHON ?= python3
 TORCH_INDEX ?=
 BIN := .venv/bin
 
-.PHONY: quick test compare notebooks report results table1 figure1 glue structured pretrained ngram ablation headline verify coverage compression determinism fuzz dist lock audit environment clean
+.PHONY: quick test compare notebooks report results table1 figure1 glue structured pretrained ngram ablation tokens headline verify coverage compression determinism fuzz dist lock audit environment clean
 
 # From nothing to a certificate and the report that shows it.
 quick: environment .venv/renderer
@@ -37,7 +37,7 @@ notebooks: environment
 	$(BIN)/python tests/notebooks.py $(NOTEBOOKS)
 
 # Everything that results/ keeps of runs: certificates, training logs and executed notebooks. An interrupted run continues.
-results: headline table1 figure1 glue structured ngram ablation pretrained
+results: headline table1 figure1 glue structured ngram ablation tokens pretrained
 
 # The paper's Table 1 and Figure 1 at a size that two cores train, each in under half an hour.
 table1: METHODS := sublora lora subspace full
@@ -54,13 +54,15 @@ figure1: environment
 glue: environment
 	$(BIN)/sublora run params/glue/functions-small.yaml
 	$(call keep,glue/functions-small,glue-functions-small)
-	$(call where_data,sst2-small,$(SST2),SST-2 of GLUE: train.tsv packed with xz and dev.tsv)
-	$(call where_data,cola-small,$(COLA),CoLA of the public release cola_public: its raw files)
+	$(call where_data,glue/sst2-small,$(SST2),SST-2 of GLUE: train.tsv packed with xz and dev.tsv)
+	$(call where_data,glue/cola-small,$(COLA),CoLA of the public release cola_public: its raw files)
 
+, := ,
+ABSTRACTS := data/arxiv-abstracts/sample_25k.jsonl.xz
 SST2 := data/sst2/train.tsv.xz data/sst2/dev.tsv
 COLA := data/cola/in_domain_train.tsv data/cola/in_domain_dev.tsv
 there = ls $(1) > /dev/null 2>&1
-where_data = @if $(call there,$(2)); then $(BIN)/sublora run params/glue/$(1).yaml && $(call keep,glue/$(1),glue-$(1)); \
+where_data = @if $(call there,$(2)); then $(BIN)/sublora run params/$(1).yaml && $(call keep,$(1),$(subst /,-,$(1))); \
 	else echo "$(1) is left out: it needs $(2) ($(3))"; fi
 
 # Layers that are products of small ones, certified over tokens.
@@ -81,8 +83,15 @@ ablation: environment
 	$(BIN)/sublora run $(PARTS:%=params/ablation/%.yaml)
 	for name in $(PARTS); do $(call keep,ablation/$$name,ablation-$$name); done
 
+# The token run's model: at unseen positions, beside a code of the whole stream, and on abstracts where their file is.
+tokens: PLACES := positions stream
+tokens: environment
+	$(BIN)/sublora run $(PLACES:%=params/tokens/%.yaml)
+	for name in $(PLACES); do $(call keep,tokens/$$name,tokens-$$name); done
+	$(call where_data,tokens/arxiv,$(ABSTRACTS),arXiv abstracts$(,) CC0: JSON lines with the key abstract$(,) packed with xz)
+
 # A public pretrained model, where its files and the corpus are.
-STORIES := $(addprefix data/,stories260K/stories260K.bin stories260K/tok512.bin arxiv-abstracts/sample_25k.jsonl.xz)
+STORIES := $(addprefix data/,stories260K/stories260K.bin stories260K/tok512.bin) $(ABSTRACTS)
 STORIES_FROM := karpathy/tinyllamas, stories260K; arXiv abstracts, CC0: JSON lines with the key abstract, packed with xz
 pretrained:
 	@$(call there,$(STORIES)) || { echo "make pretrained needs $(STORIES) ($(STORIES_FROM))"; exit 1; }
