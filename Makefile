@@ -77,7 +77,7 @@ ngram: environment
 	$(BIN)/sublora run $(ORDERS:%=params/ngram/%.yaml)
 	for name in $(ORDERS); do $(call keep,ngram/$$name,ngram-$$name); done
 
-# The quick run without one of its parts each, with a third of its steps.
+# The quick run without one of its parts each.
 ablation: PARTS := $(notdir $(basename $(wildcard params/ablation/*.yaml)))
 ablation: environment
 	$(BIN)/sublora run $(PARTS:%=params/ablation/%.yaml)
