@@ -1,4 +1,4 @@
-"""Two models compared, and test-set bounds: right in worlds where the truth is known, and each rule's broken twin is caught there."""
+"""Two models compared, and test-set bounds: right in worlds where the truth is known, where each rule's broken twin is caught."""
 
 import itertools
 import math
@@ -161,7 +161,7 @@ def from_training_from_mean(mean, bits, m):
 
 
 def test_pairs_whose_subsample_was_looked_at_are_counted():
-    """12a: m = 10^6, n = 100; the first loses 1/2 everywhere, the second is the best of 64 fair ones on the first's subsample (exact).
+    """12a: m = 10^6, n = 100; the first loses 1/2 everywhere, the second is the best of 64 fair ones on its subsample (exact).
 
     The twin has A = 1. Hoeffding.
     """
@@ -236,7 +236,7 @@ def test_a_test_set_bound_for_fresh_units_pays_for_what_was_tuned_on_other_split
 
 
 def test_the_mixture_s_shortest_unit_is_the_population_s():
-    """As 15.5: L = 2 with probability .0022, else 100, and the first model predicts nothing: the loss is the price. m = 1,000, iid."""
+    """As 15.5: L = 2 with probability .0022, else 100; the first predicts nothing, so the loss is the price. n = 1,000, iid."""
     n, p, violated = 1000, 0.0022, {2: 0.0, None: 0.0}
     truth = p / 2 + (1 - p) / 100
     for hits, shortest in itertools.product(range(20), violated):

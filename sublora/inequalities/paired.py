@@ -1,9 +1,9 @@
 """Two models on the same units, `D = loss_1 - loss_2`, and what held-out units prove: intervals, one-sided mixtures, e-values.
 
-From training units the pair is one hypothesis, whose message has the bits of both. From held-out units, on which nothing was chosen,
-neither message counts. Given the models, the test split is all that is left: its mean is known if all of it was scored, and from the
-first n of its random order it is bounded without replacement. Losses are in bits per token, or errors; complexities in nats.
-Arguments out of range raise SubloraError with the argument's name.
+From training units the pair is one hypothesis, whose message has the bits of both. From held-out units, on which nothing was
+chosen, neither message counts. Given the models, the test split is all that is left: its mean is known if all of it was scored,
+and from the first n of its random order it is bounded without replacement. Losses are in bits per token, or errors; complexities
+are nats. Arguments out of range raise SubloraError with the argument's name.
 """
 
 import math
@@ -174,17 +174,21 @@ def mixture_from_held_out(
     return upper + held_out_limit(found.price, low=0.0, high=-math.log2(SHARE) / shortest, **by)
 
 
-def log_e_value(differences: np.ndarray, *, least: float, delta: float, bits: float = 0.0, bets: np.ndarray | None = None) -> float:
+def log_e_value(
+    differences: np.ndarray, *, least: float, delta: float, bits: float = 0.0, step: float = 0.0, bets: np.ndarray | None = None
+) -> float:
     """ln of an e-value against "the mean of D is at most 0", D >= `least` < 0: the mean over bets of `prod(1 + c D/|least|)`.
 
     Its expectation is at most 1 for independent units, and for units drawn from a finite population without replacement.
-    bits: log2 of the configurations; the e-value is divided by them. bets: fixed in advance.
+    bits: log2 of the configurations; the e-value is divided by them. step: each D counts as so much less, for another machine may
+    find it so. bets: fixed in advance.
     """
     D = np.asarray(differences, np.float64)
     if not least < 0.0 or not (D >= least - 1e-9 * (1.0 - least)).all():
         raise SubloraError(f"least: {least!r} is not below zero, or a difference is below it")
     bets = betting_grid(D.size, math.log(2.0 / check_delta(delta))) if bets is None else bets
-    return mixed(log_growth(np.maximum(1.0 - D / least, 0.0), bets)) - check_nats("bits", bits) * math.log(2.0)
+    gains = np.maximum(1.0 - (D - check_nats("step", step)) / least, 0.0)
+    return mixed(log_growth(gains, bets)) - check_nats("bits", bits) * math.log(2.0)
 
 
 def log_e_two_sided(differences: np.ndarray, *, low: float, high: float, **by: Any) -> float:
