@@ -56,7 +56,8 @@ def verify_comparison(
     stated = load_comparison(path)
     found, least, most = _found(paths, stated.set_of, corpora, corpus, slacks=(1.0, 0.0, 2.0), limits=limits)
     tight, loose = (
-        [[PairedStatement.model_validate(entry) for entry in pair["statements"]] for pair in each["pairs"]] for each in (least, most)
+        [[PairedStatement.model_validate(entry) for entry in pair["statements"]] for pair in each["pairs"]]
+        for each in (least, most)
     )
     known = {key: value for key, value in stated.data().items() if key in found and key != "pairs"}
     wrong = [
@@ -67,11 +68,11 @@ def verify_comparison(
     others = [pair.other.model_dump(mode="json") for pair in stated.pairs]
     if others != [pair["other"] for pair in found["pairs"]]:
         return Verdict([*wrong, "pairs: the comparison lists other certificates"])
+    counts = [(len(pair.statements), len(here)) for pair, here in zip(stated.pairs, tight, strict=True)]
+    if (other := next((each for each in counts if each[0] != each[1]), None)) is not None:
+        return Verdict([*wrong, f"pairs: the comparison has {other[0]} statements of one, here there are {other[1]}"])
     decided = decisions([pair.statements for pair in stated.pairs], stated.delta)
     for index, pair in enumerate(stated.pairs):
-        if len(pair.statements) != len(tight[index]):
-            wrong.append(f"pairs[{index}]: the comparison has {len(pair.statements)} statements, here there are {len(tight[index])}")
-            continue
         for said, here, off, verdict in zip(pair.statements, tight[index], loose[index], decided[index], strict=True):
             name = f"pairs[{index}] {here.form} {here.assumption}"
             wrong += [f"{name} {key}: the comparison says {value}" for key, value in _wrong(said, here, off, stated.tolerance)]
@@ -220,7 +221,7 @@ def differs(first: Certificate, second: Certificate, level: str) -> str | None:
 
 
 def base_of(base: Certificate, other: Certificate) -> bool:
-    """Whether the one model is the other's public base as it is, so that the other's message has all of it but the smoothing weight.
+    """Whether the one model is the other's public base as it is: the other's message has all of it but the smoothing weight.
 
     What is public of it is of the other, too, or the uniform guess: then nothing is left that could have been chosen.
     """

@@ -99,7 +99,7 @@ class Comparison(Part):
     level: Annotated[LevelName, Field(description="the unit")]
     metric: Annotated[
         Literal["bpd", "error"],
-        Field(description="bpd: bits per token, smoothed or mixed with a public reference as each certificate has it; error: 0-1 error"),
+        Field(description="bpd: bits per token, smoothed or mixed as each certificate has it; error: 0-1 error"),
     ]
     unit: Annotated[str, Field(description="what a token is: byte, token; example for classifiers")]
     corpus: Annotated[str, Field(description="where the text comes from")]
