@@ -20,6 +20,9 @@ from sublora.verification import EXACT, Verdict, located
 LEVELS = ("document", "sequence", "position", "example")
 """The units that models are compared on. Single tokens of a stream have no iid, pool or unseen statement."""
 
+NO_MATTER_OF_UNITS = {"source", "packages", "path", "field", "subset", "tokenizer", "tokenizer_from", "max_documents", "max_length"}
+"""Settings of data that do not say which units train: the data's SHA-256 stands for most of them."""
+
 
 def compare(
     paths: Sequence[str | Path],
@@ -207,8 +210,10 @@ def differs(first: Certificate, second: Certificate, level: str) -> str | None:
         # Bits per byte are comparable between tokenizers: where a metric of bytes is there, such pairs are compared in it.
         return f"bits per token of different tokenizers, {named[0]!r:.80} and {named[1]!r:.80}, are not comparable"
     pairs = [("corpus.sha256", one.sha256[:12], two.sha256[:12]), ("corpus.split", one.split, two.split)]
-    for group, keys in (("corpus", ("train", "validation", "split_seed")), ("task", ("train", "split_seed"))):
+    for group in ("corpus", "task"):
         values = [each.params.get(group, {}) for each in (first, second)]
+        hints = NO_MATTER_OF_UNITS | ({"validation"} if group == "task" else set())  # a file
+        keys = sorted({*values[0], *values[1]} - hints)
         pairs += [(f"{group}.{key}", *(value.get(key) for value in values)) for key in keys]
     pairs += [("corpus.documents", one.documents, two.documents), ("corpus.pool", one.pool, two.pool)]
     pairs += [("corpus.tokenizer_from", *(getattr(each.public, "tokenizer_from", None) for each in (first, second)))]
