@@ -209,7 +209,7 @@ def differs(first: Certificate, second: Certificate, level: str) -> str | None:
     if first.alpha is not None and (tokenizers[0] != tokenizers[1] or own and named[0] != named[1]):
         # Bits per byte are comparable between tokenizers: where a metric of bytes is there, such pairs are compared in it.
         return f"bits per token of different tokenizers, {named[0]!r:.80} and {named[1]!r:.80}, are not comparable"
-    pairs = [("corpus.sha256", one.sha256[:12], two.sha256[:12]), ("corpus.split", one.split, two.split)]
+    pairs: list[tuple[Any, ...]] = [("corpus.sha256", one.sha256[:12], two.sha256[:12]), ("corpus.split", one.split, two.split)]
     for group in ("corpus", "task"):
         values = [each.params.get(group, {}) for each in (first, second)]
         hints = NO_MATTER_OF_UNITS | ({"validation"} if group == "task" else set())  # a file
