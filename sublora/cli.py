@@ -10,17 +10,18 @@ import shlex
 import sys
 import warnings
 from pathlib import Path
-from typing import Annotated, TextIO
+from typing import Annotated, TextIO, get_args
 
 import typer
 
 from sublora import study
 from sublora.atomic import replaced_atomically
+from sublora.certificate.comparison import UnitsFrom, load_comparison
 from sublora.certificate.schema import SEARCH, load_certificate
 from sublora.errors import FULL, SubloraError, one_line, printable
 from sublora.experiment import Pretrain, as_experiment, load_experiment
 from sublora.limits import DEFAULT, MOST, Limits, limited
-from sublora.reporting import reading, terminal
+from sublora.reporting import comparisons, reading, terminal
 
 LONGEST = 2000
 """The most characters of an error or a warning."""
@@ -123,6 +124,51 @@ def verify(
             print(f"  unchecked    {unchecked}; of params: {', '.join(SEARCH)}")
     if failed or arithmetic:
         raise typer.Exit(1 if failed else 3)
+
+
+@app.command()
+def compare(
+    certificates: Annotated[list[Path], typer.Argument(help="certificate.json files: the first is compared with the others.")],
+    *,
+    set_of: Annotated[
+        str, typer.Option("--set-of", help="The units that the limits come from: held-out, or training.")
+    ] = "held-out",
+    out: Annotated[Path | None, typer.Option(help="Write the comparison to this .json file.")] = None,
+    verify: Annotated[
+        Path | None, typer.Option(help="Check this comparison of the certificates instead. Exit 0 only if all of it agrees.")
+    ] = None,
+    runs: Runs = Path("runs"),
+    corpus: Annotated[
+        Path | None, typer.Option(help="The file or folder with the certificates' data: their own paths lead nowhere here.")
+    ] = None,
+    limit_memory: Annotated[
+        float, typer.Option(min=0.1, max=MOST.memory, help="The most memory that it may take, in GiB.")
+    ] = DEFAULT.memory,
+    limit_minutes: Annotated[
+        float, typer.Option(min=0.1, max=MOST.minutes, help="The most minutes that it may take.")
+    ] = DEFAULT.minutes,
+) -> None:
+    """Compare certified models on the same units: by how much the first is proven to be better, or worse, than each other."""
+    if set_of not in get_args(UnitsFrom):
+        raise SubloraError(f"--set-of: {set_of!r:.60} is none of {', '.join(get_args(UnitsFrom))}")
+    if verify is not None and out is not None:
+        raise SubloraError("--out: nothing is written with --verify; leave one of them out")
+    limits, given = Limits(limit_memory, limit_minutes), (certificates, runs / "corpora", corpus)
+    if verify is None:
+        arguments = (certificates, set_of, *given[1:])
+        found = limited("sublora.comparing:compare", *arguments, what=str(certificates[0]), limits=limits)
+        if out is not None:
+            found.save(out)
+            _say(f"finished: {out}")
+    else:
+        wrong = limited("sublora.comparing:verify_comparison", verify, *given, what=str(verify), limits=limits)
+        for line in wrong[:MOST_LINES]:
+            _say(f"{verify}: {line}", sys.stderr)
+        _say(f"{verify}: {'NOT ' * bool(wrong)}verified")
+        if wrong:
+            raise typer.Exit(1)
+        found = load_comparison(verify)
+    print(comparisons.summary(found))
 
 
 @app.command()

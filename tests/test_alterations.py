@@ -162,7 +162,31 @@ def test_every_key_altered_or_removed_is_refused(kind, least, refused, request):
     beside = {f"bounds[i].{key}" for key in ("reference", "reference_empirical", "gain")}
     beside |= {"held_out[i].reference", "held_out[i].reference_value"} | {f"public.reference.{key}" for key in REFERENCE}
     assert (beside <= seen) == (kind == "made")
-    assert {key for key in keys if "(" not in key and not key.startswith(free)} - beside <= seen
+    proven = {f"held_out[i].test_bound{key}" for key in ("", ".population", ".iid", ".unseen")}
+    assert proven <= seen or kind == "made", "no row of tokens has one: see below"
+    assert {key for key in keys if "(" not in key and not key.startswith(free)} - beside - proven <= seen
+
+
+def test_a_test_set_bound_is_computed_again_and_stated_of_all_held_out_values_or_none(made, refused):
+    data = made[0]
+    indices = [i for i, value in enumerate(data["held_out"]) if "test_bound" in value]
+    of_model = [v for v in data["held_out"] if v["level"] == "document" and v["alpha"] in (None, data["alpha"])]
+    assert len(indices) == len(of_model) > 9
+    for index in (indices[0], indices[-1]):
+        path, step = ("held_out", index, "test_bound"), DETERMINISM["bits"]
+        stated = at(data, path)
+        assert stated["population"] > data["held_out"][index]["n"]
+        assert data["held_out"][index]["value"] < stated["unseen"] <= stated["iid"]
+        for key, value in stated.items():
+            for other in (KeyError, *alterations(value)):
+                if other is KeyError or other != value:
+                    assert refused(put(data, (*path, key), other)), (key, other)
+        if stated["unseen"] < stated["iid"]:
+            assert refused(put(data, (*path, "unseen"), stated["unseen"] - 1.01 * step))
+            assert not refused(put(data, (*path, "unseen"), stated["unseen"] + 0.9 * step))
+        assert refused(put(data, path, KeyError)) and refused(put(data, path, None))
+    without = [{key: value for key, value in entry.items() if key != "test_bound"} for entry in data["held_out"]]
+    assert not refused({**data, "held_out": without}), "a certificate of before there were test-set bounds"
 
 
 @pytest.mark.parametrize("kind", ["made", "labelled"])

@@ -25,6 +25,7 @@ ROOMS = (
     "budget",
     "problems",
     "verification",
+    "comparing",
     "sampling",
     "reporting",
     "run",

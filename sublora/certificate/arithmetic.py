@@ -37,12 +37,12 @@ def determined(certificate: Certificate, experiment: Experiment) -> dict[str, An
         "delta": experiment.bounds.delta,
         "public": {**data["public"], **rules},
         "bounds": list(bounds),
-        "held_out": data["held_out"] if held_out is None else held_out,
+        "held_out": held_out,
         "paper_accounting": {**data["paper_accounting"], "bounds": list(published)},
     }
 
 
-def _of_text(certificate: Certificate, experiment: OnText) -> tuple[dict, Iterable[dict], Iterable[dict], list[dict] | None]:
+def _of_text(certificate: Certificate, experiment: OnText) -> tuple[dict, Iterable[dict], Iterable[dict], list[dict]]:
     corpus, choices = certificate.corpus, experiment.bounds
     V, levels = corpus.vocab_size, choices.levels
     sequences = next((bound.units for bound in certificate.statements if bound.level == "sequence"), 1)  # the data's to say
@@ -63,7 +63,7 @@ def _of_text(certificate: Certificate, experiment: OnText) -> tuple[dict, Iterab
     if (name := experiment.reference.name) != "uniform":
         of_message = {"metric": "bpd", "alpha": certificate.alpha, "reference": name}
         apart += [{"level": level, **of_message} for level in levels]
-    held_out = [{**value, **said} for value, said in zip(certificate.data()["held_out"], apart, strict=False)]
+    held_out = [{**value, **said} for value, said in zip(_held_out(certificate), apart, strict=False)]
     return (
         {**statements.text_rules(experiment), **references.rules(experiment, V, shortest)},
         itertools.chain(_restated(rows, certificate.statements, facts, evaluated), beside),
@@ -72,7 +72,7 @@ def _of_text(certificate: Certificate, experiment: OnText) -> tuple[dict, Iterab
     )
 
 
-def _of_labels(certificate: Certificate, experiment: Classify) -> tuple[dict, Iterable[dict], Iterable[dict], list[dict] | None]:
+def _of_labels(certificate: Certificate, experiment: Classify) -> tuple[dict, Iterable[dict], Iterable[dict], list[dict]]:
     corpus, choices = certificate.corpus, experiment.bounds
     m, pool = corpus.documents, corpus.pool or 0
     if m > MOST_EXAMPLES:
@@ -88,8 +88,20 @@ def _of_labels(certificate: Certificate, experiment: Classify) -> tuple[dict, It
         statements.label_rules(assumptions),
         _restated(rows, certificate.statements, facts, {"example": m}),
         _restated(papers, stated, published, {"example": m}, tolerant=False),
-        None,
+        list(_held_out(certificate)),
     )
+
+
+def _held_out(certificate: Certificate) -> Iterator[dict[str, Any]]:
+    """The held-out values as stated, their test-set bounds not below the least that losses of such a mean allow."""
+    for value in certificate.held_out:
+        said = value.model_dump(mode="json")
+        if (proven := value.test_bound) is not None:
+            # of what was not measured nobody knows more than that no loss is negative
+            known = value.value * value.n / (proven.population or value.n)
+            limits = {"iid": (proven.iid, value.value), "unseen": (proven.unseen, known)}
+            said["test_bound"] |= {name: None if limit is None else max(limit, least) for name, (limit, least) in limits.items()}
+        yield said
 
 
 def _restated(

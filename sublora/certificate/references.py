@@ -15,9 +15,12 @@ from sublora.certificate.statements import (
     bits_of_nats,
     charged_bits,
     freedman_bound,
+    held_out_assumptions,
     metric,
+    of_facts,
     reachable,
     statement,
+    test_set_bound,
     tolerance,
 )
 from sublora.certificate.statements import assumptions as assumptions_of
@@ -275,19 +278,40 @@ def _position_offset(population: Population, V: int, *, assumption: str, message
     return top * (betting_unseen(values, nats, bets, M=pool) if assumption == "unseen" else betting(values, nats, bets))
 
 
-def held_out(scores: Mapping[Level, Scores], levels: Iterable[Level], facts: Facts) -> Iterator[HeldOut]:
-    """The mixture's loss on documents of the test split, and the code's own. A stream's code reads each as if it came next."""
+def held_out(
+    scores: Mapping[Level, Scores], levels: Iterable[Level], facts: Facts, population: int, tolerant: bool = True
+) -> Iterator[HeldOut]:
+    """The mixture's loss on documents of the test split, and the code's own. A stream's code reads each as if it came next.
+
+    population, tolerant: as `statements.held_out` has them.
+    """
     if facts.reference.name == "uniform":
         return
     for level in levels:
         losses, own = held_out_losses(scores, level, facts)
+        proven = None
+        if level != "token":
+            names = held_out_assumptions(level, facts.tokenizer_from)
+            ranges = {name: (0.0, largest(level, name, facts)) for name in names}
+            shared: dict[str, Any] = {"population": population, "tolerant": tolerant, **of_facts(facts)}
+            proven = test_set_bound(losses, ranges, "bpd", **shared)
         said: dict[str, Any] = {"level": level, "metric": "bpd", "alpha": facts.alpha, "n": len(losses), "split": None}
-        said |= {"reference": facts.reference.name, "reference_value": float(own.mean())}
+        said |= {"reference": facts.reference.name, "reference_value": float(own.mean()), "test_bound": proven}
         yield HeldOut(value=float(losses.mean()), **said)
 
 
-def held_out_losses(scores: Mapping[Level, Scores], level: Level, facts: Facts) -> tuple[np.ndarray, np.ndarray]:
-    """(the mixture's loss, the code's own) of each held-out unit, in bits per token: float64 (units,). Needs a reference."""
-    of = metric("bpd", facts.alpha, facts.vocab_size)
-    units = _evaluated(level, of, scores["document" if level == "token" else level], facts, 1)
+def largest(level: Level, assumption: AssumptionName, facts: Facts) -> float:
+    """F: the largest loss of the mixture, in bits per token, of any unit that the statement speaks of."""
+    of, fewest = metric("bpd", facts.alpha, facts.vocab_size), least_tokens(level, assumption, facts.populations[level].shortest)
+    return code_of(level, of, facts, np.zeros(1), np.ones(1), least=fewest).largest
+
+
+def unit_losses(scores: Scores, level: Level, facts: Facts) -> tuple[np.ndarray, np.ndarray]:
+    """(the mixture's loss, the code's own) of each unit, in bits per token: float64 (units,). Needs a reference."""
+    units = _evaluated(level, metric("bpd", facts.alpha, facts.vocab_size), scores, facts, 1)
     return units.losses, units.code.own
+
+
+def held_out_losses(scores: Mapping[Level, Scores], level: Level, facts: Facts) -> tuple[np.ndarray, np.ndarray]:
+    """`unit_losses` of the held-out units; at token level of their documents' tokens."""
+    return unit_losses(scores["document" if level == "token" else level], level, facts)

@@ -144,6 +144,28 @@ class Statement(Part):
         return self
 
 
+class TestSetBound(Part):
+    """What the held-out units prove by themselves (Langford 2005): by betting, at delta, without the message's bits."""
+
+    __test__ = False  # pytest would take it for tests
+
+    population: Annotated[
+        Count | None,
+        Field(description="units of the test split, or unseen examples, of which the measured ones are the first; null: none are"),
+    ]
+    iid: Annotated[
+        FiniteFloat | None,
+        Field(description="with probability 1 - delta a fresh unit's expected loss is at most this; pays for the J of iid bounds"),
+    ]
+    unseen: Annotated[
+        FiniteFloat | None,
+        Field(
+            description="the same of the mean over the population, paying for the J of unseen bounds; where all of it was measured "
+            "that is the value itself, and the tolerance"
+        ),
+    ]
+
+
 class HeldOut(Part):
     """A loss measured on text that was kept apart. It enters no bound."""
 
@@ -155,14 +177,25 @@ class HeldOut(Part):
     split: Annotated[str | None, Field(description="which held-out examples, where there are several kinds")]
     reference: Annotated[ReferenceName | None, Field(description="the public reference, as in a bound")] = None
     reference_value: Annotated[FiniteFloat | None, Field(description="the reference's own mean loss of these units")] = None
+    test_bound: Annotated[
+        TestSetBound | None,
+        Field(description="the test-set bound; absent for single tokens, for other alphas than the message's, and in older files"),
+    ] = None
 
     @model_serializer(mode="wrap")
     def _without_keys_of_others(self, handler):
-        return _without(handler(self), "reference", "reference_value")
+        return _without(handler(self), "reference", "reference_value", "test_bound")
 
     @model_validator(mode="after")
     def _reference_is_whole(self):
         _together(self.reference, self.reference_value, "reference_value")
+        return self
+
+    @model_validator(mode="after")
+    def _population_is_not_smaller(self):
+        bound = self.test_bound
+        if bound is not None and ((bound.population or self.n) < self.n or (bound.unseen is None) != (bound.population is None)):
+            raise ValueError("test_bound.population is smaller than n, or does not belong to test_bound.unseen")
         return self
 
 
@@ -358,6 +391,15 @@ class Certificate(Part):
         return self
 
     @model_validator(mode="after")
+    def _states_all_test_bounds_or_none(self):
+        """None: it is of before there were test-set bounds."""
+        of_model = [value for value in self.held_out if value.level != "token" and value.alpha in (self.alpha, None)]
+        stated = [value for value in self.held_out if value.test_bound is not None]
+        if stated and stated != of_model:
+            raise ValueError("test_bound is not stated of all held-out values of the model, or of another's")
+        return self
+
+    @model_validator(mode="after")
     def _counts_its_message(self):
         try:
             message = base64.b64decode(self.message, validate=True)
@@ -404,9 +446,9 @@ class Certificate(Part):
         return certificate(self)
 
 
-def digest(data: Mapping[str, Any]) -> str:
-    """SHA-256 of the canonical JSON of all keys but `certificate_sha256`."""
-    rest = {key: value for key, value in data.items() if key != "certificate_sha256"}
+def digest(data: Mapping[str, Any], without: str = "certificate_sha256") -> str:
+    """SHA-256 of the canonical JSON of all keys but `certificate_sha256`, or another."""
+    rest = {key: value for key, value in data.items() if key != without}
     return hashlib.sha256(json.dumps(rest, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
@@ -425,24 +467,25 @@ def certificate_of(data: Mapping[str, Any], path: str | os.PathLike) -> Certific
     try:
         return Certificate.model_validate(data)
     except ValidationError as error:
-        raise SubloraError(f"{path}: {_first_complaint(error)}; make the run again") from None
+        raise SubloraError(f"{path}: {complaint(error)}; make the run again") from None
 
 
-def read_json(path: str | os.PathLike) -> dict[str, Any]:
-    """The data of a certificate's file, unchecked. Raises SubloraError for a file that is none."""
-    path = Path(path)
+def read_json(path: str | os.PathLike, what: str = "a certificate", cure: str = "make the run again") -> dict[str, Any]:
+    """The data of a certificate's file, or of another `what`, unchecked. Raises SubloraError for a file that is none."""
+    path, name = Path(path), what.removeprefix("a ")
     try:
-        text = read_text(path, LARGEST_CERTIFICATE, "a certificate")
+        text = read_text(path, LARGEST_CERTIFICATE, what)
     except FileNotFoundError:
-        raise SubloraError(f"{path}: no certificate; finish the run with `sublora run` and its params file") from None
+        make = "finish the run with `sublora run` and its params file" if name == "certificate" else cure
+        raise SubloraError(f"{path}: no {name}; {make}") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise SubloraError(f"{path}: cannot read the certificate ({error}); make the run again") from None
+        raise SubloraError(f"{path}: cannot read the {name} ({error}); {cure}") from None
     try:
         data = json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_each_key_once)
     except (ValueError, RecursionError) as error:
-        raise SubloraError(f"{path}: not valid JSON ({error}); make the run again") from None
+        raise SubloraError(f"{path}: not valid JSON ({error}); {cure}") from None
     if not isinstance(data, dict) or "format" not in data:
-        raise SubloraError(f"{path}: key 'format' is missing, so this is not a certificate; make the run again")
+        raise SubloraError(f"{path}: key 'format' is missing, so this is not {what}; {cure}")
     return data
 
 
@@ -462,7 +505,8 @@ def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not a number")
 
 
-def _first_complaint(error: ValidationError) -> str:
+def complaint(error: ValidationError) -> str:
+    """What is wrong with data that a model refused, in words: the first of it, by its key."""
     first, *others = error.errors()
     key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]).lstrip(".")
     message = {"missing": "is missing", "extra_forbidden": "is unknown"}.get(first["type"])

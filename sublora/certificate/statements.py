@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sublora.certificate.schema import AssumptionName, HeldOut, Statement, Terms
+from sublora.certificate.schema import AssumptionName, HeldOut, Statement, Terms, TestSetBound
 from sublora.errors import SubloraError
 from sublora.experiment import ALPHA_GRID, TOP_K, Level, OnText, Reference
 from sublora.inequalities.independent import betting_grid, check_nats, complexity_nats
@@ -23,6 +23,7 @@ from sublora.inequalities.martingale import (
     token_share,
 )
 from sublora.inequalities.means import NEED_ALL_UNITS, Bound, bound_mean
+from sublora.inequalities.paired import held_out_limit
 from sublora.inequalities.smoothing import document_means, loss_range, scale_to_unit, smoothed_bits, topk_errors
 from sublora.inequalities.subsampling import Parts
 from sublora.scoring.reference import Population
@@ -394,12 +395,61 @@ def guess_width(of: Metric, vocab_size: int) -> float:
     return of.width if of.alpha is None else entropy_guess_width(of.alpha, vocab_size)
 
 
-def held_out(scores: Mapping[Level, Scores], levels: tuple[Level, ...], vocab_size: int) -> Iterator[HeldOut]:
-    """The same metrics on documents of the test split. At token level every token of theirs weighs the same."""
+def test_set_bound(
+    losses: np.ndarray,
+    ranges: Mapping[AssumptionName, tuple[float, float]],
+    metric: str,
+    *,
+    delta: float,
+    population: int,
+    configurations: int,
+    split_seeds: int,
+    tolerant: bool = True,
+) -> TestSetBound:
+    """What held-out losses prove by themselves: `held_out_limit` at all of delta, with log2 of the J that each assumption pays.
+
+    losses: in the order in which the split drew the units. ranges: (least, largest) loss of each assumption that is stated, of iid
+    and unseen. population: the test split's units. tolerant: with `tolerance` on top, never above the largest loss.
+    """
+
+    def limit(name: AssumptionName) -> float | None:
+        if name not in ranges:
+            return None
+        low, high = ranges[name]
+        nats = math.log(reachable(name, configurations, split_seeds) / delta)
+        found = held_out_limit(losses, low=low, high=high, nats=nats, population=population if name == "unseen" else None)
+        return min(found + tolerant * tolerance(metric), high)
+
+    return TestSetBound(population=population if "unseen" in ranges else None, iid=limit("iid"), unseen=limit("unseen"))
+
+
+def held_out_assumptions(level: Level, tokenizer_from: str | None) -> tuple[AssumptionName, ...]:
+    """Under which held-out units of a level prove something: those of `assumptions`, but pool; none for single tokens."""
+    return tuple(name for name in assumptions(level, tokenizer_from) if name in ("iid", "unseen"))
+
+
+def of_facts(facts: Facts) -> dict[str, Any]:
+    """What a test-set bound pays, by `test_set_bound`'s names."""
+    return {"delta": facts.delta, "configurations": facts.configurations, "split_seeds": facts.split_seeds}
+
+
+def held_out(
+    scores: Mapping[Level, Scores], levels: tuple[Level, ...], facts: Facts, population: int, tolerant: bool = True
+) -> Iterator[HeldOut]:
+    """The same metrics on documents of the test split. At token level every token of theirs weighs the same.
+
+    population: the test split's documents or positions. tolerant: as `test_set_bound` has it.
+    """
     for level in levels:
-        for of in metrics(vocab_size):
+        for of in metrics(facts.vocab_size):
+            proven = None
             if level == "token":
-                losses = token_losses(scores["document"], of, vocab_size)
+                losses = token_losses(scores["document"], of, facts.vocab_size)
             else:
-                losses = of.low + of.width * unit_losses(scores[level], of, vocab_size)
-            yield HeldOut(level=level, metric=of.name, alpha=of.alpha, n=len(losses), value=float(losses.mean()), split=None)
+                losses = of.low + of.width * unit_losses(scores[level], of, facts.vocab_size)
+            if level != "token" and of.alpha in (facts.alpha, None):
+                ranges = dict.fromkeys(held_out_assumptions(level, facts.tokenizer_from), (of.low, of.low + of.width))
+                shared: dict[str, Any] = {"population": population, "tolerant": tolerant, **of_facts(facts)}
+                proven = test_set_bound(losses, ranges, of.name, **shared)
+            said: dict[str, Any] = {"level": level, "metric": of.name, "alpha": of.alpha, "n": len(losses), "split": None}
+            yield HeldOut(value=float(losses.mean()), test_bound=proven, **said)

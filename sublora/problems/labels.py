@@ -10,8 +10,9 @@ import pandas as pd
 
 from sublora import budget
 from sublora.certificate.build import Findings
+from sublora.certificate.paired import Losses, Measured
 from sublora.certificate.schema import AssumptionName, Certificate, HeldOut
-from sublora.certificate.statements import example_bounds, label_assumptions, label_rules, reachable
+from sublora.certificate.statements import example_bounds, label_assumptions, label_rules, reachable, test_set_bound
 from sublora.compression import quantize_and_adapt
 from sublora.compression.price import Pricing
 from sublora.data.labelled import TASKS, Examples, data_identity, load_task
@@ -26,6 +27,7 @@ from sublora.models.classifiers import base_sha256s, classifier_base, classifier
 from sublora.models.loading import load_config
 from sublora.models.pretrained import classifier_configuration
 from sublora.scoring.labels import LabelEvaluation, evaluate, usual_scores
+from sublora.scoring.text import Drawn
 from sublora.training import training_seconds
 from sublora.training.examples import train_examples_phase
 
@@ -137,6 +139,8 @@ class LabelProblem:
         assumptions = label_assumptions(len(training), len(self.pool))
         truths = [(first, evaluation.validation[first] != self.validation[first].labels)]
         truths += [("unseen", evaluation.unseen != unseen.labels)] if len(unseen) else []
+        charged: dict[str, Any] = dict(zip(("configurations", "split_seeds"), choices, strict=True))
+        charged |= {"delta": self.experiment.bounds.delta, "tolerant": tolerant}
         return Findings(
             alpha=None,
             public=self._public(evaluation, assumptions),
@@ -147,7 +151,21 @@ class LabelProblem:
                 for each in example_bounds(errors, name, configurations=reachable(name, *choices), **priced, **common)
             ],
             held_out=[
-                HeldOut(level="example", metric="error", alpha=None, n=len(wrong), value=float(wrong.mean()), split=name)
+                HeldOut(
+                    level="example",
+                    metric="error",
+                    alpha=None,
+                    n=len(wrong),
+                    value=float(wrong.mean()),
+                    split=name,
+                    test_bound=test_set_bound(
+                        wrong.astype(np.float64),
+                        dict.fromkeys(("iid", "unseen") if name == "unseen" else ("iid",), (0.0, 1.0)),
+                        "error",
+                        population=len(wrong),
+                        **charged,
+                    ),
+                )
                 for name, wrong in truths
             ],
             published_bits=bits,
@@ -158,6 +176,37 @@ class LabelProblem:
                 for name, each in self.validation.items()
             },
         )
+
+    def units(self, level: str, held_out: bool) -> tuple[int, int]:
+        """(how many training or held-out examples there are, the same: all of them are labelled). Without unseen ones the first
+        validation set is held out."""
+        n = len(self._apart) if held_out else len(self.training)
+        return n, n
+
+    def measured(self, message: bytes, drawn: Drawn) -> Measured:
+        """The decoded classifier's errors on the training examples, or on the held-out ones."""
+        evaluation, m, pool = self.evaluate(message), len(self.training), len(self.pool)
+        names = label_assumptions(m, pool)
+        populations: dict[AssumptionName, int] = {"pool": pool, "unseen": pool - m}
+        if not drawn.held_out:
+            errors = evaluation.training != self.training.labels
+        else:
+            names = tuple(name for name in names if name != "pool")
+            found = evaluation.unseen if len(self.unseen) else next(iter(evaluation.validation.values()))
+            errors = found != self._apart.labels
+        return Measured(
+            losses=Losses(errors.astype(np.float64), np.ones(len(errors), np.int64), np.arange(len(errors))),
+            pilot=None,
+            ranges=dict.fromkeys(names, (0.0, 1.0)),
+            shortest=dict.fromkeys(names, 1),
+            all_lengths=np.ones(m, np.int64),
+            populations=populations,
+            errors=True,
+        )
+
+    @property
+    def _apart(self) -> Examples:
+        return self.unseen if len(self.unseen) else next(iter(self.validation.values()))
 
     def seconds(self, folder: Path) -> dict[str, float]:
         """Wall time of each phase of training, in seconds, from the log in `folder`."""

@@ -14,7 +14,8 @@ import pandas as pd
 from sublora import budget
 from sublora.certificate import references, statements
 from sublora.certificate.build import Findings
-from sublora.certificate.schema import Certificate, Statement
+from sublora.certificate.paired import Losses, Measured
+from sublora.certificate.schema import AssumptionName, Certificate, Statement
 from sublora.certificate.statements import PUBLISHED, By
 from sublora.compression import quantize_and_adapt
 from sublora.compression.price import Pricing
@@ -33,7 +34,8 @@ from sublora.models import Subspace, base_model, base_sha256, build, layer_names
 from sublora.models.pretrained import Causal, architecture
 from sublora.progress import progress_bar
 from sublora.scoring.reference import Population, populations
-from sublora.scoring.text import Evaluation, evaluate, evaluate_pilot, evaluated_units, unit_count
+from sublora.scoring.scores import Scores, sequences
+from sublora.scoring.text import Drawn, Evaluation, evaluate, evaluate_drawn, evaluate_pilot, evaluated_units, unit_count
 from sublora.training import train_phase, training_seconds
 
 HEADLINES: dict[Level, By] = {
@@ -175,8 +177,8 @@ class DocumentProblem:
                 *references.all_bounds(training, pilot, facts, tolerant),
             ],
             held_out=[
-                *statements.held_out(evaluation.held_out, levels, store.vocab_size),
-                *references.held_out(evaluation.held_out, levels, facts),
+                *statements.held_out(evaluation.held_out, levels, facts, len(self.split.test), tolerant),
+                *references.held_out(evaluation.held_out, levels, facts, len(self.split.test), tolerant),
             ],
             published_bits=hypothesis.published_bits,
             published_bounds=[
@@ -201,6 +203,54 @@ class DocumentProblem:
         of = statements.metric("bpd", alpha, self.store.vocab_size)
         losses = of.low + of.width * statements.unit_losses(evaluation.held_out[level], of, self.store.vocab_size)
         return level, losses, None
+
+    def units(self, level: Level, held_out: bool) -> tuple[int, int]:
+        """(how many training or test units of a level there are, how many of them the settings want scored)."""
+        bounds, block = self.experiment.bounds, self.experiment.model.block
+        m = unit_count(level, self.store, self.split.train, block)
+        if not held_out:
+            return m, evaluated_units(level, self.experiment, m)
+        wanted = bounds.held_out_positions if level == "position" else bounds.held_out_documents
+        return len(self.split.test), min(wanted, len(self.split.test))
+
+    def measured(self, message: bytes, drawn: Drawn) -> Measured:
+        """What the decoded model loses on units that another model is scored on, too: bits per token, as its headline has them."""
+        store, level, single = self.store, drawn.level, drawn.level in references.SINGLE
+        hypothesis = decode(message, self.experiment, store.vocab_size, self.local_only)
+        assert hypothesis.alpha is not None
+        facts, beside = self._facts(message, hypothesis.alpha), self.experiment.reference.name != "uniform"
+        of = statements.metric("bpd", hypothesis.alpha, store.vocab_size)
+
+        def losses(scores: Scores) -> Losses:
+            if beside:
+                values, _ = references.unit_losses(scores, level, facts)
+            else:
+                values = of.low + of.width * statements.unit_losses(scores, of, store.vocab_size)
+            return Losses(values, np.diff(scores.offsets), scores.places)
+
+        scores, pilot = evaluate_drawn(
+            message, store, self.split, self.experiment, drawn, local_only=self.local_only
+        )
+        names = statements.assumptions(level, self.experiment.corpus.tokenizer_from)
+        if drawn.held_out:
+            names = statements.held_out_assumptions(level, self.experiment.corpus.tokenizer_from)
+        m, shortest = facts.units[level], int(store.lengths.min())
+        lengths = store.lengths[self.split.train] if level == "document" else np.ones(m, np.int64)
+        if level == "sequence":
+            _, lengths = sequences(store.offsets[self.split.train], store.lengths[self.split.train], self.experiment.model.block)
+        populations: dict[AssumptionName, int] = {"pool": facts.pool, "unseen": facts.pool - m}
+        if drawn.held_out:
+            populations = {"unseen": len(self.split.test)}
+        top = of.low + of.width
+        return Measured(
+            losses=losses(scores),
+            pilot=None if pilot is None else losses(pilot),
+            ranges={name: (0.0, references.largest(level, name, facts)) if beside else (of.low, top) for name in names},
+            shortest={name: references.least_tokens(level, name, shortest) for name in names},
+            all_lengths=lengths,
+            populations=populations,
+            single=single,
+        )
 
     def seconds(self, folder: Path) -> dict[str, float]:
         """Wall time of each phase of training, in seconds, from the log in `folder`."""

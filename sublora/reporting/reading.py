@@ -82,11 +82,12 @@ def held_out_value(certificate: Certificate, bound: Statement) -> float | None:
 
     If there are several, the one of the `split` that the bound's assumption names, else the first.
     """
-    found = _held_out(certificate, bound)
+    found = held_out(certificate, bound)
     return None if found is None else found.value
 
 
-def _held_out(certificate: Certificate, bound: Statement) -> HeldOut | None:
+def held_out(certificate: Certificate, bound: Statement) -> HeldOut | None:
+    """What was measured of what `bound` bounds, and what that proves by itself: see `held_out_value`."""
     if bound.assumption not in HELD_OUT_ESTIMATES:
         return None
     key = (bound.level, bound.metric, bound.alpha, bound.reference)
@@ -200,7 +201,7 @@ class Shown(NamedTuple):
 
 def shown(certificate: Certificate, bound: Statement) -> Shown:
     """The statement as it is shown."""
-    metric, apart = metric_name(certificate, bound.metric), _held_out(certificate, bound)
+    metric, apart = metric_name(certificate, bound.metric), held_out(certificate, bound)
     truth, own = (apart.value, apart.reference_value) if apart else (None, None)
     percent = "%" if in_percent(bound.metric) else ""
     return Shown(

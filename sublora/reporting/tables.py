@@ -1,6 +1,6 @@
 """Tables of certificates: numbers as data frames, and the same as Markdown for pages and notebooks."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import pandas as pd
 
@@ -59,6 +59,8 @@ def headline_table(certificate: Certificate) -> Table:
         assert fresh is not None
         that = shown(certificate, fresh)
         rows.append(row(_named(that) + ", with the reference" * beside, that.training, that.held_out, _proven(that), that.gain))
+    for name, value, proven in _test_set_rows(certificate, bound):
+        rows.append(row(name, DASH, value, proven))
     if this.reference is not None:
         rows.append(row("the reference alone: zero bits", this.reference, this.reference_held_out, DASH))
     if papers is not None:
@@ -66,6 +68,21 @@ def headline_table(certificate: Certificate) -> Table:
         rows.append(row(f"the paper's own form: {_named(that)}, uniform guess", that.training, that.held_out, _proven(that)))
     rows.append(row(reading.guess_name(bound), this.guess, this.guess if bound.level != "example" else None, DASH))
     return Table(rows, left=("What",))
+
+
+def _test_set_rows(certificate: Certificate, bound: Statement) -> Iterator[tuple[str, str, str]]:
+    """(what it is, held-out value, bound) of the headline's test-set bounds; none of single tokens, and of older certificates."""
+    apart = reading.held_out(certificate, bound)
+    if apart is None or apart.test_bound is None:
+        return
+    stated, (_, many) = apart.test_bound, reading.units_name(certificate, bound.level)
+    for assumption, limit in (("unseen", stated.unseen), ("iid", stated.iid)):
+        if limit is not None:
+            how = f"{apart.n:,} held-out {many}"
+            if assumption == "unseen":
+                whole = apart.n == stated.population
+                how = f"all {apart.n:,} of them" if whole else f"{how} of the test split's {stated.population:,}"
+            yield f"{assumption}, test-set bound: {how}", reading.scaled(bound, apart.value), reading.scaled(bound, limit)
 
 
 def _proven(this: reading.Shown) -> str:

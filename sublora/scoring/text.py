@@ -84,6 +84,38 @@ def evaluate_pilot(
     return _Scorer(message, store, split, experiment, folder).pilot()
 
 
+class Drawn(NamedTuple):
+    """Which units two models are scored on together, all of it fixed by settings and by both messages.
+
+    level; held_out: the first n of the test split, else n of the m training units; n; seed: both messages, from which n < m are
+    drawn; pilot: units of an independent draw, for the bets; 0 where all units are scored.
+    """
+
+    level: Level
+    held_out: bool
+    n: int
+    seed: bytes = b""
+    pilot: int = 0
+
+
+def evaluate_drawn(
+    message: bytes, store: TokenStore, split: Split, experiment: OnText, drawn: Drawn, *, local_only: bool = False
+) -> tuple[Scores, Scores | None]:
+    """(scores of the decoded model on those units, in the split's order; on the pilot, or None). Nothing is kept."""
+    scorer, level = _Scorer(message, store, split, experiment, None, local_only=local_only), drawn.level
+    if drawn.held_out:
+        documents = split.test[: drawn.n]
+        return scorer.score_units(documents, level, np.arange(unit_count(level, store, documents, experiment.model.block))), None
+    m = unit_count(level, store, split.train, experiment.model.block)
+    if drawn.n == m:
+        return scorer.score_units(split.train, level, np.arange(m)), None
+    found = [
+        scorer.score_units(split.train, level, scorer.draw(drawn.seed, level, m, n, purpose))
+        for n, purpose in ((drawn.n, "compare"), (drawn.pilot, "compare pilot"))
+    ]
+    return found[0], found[1]
+
+
 def _windows(
     store: TokenStore, documents: np.ndarray, level: Level, drawn: np.ndarray, *, block: int, stride: int
 ) -> tuple[Windows, np.ndarray]:
@@ -142,6 +174,14 @@ class _Scorer:
         for level in self.experiment.bounds.levels:
             m = unit_count(level, self.store, self.split.train, self.experiment.model.block)
             yield level, m, evaluated_units(level, self.experiment, m)
+
+    def score_units(self, documents: np.ndarray, level: Level, drawn: np.ndarray) -> Scores:
+        """Scores of the units `drawn` of those of a level in `documents`."""
+        return self._score(documents, level, drawn, "held-out" if documents is not self.split.train else "training")
+
+    def draw(self, seed: bytes, level: Level, m: int, n: int, purpose: str) -> np.ndarray:
+        """n of the m units of a level, drawn from the seed for that purpose, ascending."""
+        return self._draw(seed, level, m, n, purpose)
 
     def _draw(self, seed: bytes, level: Level, m: int, n: int, purpose: str) -> np.ndarray:
         purpose = purpose if level == "document" else f"{purpose} {level}"
