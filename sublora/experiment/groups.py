@@ -134,6 +134,8 @@ class Corpus(Group):
     packages: Annotated[tuple[_Package, ...], AsTuple, _Choices] | None = None  # python-packages: wheels; null: all of `WHEELS`
     path: str | None = None  # text: a folder of files; file: a .jsonl, .csv, .tsv or .parquet file (also .xz, .gz, .bz2)
     field: str = "text"  # the column or key of a document's text
+    # the column of a document's group (customer, author, repository): groups are drawn, and bounds speak of groups; null: of documents
+    group: str | None = None
     subset: str | None = None  # Hugging Face: the data set's configuration
     tokenizer: _Tokenizer = (
         "bytes"  # bytes | gpt2 | a `transformers` tokenizer (./folder, owner/name on the hub) | llama2.c's (.bin)
@@ -179,8 +181,8 @@ class Corpus(Group):
         return self
 
     def _without_effect(self) -> dict[str, str]:
-        functions = ("path", "field", "subset")
-        keys = {"python-packages": functions, "python-stdlib": functions, "text": ("field", "subset"), "file": ("subset",)}
+        functions = ("path", "field", "group", "subset")
+        keys = {"python-packages": functions, "python-stdlib": functions, "text": ("field", "group", "subset"), "file": ("subset",)}
         unused = (*keys.get(self.source, ()), *(() if self.source == "python-packages" else ("packages",)))
         drawn = ("train", "validation", "split_seed") if self.split == "paper" else ()
         public = {"tokenizer_from": f"tokenizer {self.tokenizer}"} if self.tokenizer in OWN_TOKENIZERS else {}
@@ -188,7 +190,9 @@ class Corpus(Group):
 
     @model_serializer(mode="wrap")
     def _what_has_an_effect(self, handler):
-        return {key: value for key, value in handler(self).items() if key not in self._without_effect()}
+        """Certificates of before there were groups are as they were."""
+        effective = {key: value for key, value in handler(self).items() if key not in self._without_effect()}
+        return {key: value for key, value in effective.items() if key != "group" or value is not None}
 
 
 class Gpt(Group):
