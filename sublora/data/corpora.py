@@ -28,9 +28,10 @@ def documents(corpus: Corpus, folder: Path | None = None) -> Iterator[str]:
 def grouped_documents(corpus: Corpus, folder: Path | None = None) -> Iterator[tuple[str, str | None]]:
     """The pool's documents, one (text, group) after the other, with a progress bar. A document without text is dropped.
 
-    group: what stands in the column `corpus.group`; None where no column is named. Dropping is a function of the pool alone, done before any split; how many are dropped is said on standard error. Memory does not
-    grow with the corpus, except for a hash of each function. folder: of a `python-packages` corpus, where its wheels are
-    (`package_functions`). Raises SubloraError for a source that is missing, unreadable or empty.
+    group: what stands in the column `corpus.group`; None where no column is named. Dropping is a function of the pool alone, done
+    before any split; how many are dropped is said on standard error. Memory does not grow with the corpus, except for a hash of
+    each function. folder: of a `python-packages` corpus, where its wheels are (`package_functions`). Raises SubloraError for a
+    source that is missing, unreadable or empty.
     """
 
     def packages(corpus: Corpus) -> Iterator[str]:
@@ -142,7 +143,8 @@ def _columns(corpus: Corpus) -> tuple[str, ...]:
 
 
 def _group(row: dict[str, Any], corpus: Corpus, where: str) -> str | None:
-    """What the column of groups has for a row: text, or a whole number as text. A missing value is an error: nobody knows its group."""
+    """What the column of groups has for a row: text, or a whole number as text. A missing value is an error: nobody knows its
+    group."""
     if corpus.group is None:
         return None
     if corpus.group not in row:

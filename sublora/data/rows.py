@@ -151,7 +151,8 @@ def _parquet(raw: BinaryIO, path: Path, only: tuple[str, ...]) -> Iterator[Row]:
             raise SubloraError(f"{path}: two columns have the same name '{twice}'; rename one")
         rows = count(1)
         with progress_bar(total=file.metadata.num_rows, desc=path.name, unit="row") as bar:
-            for batch in file.iter_batches(batch_size=1024, columns=list(dict.fromkeys(only)) if only and set(only) <= set(names) else None):
+            wanted = list(dict.fromkeys(only)) if only and set(only) <= set(names) else None
+            for batch in file.iter_batches(batch_size=1024, columns=wanted):
                 for i in range(len(batch)):
                     bar.update()
                     where = f"{path}: row {next(rows)}"

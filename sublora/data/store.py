@@ -27,7 +27,8 @@ from sublora.progress import notice
 
 FORMAT = "sublora-tokens/1"
 FILES = ("tokens.bin", "offsets.npy", "meta.json", "sizes.npy", "groups.npy")
-"""The last two are where they are needed: the number of bytes goes without saying for tokenizer bytes, and groups are of a column."""
+"""The last two are where they are needed: the number of bytes goes without saying for tokenizer bytes, and groups are of a
+column."""
 HASHED_ON_OPEN = 2**30  # bytes of tokens; a larger store is checked in full by `verify` only
 CHUNK = 2**24  # tokens looked at together
 
@@ -36,8 +37,8 @@ Text = TypeVar("Text")
 
 
 class Written(NamedTuple):
-    """A document to be written. ids: without the end-of-text id; size: bytes of its text; whole: whether they are the bytes that its
-    ids decode to; group: what stands in the column of its group, if there is one."""
+    """A document to be written. ids: without the end-of-text id; size: bytes of its text; whole: whether they are the bytes that
+    its ids decode to; group: what stands in the column of its group, if there is one."""
 
     ids: np.ndarray
     size: int
@@ -108,8 +109,8 @@ class TokenStore:
             with _errors_named(path / "groups.npy"):
                 if groups_sha256(groups) != meta.groups_sha256:
                     raise ValueError("its content has another SHA-256 than meta.json says")
-        of_documents = {"sizes": sizes, "altered": meta.altered, "groups": groups}
-        store = cls(path, meta.name, meta.tokenizer, meta.vocab_size, meta.eot, meta.sha256, tokens, offsets, **of_documents)
+        stated = (meta.name, meta.tokenizer, meta.vocab_size, meta.eot, meta.sha256)
+        store = cls(path, *stated, tokens, offsets, sizes, meta.altered, groups)
         if tokens.nbytes <= HASHED_ON_OPEN:
             store.verify()
         return store
@@ -188,7 +189,8 @@ def find_store(root: str | Path, sha256: str, groups: str | None = None) -> Toke
     groups: the SHA-256 of its groups, if it must have some. One that has counts of bytes comes first.
     Raises SubloraError for one that is no longer whole.
     """
-    stores = [meta.parent for meta in sorted(Path(root).glob("*/meta.json")) if _stated(meta, groups is not None) == (sha256, groups)]
+    wanted, grouped = (sha256, groups), groups is not None
+    stores = [meta.parent for meta in sorted(Path(root).glob("*/meta.json")) if _stated(meta, grouped) == wanted]
     stores.sort(key=lambda path: not (path / "sizes.npy").exists())
     return TokenStore.open(stores[0]) if stores else None
 
@@ -247,9 +249,9 @@ def write_store(
 ) -> TokenStore:
     """Write documents (arrays of ids without the end-of-text id, which is added) as a store, whole or not at all.
 
-    Where all of them are `Written`, the store has their sizes and, if they have some, their groups. Documents without ids are left out; how many is said on standard error. All files are written beside `path` in
-    `.<name>.partial`, which is renamed at the end; what an interrupted build left there is removed. `information` goes into
-    meta.json, outside the hash.
+    Where all of them are `Written`, the store has their sizes and, if they have some, their groups. Documents without ids are left
+    out; how many is said on standard error. All files are written beside `path` in `.<name>.partial`, which is renamed at the end;
+    what an interrupted build left there is removed. `information` goes into meta.json, outside the hash.
     Raises SubloraError for an id >= vocab_size, for no document at all, and when the folder cannot be written.
     """
     path = Path(path)

@@ -154,9 +154,9 @@ def _fast(name: str, backend: tokenizers.Tokenizer, eot: int) -> Tokenizer:
 def _proven_ratio(backend: tokenizers.Tokenizer) -> float | None:
     """`Tokenizer.ratio` of two families of byte-pair encodings; None for any other.
 
-    Byte-level, nothing put before a text: a token stands for one byte at least, so `T <= b`; normalized to NFC, a text grows to three
-    times its bytes at most (Unicode Standard Annex 15). Pieces with one character put before a text, each space being one character
-    of the vocabulary: `T <= b + 1`, and b is 2 at least.
+    Byte-level, nothing put before a text: a token stands for one byte at least, so `T <= b`; normalized to NFC, a text grows to
+    three times its bytes at most (Unicode Standard Annex 15). Pieces with one character put before a text, each space being one
+    character of the vocabulary: `T <= b + 1`, and b is 2 at least.
     """
     rules = json.loads(backend.to_str())
     if rules["model"]["type"] != "BPE":

@@ -134,7 +134,7 @@ class Corpus(Group):
     packages: Annotated[tuple[_Package, ...], AsTuple, _Choices] | None = None  # python-packages: wheels; null: all of `WHEELS`
     path: str | None = None  # text: a folder of files; file: a .jsonl, .csv, .tsv or .parquet file (also .xz, .gz, .bz2)
     field: str = "text"  # the column or key of a document's text
-    # the column of a document's group (customer, author, repository): groups are drawn, and bounds speak of groups; null: of documents
+    # the column of a document's group (customer, author, repository): groups are drawn and bounded; null: documents
     group: str | None = None
     subset: str | None = None  # Hugging Face: the data set's configuration
     tokenizer: _Tokenizer = (
@@ -160,6 +160,8 @@ class Corpus(Group):
     def _paper_splits_openwebtext(self):
         if self.split == "paper" and self.source != "openwebtext":
             raise ValueError(f"split paper is of openwebtext, not of source {self.source}; remove it")
+        if self.group is not None and self.split != "seeded":
+            raise ValueError(f"group needs split seeded, which draws groups; split {self.split} does not")
         return self
 
     @model_validator(mode="after")
@@ -432,7 +434,7 @@ class Counting(Group):
     bases: Annotated[tuple[_Base, ...], AsTuple, _Choices] = (2, 4)  # counts are rounded to powers of it
 
 
-Level = Literal["document", "sequence", "token", "position"]
+Level = Literal["document", "sequence", "token", "position", "group"]
 
 
 class Bounds(Group):
@@ -447,27 +449,39 @@ class Bounds(Group):
     sequences: Count | None = 10_000  # the same at sequence level
     tokens: Count | None = 50_000  # the same at token level
     positions: Count | None = 50_000  # the same at position level
+    groups: Count | None = 1_000  # the same at group level, each with all of its documents
     nominal_tokens: Count | None = None  # N0, about the number of training tokens, set before they are read; null: 5 more bits
     beacon: _Hex | None = None  # a public value, fixed after the message's hash was published, from which the n are drawn
     pilot: Share = 0.1  # an independent subsample for choosing alpha and the bets, as a share of n
     held_out_documents: Count = 2_000
     held_out_positions: Count = 50_000  # at position level, instead
+    held_out_groups: Count = 200  # at group level, instead
     stride: Count | None = None  # how far the window moves in documents longer than the block, in tokens; null: half the block
     batch_tokens: Annotated[int, Field(ge=1, le=2**20)] = 4096  # in a forward pass; a GPU is faster with more
 
+    @model_serializer(mode="wrap")
+    def _groups_where_they_are(self, handler):
+        """Certificates of before there were groups are as they were."""
+        return {key: value for key, value in handler(self).items() if not key.endswith("groups") or "group" in self.levels}
+
     @model_validator(mode="after")
-    def _positions_are_alone(self):
-        if "position" in self.levels and len(self.levels) > 1:
-            raise ValueError("levels: position goes with no other, since its split draws positions, not documents; take [position]")
+    def _positions_and_groups_are_alone(self):
+        for level in ("position", "group"):
+            if level in self.levels and len(self.levels) > 1:
+                why = f"since its split draws {level}s, not documents"
+                raise ValueError(f"levels: {level} goes with no other, {why}; take [{level}]")
         return self
 
     def _without_effect(self) -> dict[str, str]:
         levels = f"levels [{', '.join(self.levels)}]"
         unused = [f"{level}s" for level in get_args(Level) if level not in self.levels]
         found = dict.fromkeys([*unused, *["nominal_tokens"] * ("tokens" in unused)], levels)
-        by_position = "positions" not in unused  # nothing else is split by documents then, and nothing is iid
-        apart = ["held_out_documents", "configurations"] if by_position else ["held_out_positions"]
-        found |= dict.fromkeys([*apart, *["split_seeds"] * ("documents" in unused and not by_position)], levels)
+        split = next((level for level in ("position", "group") if level in self.levels), "document")  # what the split draws
+        found |= dict.fromkeys((f"held_out_{other}s" for other in ("document", "position", "group") if other != split), levels)
+        if split == "position":  # then nothing is iid
+            found["configurations"] = levels
+        if split == "document" and "documents" in unused:
+            found["split_seeds"] = levels
         drawn = any(getattr(self, f"{level}s") for level in self.levels)
         return found if drawn else found | dict.fromkeys(("candidates", "beacon"), "levels whose units are all evaluated")
 
