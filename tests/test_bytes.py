@@ -20,6 +20,7 @@ from sublora.experiment import Corpus
 from sublora.inequalities.independent import complexity_nats, kl
 from sublora.inequalities.means import bound_mean
 from sublora.inequalities.smoothing import loss_range, smoothed_bits
+from sublora.models.references import stream_log_probabilities
 from sublora.models.references.document import DocumentCode, log_probabilities
 from sublora.run import Run
 from sublora.scoring.scores import Scores
@@ -198,9 +199,9 @@ def test_the_mixture_with_a_reference_is_divided_by_bytes(made):
         assert (bound.gain is not None) == (bound.inequality == "betting")
 
 
-def test_a_stranger_computes_them_again_and_catches_alterations(made, tmp_path):
-    assert verify(made.path, made.corpora) == []
-    assert verify_arithmetic(made.path) == []
+def test_a_stranger_computes_them_again_and_catches_alterations(made, folder, tmp_path):
+    assert verify(made.path, made.corpora, folder) == []
+    assert verify_arithmetic(made.path, folder) == []
     data = json.loads(made.path.read_text())
     assert "bytes" in data["public"]
     place = next(i for i, b in enumerate(data["bounds"]) if b["metric"] == "bpb" and b["inequality"] == "hoeffding")
@@ -213,17 +214,17 @@ def test_a_stranger_computes_them_again_and_catches_alterations(made, tmp_path):
     ):
         changed = put(data, path, value)
         altered.write_text(json.dumps({**changed, "certificate_sha256": digest(changed)}, indent=1) + "\n")
-        assert verify(altered, made.corpora), path
+        assert verify(altered, made.corpora, folder), path
 
 
-def test_a_certificate_of_before_bits_per_byte_still_verifies(made, tmp_path):
+def test_a_certificate_of_before_bits_per_byte_still_verifies(made, folder, tmp_path):
     data = json.loads(made.path.read_text())
     del data["public"]["bytes"]
     for key in ("bounds", "held_out"):
         data[key] = [entry for entry in data[key] if entry["metric"] != "bpb"]
     old = tmp_path / "certificate.json"
     old.write_text(json.dumps({**data, "certificate_sha256": digest(data)}, indent=1) + "\n")
-    assert verify(old, made.corpora) == [] and verify_arithmetic(old) == []
+    assert verify(old, made.corpora, folder) == [] and verify_arithmetic(old, folder) == []
 
 
 # Two tokenizations of the same text
@@ -248,20 +249,23 @@ def bytes_of_tokens(folder):
 def test_two_tokenizations_of_the_same_text_agree_under_models_that_are_equal_on_bytes(folder, tmp_path):
     """A model of bytes, and one that gives each token the probability of its bytes: what differs is the smoothing alone."""
     by_bytes, by_pairs = (prepare(Corpus(**corpus_of(folder, name)), tmp_path) for name in ("bytes", "pairs"))
-    counts = np.bincount(np.asarray(by_bytes.tokens), minlength=257) + 0.1
-    ln = np.log(counts / counts.sum())
+    starts, costs = by_bytes.offsets[:-1], (100.0, 20.0, 12.0, 10.0, 6.0)
+    of_byte = stream_log_probabilities(
+        by_bytes.tokens, starts, by_bytes.lengths, vocab_size=257, eot=256, pseudo_counts=costs
+    ).astype(float)
     spelled = bytes_of_tokens(folder / "pairs") | {by_pairs.eot: [256]}
-    of_token = np.array([ln[spelled[i]].sum() for i in range(by_pairs.vocab_size)])
+    lengths = np.array([len(spelled[i]) for i in by_pairs.tokens])
+    of_token = np.add.reduceat(of_byte, np.cumsum(lengths) - lengths)
     alpha, found = 0.0001, []
-    for store, logs in ((by_bytes, ln[by_bytes.tokens]), (by_pairs, of_token[by_pairs.tokens])):
+    for store, logs in ((by_bytes, of_byte), (by_pairs, of_token)):
         of, V = per_byte(alpha, store.vocab_size, 1.0), store.vocab_size
         found.append(of.width * unit_losses(scored(store, logs), of, V).mean())
     bytes_alone = statements.metric("bpd", alpha, 257)
-    per_token = bytes_alone.low + bytes_alone.width * unit_losses(scored(by_bytes, ln[by_bytes.tokens]), bytes_alone, 257).mean()
+    per_token = bytes_alone.low + bytes_alone.width * unit_losses(scored(by_bytes, of_byte), bytes_alone, 257).mean()
     assert found[0] == pytest.approx(per_token, abs=1e-12), "equal to bits per token for bytes"
     assert found[1] == pytest.approx(found[0], abs=0.02) and len(by_pairs.tokens) < 0.8 * len(by_bytes.tokens)
     pairs = statements.metric("bpd", alpha, by_pairs.vocab_size)
-    by_token = pairs.low + pairs.width * unit_losses(scored(by_pairs, of_token[by_pairs.tokens]), pairs, by_pairs.vocab_size).mean()
+    by_token = pairs.low + pairs.width * unit_losses(scored(by_pairs, of_token), pairs, by_pairs.vocab_size).mean()
     assert abs(by_token - found[0]) > 0.3, "the twin: bits per token do not agree"
 
 
