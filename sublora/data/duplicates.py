@@ -1,8 +1,9 @@
 """Near-duplicates across a split: documents that are kept apart, and stand almost word for word among the training documents.
 
-They break no bound for a pool: that holds for any text. But they weaken what *iid* means, and what a held-out value shows. Documents are
-compared by the sets of their shingles, runs of a few tokens, with MinHash (Broder 1997): the share of equal minima of random hashes
-estimates the share of shingles that two documents have in common, of all that either has. Everything here is deterministic.
+They break no bound for a pool: that holds for any text. But they weaken what *iid* means, and what a held-out value shows.
+Documents are compared by the sets of their shingles, runs of a few tokens, with MinHash (Broder 1997): the share of equal minima of
+random hashes estimates the share of shingles that two documents have in common, of all that either has. Everything here is
+deterministic.
 """
 
 import hashlib
@@ -30,7 +31,7 @@ AT_ONCE = 2**20  # shingles
 
 
 def near_duplicates(store: TokenStore, split: Split) -> pd.DataFrame:
-    """How many documents of the validation and test splits stand among the training documents: columns part, documents, identical, near.
+    """How many documents of the validation and test splits stand among the training documents, by part: `COLUMNS`.
 
     near: an estimated `ALIKE` of all shingles in common with one training document, identical ones included. Without rows where the
     split draws positions, and, with a note, where the corpus has more than `LARGEST` tokens.
@@ -76,7 +77,7 @@ def _minima(store: TokenStore) -> np.ndarray:
 
 
 def _rolled(tokens: np.ndarray, size: int) -> np.ndarray:
-    """A hash of the `size` tokens from each place on, uint64 (tokens,); of the last places, behind which there are fewer, of these."""
+    """A hash of the `size` tokens from each place on, uint64 (tokens,); of the last places, of what there is."""
     powers, found, width = {1: tokens.astype(np.uint64) + np.uint64(1)}, None, 1
     while 2 * width <= size:
         powers[2 * width] = powers[width] * _power(width) + _later(powers[width], width)

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from sublora import budget
+from sublora.atomic import write_text
 from sublora.certificate import references, statements
 from sublora.certificate.build import Findings
 from sublora.certificate.schema import Certificate, Statement, TextPublic
@@ -20,6 +21,7 @@ from sublora.compression import quantize_and_adapt
 from sublora.compression.price import Pricing
 from sublora.data import Split, TokenStore, find_store, prepare, split_of
 from sublora.data.corpora import corpus_identity
+from sublora.data.duplicates import near_duplicates
 from sublora.data.files import files_fingerprint, given_path
 from sublora.data.store import groups_sha256
 from sublora.data.tokenizers import Tokenizer, get_tokenizer
@@ -33,6 +35,7 @@ from sublora.message.language import Message, encode
 from sublora.models import Subspace, base_model, base_sha256, build, layer_names
 from sublora.models.pretrained import Causal, architecture
 from sublora.progress import notice, progress_bar
+from sublora.scoring.baselines import baselines
 from sublora.scoring.reference import Population, populations
 from sublora.scoring.text import Evaluation, evaluate, evaluate_pilot, evaluated_units, training_units
 from sublora.training import train_phase, training_seconds
@@ -216,6 +219,21 @@ class DocumentProblem:
         of = statements.metric("bpd", alpha, self.store.vocab_size)
         losses = of.low + of.width * statements.unit_losses(evaluation.held_out[level], of, self.store.vocab_size)
         return level, losses, None
+
+    def measure_beside(self, folder: Path) -> None:
+        """Write `baselines.csv` and `duplicates.csv` into the folder, unless they are there: they stand beside a certificate.
+
+        Of positions there is neither, since their held-out values are not of documents.
+        """
+        if self.split.rule == "positions":
+            return
+        made: dict[str, Callable[[], pd.DataFrame]] = {
+            "baselines": lambda: baselines(self.store, self.split, self._tokenizer, self.experiment.bounds),
+            "duplicates": lambda: near_duplicates(self.store, self.split),
+        }
+        for name, make in made.items():
+            if not (path := folder / f"{name}.csv").exists():
+                write_text(path, make().to_csv(index=False))
 
     def seconds(self, folder: Path) -> dict[str, float]:
         """Wall time of each phase of training, in seconds, from the log in `folder`."""
