@@ -1,5 +1,7 @@
 """What stands beside a certificate and is no part of it: baselines on the same held-out documents, and near-duplicates."""
 
+from collections.abc import Sequence
+
 import pandas as pd
 
 from sublora.certificate.schema import Certificate
@@ -61,6 +63,13 @@ def _of_certificate(certificate: Certificate) -> list[dict[str, object]]:
     if this.reference is not None and this.reference_held_out is not None:
         rows.append(_row("its reference alone, held out", this.reference_held_out, "what is public", MEASURED))
     return rows
+
+
+def baselines_of(runs: Sequence[KeptRun]) -> Markdown:
+    """`baselines_table` and `duplicates` of each run of text, below its name; a sentence where there is none."""
+    of_text = [run for run in runs if run.certificate.params.get("kind") != "classify"]
+    parts = [f"**{escape(run.label)}**\n\n{baselines_table(run)}\n\n{duplicates(run)}" for run in of_text]
+    return Markdown("\n\n".join(parts) or "There is no run of text.")
 
 
 def duplicates(run: KeptRun) -> Markdown:
