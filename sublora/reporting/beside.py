@@ -24,13 +24,14 @@ WHAT = {
     "zstd -19": "each document by itself, with the header of its format",
     "zstd -19, trained dictionary": "each document by itself, behind a dictionary of training text that is not counted",
 }
+AGAIN = "certify the run again"
 MEASURED = "a measurement on these documents, which nothing was chosen on; by itself no promise about others"
 
 
 def baselines_table(run: KeptRun) -> Table | Markdown:
     """The model and the baselines in bits per byte, and what each number can promise; a sentence where there are none."""
     try:
-        frame = load_table(run.path / "baselines.csv", BASELINES, "certify the run again")
+        frame = _kept(run, "baselines", BASELINES)
     except SubloraError as error:
         return escape(f"No baselines were kept with this run: {error}.")
     rows = [*_of_certificate(run.certificate)]
@@ -42,6 +43,15 @@ def baselines_table(run: KeptRun) -> Table | Markdown:
         what = f"{WHAT.get(name, 'another method')}; {MEASURED}"
         rows.append(_row(name, f"{number(float(row['bits_per_byte']), 3)}{spread}", seen, what))
     return Table(rows, left=("Way", "It has read", "What it is, and can promise"))
+
+
+def _kept(run: KeptRun, name: str, columns: tuple[str, ...]) -> pd.DataFrame:
+    """A table beside a certificate. Raises SubloraError where there is none, or where it lacks a value."""
+    frame = load_table(path := run.path / f"{name}.csv", columns, AGAIN)
+    needed = frame[[column for column in columns if column != "standard_error"]]
+    if needed.isna().any(axis=None) or (needed.select_dtypes("number").abs() > 1e15).any(axis=None):
+        raise SubloraError(f"{path}: a value is missing or impossible; {AGAIN}")
+    return frame
 
 
 def _row(way: str, value: str, read: str, promise: str) -> dict[str, object]:
@@ -57,6 +67,8 @@ def _of_certificate(certificate: Certificate) -> list[dict[str, object]]:
     about = {"unseen": f"all {many} of the pool that it was not trained on", "iid": f"fresh {many}, if they are independent"}
     whom = about.get(bound.assumption, f"all {many} of the pool")
     holds = f"a bound on the mean over {whom}; the message is paid for"
+    if this.reference is not None:  # without which such a bound must not stand
+        holds += f"; its reference alone gets {this.reference} on training text; certified gain over it: {this.gain or 'not stated'}"
     rows = [_row("this model, certified", this.bound, "the training text; its message is counted in the bound", holds)]
     if this.held_out is not None:
         rows.append(_row("this model, held out", this.held_out, "the training text; its message is not counted", MEASURED))
@@ -75,7 +87,7 @@ def baselines_of(runs: Sequence[KeptRun]) -> Markdown:
 def duplicates(run: KeptRun) -> Markdown:
     """How many held-out documents stand among the training documents, and what that weakens, in sentences."""
     try:
-        frame = load_table(run.path / "duplicates.csv", DUPLICATES, "certify the run again")
+        frame = _kept(run, "duplicates", DUPLICATES)
     except SubloraError as error:
         return escape(f"No count of near-duplicates was kept with this run: {error}.")
     return escape(duplicates_in_words(frame) or "Near-duplicates were not counted.")

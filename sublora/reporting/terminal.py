@@ -72,6 +72,8 @@ def _per_byte(certificate: Certificate) -> list[tuple[str, str]]:
         return []
     this = shown(certificate, bound)
     apart = f"held out {this.held_out}, " if this.held_out else ""
+    if this.reference is not None:
+        apart = f"{this.reference}: {sentences.beside(this)}; {apart}"
     return [("per byte", f"{with_unit(this.bound, this.unit)}  ({apart}guess {this.guess}{this.unit})")]
 
 
