@@ -68,7 +68,8 @@ def _of_certificate(certificate: Certificate) -> list[dict[str, object]]:
     whom = about.get(bound.assumption, f"all {many} of the pool")
     holds = f"a bound on the mean over {whom}; the message is paid for"
     if this.reference is not None:  # without which such a bound must not stand
-        holds += f"; its reference alone gets {this.reference} on training text; certified gain over it: {this.gain or 'not stated'}"
+        gained = this.gain or "not stated"
+        holds += f"; its reference alone gets {this.reference} on training text; certified gain over it: {gained}"
     rows = [_row("this model, certified", this.bound, "the training text; its message is counted in the bound", holds)]
     if this.held_out is not None:
         rows.append(_row("this model, held out", this.held_out, "the training text; its message is not counted", MEASURED))
