@@ -127,17 +127,23 @@ def scoring(experiment: OnText, certificate: Certificate) -> Cost:
     window = min(block, corpus.tokens)
     scored, read, single = 0.0, 0.0, 0.0  # tokens of documents and sequences; tokens in windows; predicted one by one
     for level in bounds.levels:
-        units = {"document": corpus.documents, "sequence": corpus.tokens}.get(level, corpus.tokens)
+        training = corpus.groups.training if corpus.groups else 1
+        units = {"document": corpus.documents, "group": training}.get(level, corpus.tokens)
         n = min(getattr(bounds, level + "s") or units, units) * (1 + bounds.pilot)
-        length = {"document": mean, "sequence": min(window, mean)}.get(level, 1)
+        group = corpus.tokens / training  # tokens
+        length = {"document": mean, "group": group, "sequence": min(window, mean)}.get(level, 1)
         scored += n * length
-        read += n * {"document": mean * _overlap(experiment), "sequence": length}.get(level, window)
+        overlapping = level in ("document", "group")
+        read += n * (length * _overlap(experiment) if overlapping else length if level == "sequence" else window)
         single += n if level == "token" else 0
     if by_position:
         held_out: float = min(bounds.held_out_positions, corpus.pool or corpus.tokens)
         read += held_out * window
     else:
-        held_out = min(bounds.held_out_documents, corpus.pool or corpus.documents) * mean * (1 + ("sequence" in bounds.levels))
+        apart = min(bounds.held_out_documents, corpus.pool or corpus.documents)
+        if corpus.groups is not None:
+            apart = min(bounds.held_out_groups, corpus.pool or training) * corpus.documents // training
+        held_out = apart * mean * (1 + ("sequence" in bounds.levels))
         read += held_out * _overlap(experiment)
     widest = max(V, 4 * getattr(model, "width", 0))
     rows = max(window, min(bounds.batch_tokens, 2**24 // widest))

@@ -3,6 +3,7 @@
 # Every command is one call of the package. Errors are one line and a non-zero exit.
 # What takes seconds to import is imported by the command that needs it.
 
+import contextlib
 import io
 import json
 import os
@@ -245,6 +246,7 @@ def data(
     ] = None,
     path: Annotated[Path | None, typer.Option(help="text: a folder. file: a .jsonl, .csv, .tsv or .parquet file.")] = None,
     field: Annotated[str, typer.Option(help="Column or key of the text.")] = "text",
+    group: Annotated[str | None, typer.Option(help="Column of a document's group, such as customer or author.")] = None,
     subset: Annotated[str | None, typer.Option(help="Hugging Face: the configuration.")] = None,
     tokenizer: Annotated[
         str, typer.Option(help="bytes, gpt2, a tokenizer's ./folder or hub name, or a llama2.c .bin file.")
@@ -253,15 +255,33 @@ def data(
     max_documents: Annotated[int | None, typer.Option(help="Keep a random sample of this many documents.")] = None,
     runs: Runs = Path("runs"),
 ) -> None:
-    """Prepare a corpus: turn documents into tokens on disk. Experiments with the same corpus settings use it."""
-    from sublora.data import prepare
+    """Prepare a corpus: turn documents into tokens on disk. Experiments with the same corpus settings use it.
+
+    Counts near-duplicates across the split that experiments have by default.
+    """
+    from sublora.data import prepare, split_of
+    from sublora.data.duplicates import near_duplicates
+    from sublora.reporting.beside import duplicates_in_words
 
     files = {"source": source, "packages": package or None, "path": path and str(path), "field": field, "subset": subset}
     corpus = {**files, "tokenizer": tokenizer, "tokenizer_from": tokenizer_from, "max_documents": max_documents}
-    experiment = as_experiment({"name": "data", "corpus": corpus}, "sublora data")
+    corpus |= {} if group is None else {"group": group}
+    levels = {} if group is None else {"bounds": {"levels": ["group"]}}
+    experiment = as_experiment({"name": "data", "corpus": corpus, **levels}, "sublora data")
     assert isinstance(experiment, Pretrain)  # the kind that is meant where none is named
     store = prepare(experiment.corpus, runs / "corpora")
-    _say(f"{store.path}: {len(store):,} documents, {len(store.tokens):,} tokens, V = {store.vocab_size}, sha256 {store.sha256}")
+    grouped = "" if store.groups is None else f" in {int(store.groups.max()) + 1:,} groups"
+    size = f"{len(store):,} documents{grouped}, {len(store.tokens):,} tokens"
+    _say(f"{store.path}: {size}, V = {store.vocab_size}, sha256 {store.sha256}")
+    if store.sizes is not None:
+        text, most = int(store.sizes.sum()), (store.lengths / store.sizes).max()
+        told = f"; {store.altered:,} documents do not come back from the tokenizer as they were" if store.altered else ""
+        mean = len(store.tokens) / text
+        _say(f"{text:,} bytes with one more for each end; tokens per byte: {mean:.3f}, at most {most:.3f}{told}")
+    with contextlib.suppress(SubloraError):  # of too few documents there is no split
+        counted = duplicates_in_words(near_duplicates(store, split_of(store, experiment.corpus)))
+        if counted:
+            _say(counted)
 
 
 @app.command()

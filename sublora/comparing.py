@@ -192,7 +192,7 @@ def _level(certificates: Sequence[Certificate], paths: Sequence[str | Path]) -> 
     common = [level for level in levels[0] if level in LEVELS and all(level in each for each in levels)]
     if not common:
         said = "; ".join(f"{path}: {', '.join(each)}" for path, each in zip(paths, levels, strict=True))
-        raise SubloraError(f"no common unit but single tokens ({said}); certify both with bounds.levels [document]")
+        raise SubloraError(f"no common unit that can be compared, which tokens and groups cannot ({said}); certify both with bounds.levels [document]")
     return common[0]
 
 
@@ -248,7 +248,8 @@ def _charged(
     with one of few formats, so that Kraft's sum over them is below 2^-4.
     """
     J = {each: (of.bounds.configurations, of.bounds.split_seeds) for each, of in ((0, one), (1, two))}
-    bits, paying = float(first.message_bits + second.message_bits), (0, 1)
+    paying: tuple[int, ...] = (0, 1)
+    bits = float(first.message_bits + second.message_bits)
     alone = (len(ALPHA_GRID) - 1).bit_length()
     if base_of(second, first):
         bits, paying = float(first.message_bits + alone), (0,)

@@ -129,12 +129,13 @@ class Run:
             return self.problem.evaluate(self.message, self.folder)
 
     def certify(self) -> Certificate:
-        """The certificate, also written to `<folder>/certificate.json`."""
+        """The certificate, also written to `<folder>/certificate.json`; beside it what the problem measures beside."""
         with self._at_work():
             evaluation = self.evaluation
             seconds = {**self.problem.seconds(self.folder), "score": evaluation.seconds}
             certificate = certify(self.problem, self.message, evaluation, seconds)
             certificate.save(self.folder / "certificate.json")
+            self.problem.measure_beside(self.folder)
             return certificate
 
     def __repr__(self) -> str:

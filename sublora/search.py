@@ -80,4 +80,5 @@ def search_run(
     write_text(folder / "metrics.csv", (trained / "metrics.csv").read_text("utf-8"))
     seconds = {**problem.seconds(trained), "optimize": searched, "score": evaluation.seconds}
     certify(way, message, evaluation, seconds).save(folder / "certificate.json")
+    way.measure_beside(folder)
     return folder, table

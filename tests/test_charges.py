@@ -88,7 +88,7 @@ EVERY = [
     (m, level, assumption, inequality)
     for m in (N, 2 * N)
     for level in ("document", "sequence", "token")
-    for of, assumption, inequality in statements.listed(level, V, m == N, None)
+    for of, assumption, inequality in statements.listed(level, facts(m), m == N)
     if of.name == "top1_error"
 ]
 

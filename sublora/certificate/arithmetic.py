@@ -47,22 +47,25 @@ def _of_text(certificate: Certificate, experiment: OnText) -> tuple[dict, Iterab
     V, levels = corpus.vocab_size, choices.levels
     sequences = next((bound.units for bound in certificate.statements if bound.level == "sequence"), 1)  # the data's to say
     units: dict[Level, int] = {"document": corpus.documents, "sequence": sequences}
-    units |= {"token": corpus.tokens, "position": corpus.tokens}
+    units |= {"token": corpus.tokens, "position": corpus.tokens, "group": corpus.groups.training if corpus.groups else 1}
     origin = experiment.corpus.tokenizer_from
     price = certificate.message_bits, certificate.alpha or 0.5, V, choices.delta, units, corpus.pool or 0
     compared = choices.configurations, choices.candidates, choices.tokens, choices.nominal_tokens
     facts = Facts(*price, *compared, origin, choices.split_seeds)
+    if (by_byte := getattr(certificate.public, "bytes", None)) is not None:  # the data's to say
+        facts = facts._replace(ratios={"pool": max(by_byte.ratio.values()), **by_byte.ratio}, fewest=by_byte.shortest)
     published = facts.as_published(certificate.paper_accounting.bits)
     evaluated = {level: evaluated_units(level, experiment, units[level]) for level in levels}
-    rows = ((level, *of) for level in levels for of in statements.listed(level, V, evaluated[level] == units[level], origin))
+    rows = ((level, *of) for level in levels for of in statements.listed(level, facts, evaluated[level] == units[level]))
     apply = [level for level in levels if statements.PUBLISHED[level][0] in statements.assumptions(level, origin)]
     shortest = getattr(getattr(certificate.public, "reference", None), "shortest", None) or 1  # the data's to say
     beside = _beside(certificate, facts._replace(reference=experiment.reference), evaluated, shortest)
     papers = ((level, of, *statements.PUBLISHED[level]) for level in apply for of in statements.metrics(V))
-    apart = [{"level": level, "metric": of.name, "alpha": of.alpha} for level in levels for of in statements.metrics(V)]
+    measured = ((level, of) for level in levels for of in statements.measured(level, facts))
+    apart = [{"level": level, "metric": of.name, "alpha": of.alpha} for level, of in measured]
     if (name := experiment.reference.name) != "uniform":
-        of_message = {"metric": "bpd", "alpha": certificate.alpha, "reference": name}
-        apart += [{"level": level, **of_message} for level in levels]
+        of_message = {"alpha": certificate.alpha, "reference": name}
+        apart += [{"level": level, "metric": of, **of_message} for level, of in references.measured(levels, facts)]
     held_out = [{**value, **said} for value, said in zip(_held_out(certificate), apart, strict=False)]
     return (
         {**statements.text_rules(experiment), **references.rules(experiment, V, shortest)},
@@ -127,7 +130,7 @@ def _restated(
         named: dict[str, Any] = {"assumption": assumption, "inequality": inequality}
         found, exact = _from_mean(empirical, n, level, of, facts=price, candidates=candidates, **named)
         least = min(found.bound + tolerant * statements.tolerance(of.name), high)
-        in_pool = facts.pool if level in ("document", "position") or (level == "example" and assumption != "iid") else None
+        in_pool = facts.pool if level in statements.POOLED or (level == "example" and assumption != "iid") else None
         yield {
             **said.model_dump(mode="json"),
             **names,
@@ -149,24 +152,24 @@ def _beside(certificate: Certificate, facts: Facts, evaluated: Mapping[Level, in
 
     shortest: tokens of the pool's shortest document.
     """
-    of, name = statements.metric("bpd", facts.alpha, facts.vocab_size), facts.reference.name
-    if name == "uniform":
+    if (name := facts.reference.name) == "uniform":
         return
-    stated = [s for s in certificate.statements if s.reference is not None and (s.metric, s.alpha) == (of.name, of.alpha)]
-    known = {(s.level, s.assumption, s.inequality): s for s in stated}
-    means: dict[Level, tuple[float, float]] = {}
-    for level, assumption, inequality in references.listed(evaluated, facts.tokenizer_from):
+    stated = [s for s in certificate.statements if s.reference is not None and s.alpha == facts.alpha]
+    known = {(s.level, s.metric, s.assumption, s.inequality): s for s in stated}
+    means: dict[tuple[Level, str], tuple[float, float]] = {}
+    for level, of, assumption, inequality in references.listed(evaluated, facts):
         names = {"level": level, "metric": of.name, "assumption": assumption, "inequality": inequality, "alpha": of.alpha}
         names["reference"] = name
-        said = known.get((level, assumption, inequality))
+        said = known.get((level, of.name, assumption, inequality))
         if said is None or said.reference_empirical is None:
             yield names
             continue
         m, n, J = facts.units[level], evaluated[level], statements.reachable(assumption, facts.configurations, facts.split_seeds)
-        fewest = references.least_tokens(level, assumption, shortest)
-        code = references.code_of(level, of, facts, np.zeros(1), np.ones(1), least=fewest)
+        by_byte, ratio = of.name == "bpb", facts.ratios.get(assumption, 1.0)
+        fewest = references.least_tokens(level, assumption, facts.fewest if by_byte else shortest)
+        code = references.code_of(level, of, facts, np.zeros(1), np.ones(1), least=fewest, sizes=np.ones(1), ratio=ratio)
         price = -math.log2(code.weight) / fewest
-        loss, own = means.setdefault(level, (said.empirical, said.reference_empirical))
+        loss, own = means.setdefault((level, of.name), (said.empirical, said.reference_empirical))
         own = min(max(own, 0.0), code.largest - price)
         loss = min(max(loss, 0.0), own + price)
         candidates = facts.compared(of.alpha, n == m)
@@ -182,7 +185,7 @@ def _beside(certificate: Certificate, facts: Facts, evaluated: Mapping[Level, in
             **said.model_dump(mode="json"),
             **names,
             "units": m,
-            "pool": facts.pool if level in ("document", "position") else None,
+            "pool": facts.pool if level in statements.POOLED else None,
             "evaluated": n,
             "candidates": candidates,
             "nominal_tokens": facts.nominal if level == "token" else None,

@@ -77,7 +77,7 @@ def paired_statements(first: Measured, second: Measured, terms: Terms, slack: fl
     for assumption in first.ranges:
         for form in ("interval", "mixture"):
             if form == "interval" or not first.errors:
-                yield _statement(form, assumption, first, second, terms=terms, slack=slack)  # type: ignore[arg-type]
+                yield _statement(form, assumption, first, second, terms=terms, slack=slack)
 
 
 def decisions(pairs: Sequence[Sequence[PairedStatement]], delta: float) -> list[list[PairedStatement]]:
@@ -128,7 +128,7 @@ def _interval(
 ) -> tuple[float, Interval, Interval, Any]:
     """(the mean, its limits, the limits of D itself, the e-value's logarithm when it is asked for)."""
     (low, high), (least, most) = first.ranges[assumption], second.ranges[assumption]
-    of = {"low": low - most, "high": high - least}
+    of: dict[str, Any] = {"low": low - most, "high": high - least}
     D = first.losses.values - second.losses.values
     if held_out:
         found = from_held_out(D, **of, **shared)

@@ -9,6 +9,10 @@ import numpy as np
 
 from sublora.certificate.schema import AssumptionName, HeldOut, Statement
 from sublora.certificate.statements import (
+    BITS,
+    BY_BYTE,
+    BYTE_GUESS,
+    POOLED,
     Facts,
     Metric,
     azuma_from_mean,
@@ -17,7 +21,9 @@ from sublora.certificate.statements import (
     freedman_bound,
     held_out_assumptions,
     metric,
+    of_bytes,
     of_facts,
+    per_byte,
     reachable,
     statement,
     test_set_bound,
@@ -29,8 +35,17 @@ from sublora.experiment import Reference as Settings
 from sublora.inequalities.independent import LARGEST_BET, betting, betting_grid, complexity_nats
 from sublora.inequalities.martingale import freedman
 from sublora.inequalities.means import Bound
-from sublora.inequalities.reference import HALF, Reference, bound_difference, bound_offset, of_tokens, of_whole_units
-from sublora.inequalities.smoothing import smoothed_bits
+from sublora.inequalities.reference import (
+    HALF,
+    PerByte,
+    Reference,
+    bound_difference,
+    bound_offset,
+    of_groups,
+    of_tokens,
+    of_whole_units,
+)
+from sublora.inequalities.smoothing import document_means, smoothed_bits
 from sublora.inequalities.unseen import betting_unseen
 from sublora.models.references.document import FLOOR
 from sublora.scoring.reference import Population
@@ -43,21 +58,25 @@ INEQUALITIES: dict[Level, tuple[str, ...]] = {
     "sequence": ("hoeffding", "betting"),
     "token": ("azuma", "freedman"),
     "position": ("hoeffding", "betting"),
+    "group": ("hoeffding", "betting"),
 }
 FEW_BETS = np.array([2.0, 5.0, 12.0])
 """Times sqrt(nats/m): about the best bets where losses spread by a twelfth to a half of their range."""
 TIGHT = ("betting", "freedman")
 """The inequalities whose statements have the certified gain, too."""
-SHORTEST: dict[Level, int] = {"document": 2, "sequence": 1}
-"""Under iid: the fewest tokens that a unit has by construction (a token and the end of text; a last piece may have one)."""
+SHORTEST: dict[Level, int] = {"document": 2, "sequence": 1, "group": 2}
+"""Under iid: the fewest tokens that a document or piece has by construction (a token and the end of text; a last piece may have
+one), and b of a document, too (a byte and one more)."""
 
 
-def listed(levels: Iterable[Level], tokenizer_from: str | None) -> Iterator[tuple[Level, AssumptionName, str]]:
-    """(level, assumption, inequality) of every statement beside a reference, in order."""
+def listed(levels: Iterable[Level], facts: Facts) -> Iterator[tuple[Level, Metric, AssumptionName, str]]:
+    """(level, metric, assumption, inequality) of every statement beside a reference, in order."""
     for level in levels:
-        for assumption in assumptions_of(level, tokenizer_from):
+        by_token = metric("bpd", facts.alpha, facts.vocab_size)
+        rows = [(by_token, assumption) for assumption in assumptions_of(level, facts.tokenizer_from)]
+        for of, assumption in (*rows, *((of, name) for of, name in of_bytes(facts, level) if of.alpha == facts.alpha)):
             for inequality in INEQUALITIES[level]:
-                yield level, assumption, inequality
+                yield level, of, assumption, inequality
 
 
 def rules(experiment: OnText, vocab_size: int, shortest: int) -> dict[str, Any]:
@@ -75,23 +94,41 @@ def rules(experiment: OnText, vocab_size: int, shortest: int) -> dict[str, Any]:
 
 
 def least_tokens(level: Level, assumption: AssumptionName, shortest: int) -> int:
-    """The fewest tokens of any unit that the statement speaks of. shortest: of the pool's documents."""
+    """The fewest tokens (of bits per byte: the least b) of any unit that the statement speaks of. shortest: of the pool's
+    documents."""
     if level in SINGLE:
         return 1
     return shortest if assumption in ("pool", "unseen") else SHORTEST[level]
 
 
-def code_of(level: Level, of: Metric, facts: Facts, nats: np.ndarray, lengths: np.ndarray, *, least: int) -> Reference:
-    """What the code says of units, from `ln q` and the number of tokens of each. least: `least_tokens`."""
+def code_of(
+    level: Level,
+    of: Metric,
+    facts: Facts,
+    nats: np.ndarray,
+    lengths: np.ndarray,
+    *,
+    least: int,
+    sizes: np.ndarray | None = None,
+    ratio: float = 1.0,
+) -> Reference:
+    """What the code says of units (of a group: of its documents), from `ln q` and the number of tokens of each. least:
+    `least_tokens`.
+
+    sizes, ratio: b of each, and rho of the statement, for bits per byte.
+    """
     if level in SINGLE:
         assert of.alpha is not None
         return of_tokens(nats, vocab_size=facts.vocab_size, alpha=of.alpha, floor=FLOOR)
-    return _whole(facts.reference, facts.vocab_size, least, nats, lengths)
+    by_byte = None if of.name == "bpd" or sizes is None else PerByte(sizes, ratio, BYTE_GUESS)
+    return _whole(facts.reference, facts.vocab_size, least, nats, lengths, by_byte)
 
 
-def _whole(settings: Settings, vocab_size: int, least: int, nats: np.ndarray, lengths: np.ndarray) -> Reference:
+def _whole(
+    settings: Settings, vocab_size: int, least: int, nats: np.ndarray, lengths: np.ndarray, by_byte: PerByte | None = None
+) -> Reference:
     keys: dict[str, Any] = {"beta": settings.beta, "gamma": settings.gamma, "offset": settings.offset, "excess": settings.excess}
-    return of_whole_units(nats, lengths, vocab_size=vocab_size, shortest=least, **keys)
+    return of_whole_units(nats, lengths, vocab_size=vocab_size, shortest=least, by_byte=by_byte, **keys)
 
 
 class _Units(NamedTuple):
@@ -110,14 +147,15 @@ class _Units(NamedTuple):
         return self._replace(code=self.code.as_offset())
 
 
-def _evaluated(level: Level, of: Metric, scores: Scores, facts: Facts, least: int) -> _Units:
+def _evaluated(level: Level, of: Metric, scores: Scores, facts: Facts, least: int, ratio: float = 1.0) -> _Units:
     if level in SINGLE:
         bits, nats = bits_of_nats(scores.log_probability), scores.reference
     else:
         assert of.alpha is not None
         bits, nats = _sums(scores, of.alpha, facts.vocab_size)
-    code = code_of(level, of, facts, nats, np.diff(scores.offsets), least=least)
-    return _Units(code.mixture(bits), code, scores.places)
+    code = code_of(level, of, facts, nats, np.diff(scores.offsets), least=least, sizes=scores.sizes, ratio=ratio)
+    losses, code = of_groups(code.mixture(bits), code, scores.members)
+    return _Units(losses, code, scores.places)
 
 
 @functools.lru_cache(maxsize=2)  # every statement asks for those of the scores and of the pilot
@@ -133,9 +171,9 @@ def all_bounds(
 ) -> Iterator[Statement]:
     """Every statement beside the reference; none where that is the uniform guess."""
     if facts.reference.name != "uniform":
-        for level, assumption, inequality in listed(training, facts.tokenizer_from):
+        for level, of, assumption, inequality in listed(training, facts):
             of_level: dict[str, Any] = {"scores": training[level], "pilot": pilot[level], "facts": facts, "tolerant": tolerant}
-            yield bound(level, facts.alpha, assumption, inequality, **of_level)
+            yield bound(level, facts.alpha, assumption, inequality, **of_level, name=of.name)
 
 
 def bound(
@@ -148,15 +186,18 @@ def bound(
     pilot: Scores,
     facts: Facts,
     tolerant: bool = True,
+    name: str = "bpd",
 ) -> Statement:
-    """One statement: the limit of the code's offset, of all m units and without K, and of the difference, each at delta/2.
+    """One statement, in bits per token or, by `name`, per byte: the limit of the code's offset, of all m units and without K, and
+    of the difference, each at delta/2.
 
     The gain is a statement of its own, at all of delta. pilot, tolerant: as `statements.bound` has them.
     """
-    of, m, n, V = metric("bpd", alpha, facts.vocab_size), facts.units[level], len(scores.offsets) - 1, facts.vocab_size
+    m, n, V, ratio = facts.units[level], scores.units, facts.vocab_size, facts.ratios.get(assumption, 1.0)
+    of = per_byte(alpha, V, ratio) if name == "bpb" else metric("bpd", alpha, V)
     J, population = reachable(assumption, facts.configurations, facts.split_seeds), facts.populations[level]
-    least = least_tokens(level, assumption, population.shortest)
-    units, tried = (_evaluated(level, of, each, facts, least) for each in (scores, pilot))
+    least = least_tokens(level, assumption, population.fewest if name == "bpb" else population.shortest)
+    units, tried = (_evaluated(level, of, each, facts, least, ratio) for each in (scores, pilot))
     candidates = facts.compared(alpha, n == m)
     paid = facts._replace(message_bits=charged_bits(facts.message_bits, J))
     half, free = paid._replace(delta=facts.delta / 2), (charged_bits(0.0, J), facts.delta / 2)
@@ -167,13 +208,13 @@ def bound(
     elif level in SINGLE:
         offset = _token_offset(population, V, facts.nominal, free[0] + facts.nominal_bits, free[1])
     else:
-        offset = _offset(population, facts.reference, V, least=least, **shared)
+        offset = _offset(population, facts.reference, V, least=least, ratio=ratio if name == "bpb" else None, **shared)
     found = Bound(offset + _difference(units, tried, of, facts=half, **by), float(units.losses.mean()), None)
     gain = None
     if inequality in TIGHT and level in SINGLE:
         gain = -_difference(units, tried, of, facts=paid, **by)
     elif inequality in TIGHT:
-        price = -math.log2(facts.reference.beta) * _shortness(population, least=least, **shared)
+        price = -math.log2(facts.reference.beta) * _shortness(population, least=least, by_byte=name == "bpb", **shared)
         gain = -_difference(units.from_the_top(), tried.from_the_top(), of, facts=half, **by) - price
     return statement(
         found,
@@ -185,7 +226,7 @@ def bound(
         inequality=inequality,
         alpha=alpha,
         units=m,
-        pool=facts.pool if level in ("document", "position") else None,
+        pool=facts.pool if level in POOLED else None,
         nominal_tokens=facts.nominal if level == "token" else None,
         evaluated=n,
         candidates=candidates,
@@ -245,19 +286,38 @@ def _token_difference(
 
 @functools.lru_cache(maxsize=16)  # the same for every inequality and smoothing weight
 def _offset(
-    population: Population, settings: Settings, V: int, *, least: int, assumption: str, message_bits: float, delta: float, pool: int
+    population: Population,
+    settings: Settings,
+    V: int,
+    *,
+    least: int,
+    ratio: float | None,
+    assumption: str,
+    message_bits: float,
+    delta: float,
+    pool: int,
 ) -> float:
-    """The limit of the mean offset of documents or sequences."""
-    code = _whole(settings, V, least, population.nats, population.lengths)
+    """The limit of the mean offset of documents, sequences or groups. ratio: rho, for bits per byte."""
+    by_byte = None
+    if ratio is not None:
+        assert population.sizes is not None
+        by_byte = PerByte(population.sizes, ratio, BYTE_GUESS)
+    code = _whole(settings, V, least, population.nats, population.lengths, by_byte)
+    _, code = of_groups(code.own, code, population.members)
     shared: dict[str, Any] = {"assumption": assumption, "message_bits": message_bits, "delta": delta, "pool": pool}
     return bound_offset(code.offsets, largest=code.largest, **shared)
 
 
 @functools.lru_cache(maxsize=16)
-def _shortness(population: Population, *, least: int, assumption: str, message_bits: float, delta: float, pool: int) -> float:
-    """The limit of the mean of 1/L."""
+def _shortness(
+    population: Population, *, least: int, by_byte: bool, assumption: str, message_bits: float, delta: float, pool: int
+) -> float:
+    """The limit of the mean of 1/L, or of 1/b."""
+    lengths = population.sizes if by_byte else population.lengths
+    assert lengths is not None
+    shortness = 1.0 / lengths if population.members is None else document_means(1.0 / lengths, population.members)
     shared: dict[str, Any] = {"assumption": assumption, "message_bits": message_bits, "delta": delta, "pool": pool}
-    return bound_offset(1.0 / population.lengths, largest=1.0 / least, **shared)
+    return bound_offset(shortness, largest=1.0 / least, **shared)
 
 
 @functools.lru_cache(maxsize=2)
@@ -287,17 +347,22 @@ def held_out(
     """
     if facts.reference.name == "uniform":
         return
-    for level in levels:
-        losses, own = held_out_losses(scores, level, facts)
+    for level, name in measured(levels, facts):
+        losses, own = held_out_losses(scores, level, facts, name)
         proven = None
-        if level != "token":
+        if level != "token" and name == "bpd":
             names = held_out_assumptions(level, facts.tokenizer_from)
             ranges = {name: (0.0, largest(level, name, facts)) for name in names}
             shared: dict[str, Any] = {"population": population, "tolerant": tolerant, **of_facts(facts)}
             proven = test_set_bound(losses, ranges, "bpd", **shared)
-        said: dict[str, Any] = {"level": level, "metric": "bpd", "alpha": facts.alpha, "n": len(losses), "split": None}
+        said: dict[str, Any] = {"level": level, "metric": name, "alpha": facts.alpha, "n": len(losses), "split": None}
         said |= {"reference": facts.reference.name, "reference_value": float(own.mean()), "test_bound": proven}
         yield HeldOut(value=float(losses.mean()), **said)
+
+
+def measured(levels: Iterable[Level], facts: Facts) -> list[tuple[Level, str]]:
+    """(level, metric) of the values measured on held-out units beside a reference, in order."""
+    return [(level, name) for level in levels for name in BITS if name == "bpd" or (facts.ratios and level in BY_BYTE)]
 
 
 def largest(level: Level, assumption: AssumptionName, facts: Facts) -> float:
@@ -306,12 +371,19 @@ def largest(level: Level, assumption: AssumptionName, facts: Facts) -> float:
     return code_of(level, of, facts, np.zeros(1), np.ones(1), least=fewest).largest
 
 
-def unit_losses(scores: Scores, level: Level, facts: Facts) -> tuple[np.ndarray, np.ndarray]:
-    """(the mixture's loss, the code's own) of each unit, in bits per token: float64 (units,). Needs a reference."""
-    units = _evaluated(level, metric("bpd", facts.alpha, facts.vocab_size), scores, facts, 1)
+def unit_losses(scores: Scores, level: Level, facts: Facts, name: str = "bpd") -> tuple[np.ndarray, np.ndarray]:
+    """(the mixture's loss, the code's own) of each unit, in bits per token or, by `name`, per byte: float64 (units,).
+
+    Needs a reference.
+    """
+    of, ratio = metric("bpd", facts.alpha, facts.vocab_size), facts.ratios.get("pool", 1.0)
+    of = per_byte(facts.alpha, facts.vocab_size, ratio) if name == "bpb" else of
+    units = _evaluated(level, of, scores, facts, 1, ratio)
     return units.losses, units.code.own
 
 
-def held_out_losses(scores: Mapping[Level, Scores], level: Level, facts: Facts) -> tuple[np.ndarray, np.ndarray]:
+def held_out_losses(
+    scores: Mapping[Level, Scores], level: Level, facts: Facts, name: str = "bpd"
+) -> tuple[np.ndarray, np.ndarray]:
     """`unit_losses` of the held-out units; at token level of their documents' tokens."""
-    return unit_losses(scores["document" if level == "token" else level], level, facts)
+    return unit_losses(scores["document" if level == "token" else level], level, facts, name)

@@ -35,7 +35,8 @@ Count = Annotated[int, Field(ge=1, le=2**53)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 Positive = Annotated[float, Field(gt=0, le=1e9)]
 Seconds = Annotated[float, Field(ge=0, le=1e9)]  # 32 years
-LevelName = Literal["document", "sequence", "token", "position", "example"]
+LevelName = Literal["document", "sequence", "token", "position", "group", "example"]
+BITS = ("bpd", "bpb")
 AssumptionName = Literal["iid", "pool", "unseen", "martingale"]
 ReferenceName = Literal["document", "stream"]
 SplitRule = Literal["permutation", "positions", "paper", "all"]
@@ -74,10 +75,13 @@ class Terms(Part):
 
 
 class Statement(Part):
-    """One bound. Bits per token for metric `bpd`, shares for errors."""
+    """One bound. Bits per token for metric `bpd`, per byte for `bpb`, shares for errors."""
 
-    level: Annotated[LevelName, Field(description="the unit: document, sequence, token, position or example")]
-    metric: Annotated[str, Field(description="bpd (bits per token), top<k>_error, or error (0-1 error of a classifier)")]
+    level: Annotated[LevelName, Field(description="the unit: document, sequence, token, position, group or example")]
+    metric: Annotated[
+        str,
+        Field(description="bpd (bits per token), bpb (bits per byte), top<k>_error, or error (0-1 error of a classifier)"),
+    ]
     assumption: Annotated[AssumptionName, Field(description="what is bounded, and under which assumption")]
     inequality: Annotated[str, Field(description="the inequality by which the bound was computed")]
     alpha: Annotated[Share | None, Field(description="smoothing weight; null for errors")]
@@ -127,7 +131,7 @@ class Statement(Part):
         _together(self.reference, self.reference_empirical, "reference_empirical")
         if (self.gain is not None) != (self.reference is not None and self.inequality in ("betting", "freedman")):
             raise ValueError("gain belongs to betting and freedman beside a reference, and to no other bound")
-        if self.reference is not None and self.metric != "bpd":
+        if self.reference is not None and self.metric not in BITS:
             raise ValueError(f"a reference is beside bits, not {self.metric}")
         return self
 
@@ -139,8 +143,8 @@ class Statement(Part):
             raise ValueError(f"assumption {self.assumption} needs a pool that is larger than units")
         if (self.level == "token") != (self.nominal_tokens is not None):
             raise ValueError("nominal_tokens belongs to bounds for tokens, and to no others")
-        if self.metric == "bpd" and self.alpha is None:
-            raise ValueError("metric bpd needs an alpha")
+        if self.metric in BITS and self.alpha is None:
+            raise ValueError(f"metric {self.metric} needs an alpha")
         return self
 
 
@@ -199,13 +203,21 @@ class HeldOut(Part):
         return self
 
 
+class GroupFacts(Part):
+    """Groups of documents: the split drew them."""
+
+    column: Annotated[str, Field(description="the column whose value a group's documents share")]
+    training: Annotated[Count, Field(description="training groups")]
+    sha256: Annotated[str, Field(description="SHA-256 of which document is of which group")]
+
+
 class CorpusFacts(Part):
     """The data, and how the training split was drawn."""
 
     name: Annotated[str, Field(description="where the text comes from: the name of a corpus or of a task")]
     sha256: Annotated[str, Field(description="SHA-256 of the token store, or of all examples")]
     documents: Annotated[Count, Field(description="training documents or examples; with split positions all documents")]
-    pool: Annotated[Count | None, Field(description="documents, positions or examples of the pool")]
+    pool: Annotated[Count | None, Field(description="documents, groups, positions or examples of the pool")]
     tokens: Annotated[Count, Field(description="training tokens; with split positions the training positions")]
     vocab_size: Annotated[int, Field(ge=2, description="V, or the number of classes")]
     split: Annotated[
@@ -216,6 +228,11 @@ class CorpusFacts(Part):
         ),
     ]
     unit: Annotated[str, Field(description="what a token is: byte, token; example for a classifier")]
+    groups: Annotated[GroupFacts | None, Field(description="groups of documents; absent where the split drew documents")] = None
+
+    @model_serializer(mode="wrap")
+    def _without_keys_of_others(self, handler):
+        return _without(handler(self), "groups")
 
 
 class Windows(Part):
@@ -254,6 +271,25 @@ class ReferencePublic(Part):
     ]
     c: Annotated[FiniteFloat | None, Field(description="the most that the mixture's loss is above f; null as beta")]
     shortest: Annotated[Count | None, Field(description="tokens of the pool's shortest document; null as beta")]
+
+
+class BytesPublic(Part):
+    """What bits per byte stand on.
+
+    A document's bits are divided by b, its bytes and one more. The tokenizer gives every document of the pool back byte for byte,
+    and no document is cut. Beside a reference, g and c of the offset per byte are made of log2 257 where they are made of log2 V
+    per token.
+    """
+
+    ratio: Annotated[
+        dict[Literal["iid", "pool", "unseen"], Positive],
+        Field(
+            description="rho, the most tokens for each of b: the pool's for pool and unseen, a property of the tokenizer for iid, "
+            "which is left out where none is proven. The loss is at most rho times the largest of a token",
+            min_length=1,
+        ),
+    ]
+    shortest: Annotated[Count, Field(description="b of the pool's document with the fewest bytes")]
 
 
 class TextPublic(Part):
@@ -298,10 +334,14 @@ class TextPublic(Part):
         Field(description="by how much another machine may find bits and errors otherwise, a constant; added to every bound"),
     ]
     reference: Annotated[ReferencePublic | None, Field(description="the public reference; absent for the uniform guess")] = None
+    bytes: Annotated[
+        BytesPublic | None,
+        Field(description="what bits per byte stand on; absent where they are not stated, as for bytes as tokens"),
+    ] = None
 
     @model_serializer(mode="wrap")
     def _without_keys_of_others(self, handler):
-        return _without(handler(self), "reference")
+        return _without(handler(self), "reference", "bytes")
 
 
 class LabelPublic(Part):
@@ -393,10 +433,20 @@ class Certificate(Part):
     @model_validator(mode="after")
     def _states_all_test_bounds_or_none(self):
         """None: it is of before there were test-set bounds."""
-        of_model = [value for value in self.held_out if value.level != "token" and value.alpha in (self.alpha, None)]
+        bounded = [value for value in self.held_out if value.level != "token" and value.metric != "bpb"]
+        of_model = [value for value in bounded if value.alpha in (self.alpha, None)]
         stated = [value for value in self.held_out if value.test_bound is not None]
         if stated and stated != of_model:
             raise ValueError("test_bound is not stated of all held-out values of the model, or of another's")
+        return self
+
+    @model_validator(mode="after")
+    def _says_what_bytes_and_groups_are(self):
+        by_byte = isinstance(self.public, TextPublic) and self.public.bytes is not None
+        if by_byte != any(bound.metric == "bpb" for bound in self.statements):
+            raise ValueError("public.bytes and bounds of metric bpb belong together")
+        if (self.corpus.groups is not None) != any(bound.level == "group" for bound in self.statements):
+            raise ValueError("corpus.groups and bounds of level group belong together")
         return self
 
     @model_validator(mode="after")

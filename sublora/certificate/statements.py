@@ -36,6 +36,7 @@ INEQUALITIES: dict[Level, tuple[str, ...]] = {
     "sequence": FOR_UNITS,
     "token": ("azuma", "freedman"),
     "position": FOR_POOLS,
+    "group": FOR_UNITS,
 }
 FOR_EXAMPLES: dict[AssumptionName, tuple[str, ...]] = {
     "iid": ("hoeffding", "kl", "binomial_tail", "betting"),
@@ -48,7 +49,16 @@ ASSUMPTIONS: dict[Level, tuple[AssumptionName, ...]] = {
     "sequence": ("iid",),
     "token": ("martingale",),
     "position": ("pool", "unseen"),
+    "group": ("iid", "pool", "unseen"),
 }
+BY_BYTE: tuple[Level, ...] = ("document", "group")
+"""Levels of which bits per byte are stated, too."""
+BYTE_GUESS = math.log2(257)
+"""Bits per byte of guessing each byte, or the end of text, uniformly; the same for all tokenizers."""
+POOLED: tuple[Level, ...] = ("document", "position", "group")
+"""Levels whose units the split draws from a pool."""
+BITS = ("bpd", "bpb")
+"""Metrics in bits: per token, per byte."""
 By = tuple[AssumptionName, str]
 """An assumption and an inequality."""
 PUBLISHED: dict[Level, By] = {
@@ -56,6 +66,7 @@ PUBLISHED: dict[Level, By] = {
     "sequence": ("iid", "hoeffding"),
     "token": ("martingale", "azuma"),
     "position": ("iid", "hoeffding"),  # which it does not have: the papers state nothing of positions
+    "group": ("iid", "hoeffding"),
 }
 """The papers' assumption and inequality of each level."""
 CHARGED: tuple[AssumptionName, ...] = ("iid", "martingale")
@@ -79,9 +90,10 @@ def assumptions(level: Level, tokenizer_from: str | None) -> tuple[AssumptionNam
 
 
 class Metric(NamedTuple):
-    """What is measured: "bpd" (bits per token under smoothing weight alpha) or "top<k>_error" (alpha None).
+    """What is measured: "bpd" or "bpb" (bits per token or byte under smoothing weight alpha) or "top<k>_error" (alpha None).
 
-    low, width: the range of the loss of a token; vacuous_at: the uniform guess, at which a bound says nothing.
+    low, width: the range of the loss of a token, of bpb that of a document; vacuous_at: the uniform guess, at which a bound says
+    nothing.
     """
 
     name: str
@@ -108,9 +120,30 @@ def metrics(vocab_size: int) -> list[Metric]:
     return bits + [metric(f"top{k}_error", None, vocab_size) for k in TOP_K if k < vocab_size]
 
 
+def per_byte(alpha: float, vocab_size: int, ratio: float) -> Metric:
+    """Bits per byte: a document's bits divided by b, its bytes and one more. In [0, ratio (a + Delta)].
+
+    ratio: rho, the most tokens for each of b that any document of the population has, never of the sample alone.
+    """
+    low, width = loss_range(alpha, vocab_size)
+    return Metric("bpb", alpha, 0.0, ratio * (low + width), BYTE_GUESS)
+
+
+def of_bytes(facts: "Facts", level: Level) -> Iterator[tuple[Metric, AssumptionName]]:
+    """(metric, assumption) of the statements in bits per byte at a level, in order; none where they are not stated.
+
+    Under iid rho is a property of the tokenizer; for pool and unseen it may be that of the whole pool.
+    """
+    if level in BY_BYTE:
+        for alpha in ALPHA_GRID:
+            for assumption in assumptions(level, facts.tokenizer_from):
+                if assumption in facts.ratios:
+                    yield per_byte(alpha, facts.vocab_size, facts.ratios[assumption]), assumption
+
+
 def tolerance(metric: str) -> float:
     """That of `DETERMINISM` for a metric."""
-    return DETERMINISM["bits" if metric == "bpd" else "errors"]
+    return DETERMINISM["bits" if metric in BITS else "errors"]
 
 
 def charged_bits(message_bits: float, J: int) -> float:
@@ -133,8 +166,16 @@ def token_losses(scores: Scores, of: Metric, vocab_size: int) -> np.ndarray:
 
 @functools.lru_cache(maxsize=2)  # every inequality asks for those of the scores and of the pilot
 def unit_losses(scores: Scores, of: Metric, vocab_size: int) -> np.ndarray:
-    """Mean loss of each unit's tokens, scaled to [0, 1]: float64 (units,), not to be written to."""
-    losses = scale_to_unit(document_means(token_losses(scores, of, vocab_size), scores.offsets), low=of.low, width=of.width)
+    """Loss of each unit, scaled to [0, 1]: float64 (units,), not to be written to.
+
+    It is the mean of its tokens' losses; in bits per byte their sum for each of b; of a group the mean of its documents' losses.
+    """
+    losses = document_means(token_losses(scores, of, vocab_size), scores.offsets)
+    if of.name == "bpb":
+        losses = losses * np.diff(scores.offsets) / scores.sizes
+    if scores.members.size:
+        losses = document_means(losses, scores.members)
+    losses = scale_to_unit(losses, low=of.low, width=of.width)
     losses.flags.writeable = False
     return losses
 
@@ -180,6 +221,8 @@ class Facts(NamedTuple):
     nominal_tokens: N0, if it was fixed before the corpus was read; tokenizer_from: "pool" if it was made of this corpus;
     split_seeds: J of the rest.
     reference, populations: the public reference, and what it says of all training units of each level (not for the uniform guess).
+    ratios: rho of each assumption under which bits per byte are stated, and "pool", which holds for held-out documents; empty where
+    they are not. fewest: b of the pool's document with the fewest bytes.
     """
 
     message_bits: float
@@ -196,6 +239,8 @@ class Facts(NamedTuple):
     split_seeds: int = 1
     reference: Reference = Reference()
     populations: Mapping[Level, Population] = MappingProxyType({})
+    ratios: Mapping[str, float] = MappingProxyType({})
+    fewest: int = 2
 
     @property
     def nominal(self) -> int:
@@ -224,15 +269,13 @@ class Facts(NamedTuple):
         return published._replace(nominal_tokens=N, tokens=None if (self.tokens or N) >= N else self.tokens)
 
 
-def listed(
-    level: Level, vocab_size: int, all_units: bool, tokenizer_from: str | None
-) -> Iterator[tuple[Metric, AssumptionName, str]]:
+def listed(level: Level, facts: Facts, all_units: bool) -> Iterator[tuple[Metric, AssumptionName, str]]:
     """(metric, assumption, inequality) of every bound at a level, in order. all_units: n = m."""
-    for of in metrics(vocab_size):
-        for assumption in assumptions(level, tokenizer_from):
-            for inequality in INEQUALITIES[level]:
-                if inequality not in NEED_ALL_UNITS or (assumption == "iid" and all_units):
-                    yield of, assumption, inequality
+    by_token = ((of, name) for of in metrics(facts.vocab_size) for name in assumptions(level, facts.tokenizer_from))
+    for of, assumption in (*by_token, *of_bytes(facts, level)):
+        for inequality in INEQUALITIES[level]:
+            if inequality not in NEED_ALL_UNITS or (assumption == "iid" and all_units):
+                yield of, assumption, inequality
 
 
 def all_bounds(
@@ -244,7 +287,7 @@ def all_bounds(
     the same units: `Facts.compared`.
     """
     for level, scores in training.items():
-        for row in listed(level, facts.vocab_size, len(scores.offsets) - 1 == facts.units[level], facts.tokenizer_from):
+        for row in listed(level, facts, scores.units == facts.units[level]):
             yield bound(level, *row, scores=scores, pilot=pilot[level], facts=facts, tolerant=tolerant)
 
 
@@ -260,7 +303,7 @@ def bound(
     tolerant: bool = True,
 ) -> Statement:
     """One statement. pilot: scores on units drawn independently of those of `scores`. tolerant: with `tolerance` added."""
-    m, n = facts.units[level], len(scores.offsets) - 1
+    m, n = facts.units[level], scores.units
     candidates = facts.compared(of.alpha, n == m)
     J = reachable(assumption, facts.configurations, facts.split_seeds)
     facts = facts._replace(message_bits=charged_bits(facts.message_bits, J))
@@ -290,7 +333,7 @@ def bound(
         inequality=inequality,
         alpha=of.alpha,
         units=m,
-        pool=facts.pool if level in ("document", "position") else None,
+        pool=facts.pool if level in POOLED else None,
         nominal_tokens=facts.nominal if level == "token" else None,
         evaluated=n,
         candidates=candidates,
@@ -395,6 +438,13 @@ def guess_width(of: Metric, vocab_size: int) -> float:
     return of.width if of.alpha is None else entropy_guess_width(of.alpha, vocab_size)
 
 
+def measured(level: Level, facts: Facts) -> list[Metric]:
+    """What is measured of held-out units of a level, in order."""
+    by_byte = facts.ratios and level in BY_BYTE
+    more = [per_byte(alpha, facts.vocab_size, facts.ratios["pool"]) for alpha in ALPHA_GRID] if by_byte else []
+    return metrics(facts.vocab_size) + more
+
+
 def test_set_bound(
     losses: np.ndarray,
     ranges: Mapping[AssumptionName, tuple[float, float]],
@@ -438,16 +488,16 @@ def held_out(
 ) -> Iterator[HeldOut]:
     """The same metrics on documents of the test split. At token level every token of theirs weighs the same.
 
-    population: the test split's documents or positions. tolerant: as `test_set_bound` has it.
+    population: the test split's documents, groups or positions. tolerant: as `test_set_bound` has it.
     """
     for level in levels:
-        for of in metrics(facts.vocab_size):
+        for of in measured(level, facts):
             proven = None
             if level == "token":
                 losses = token_losses(scores["document"], of, facts.vocab_size)
             else:
                 losses = of.low + of.width * unit_losses(scores[level], of, facts.vocab_size)
-            if level != "token" and of.alpha in (facts.alpha, None):
+            if level != "token" and of.name != "bpb" and of.alpha in (facts.alpha, None):
                 ranges = dict.fromkeys(held_out_assumptions(level, facts.tokenizer_from), (of.low, of.low + of.width))
                 shared: dict[str, Any] = {"population": population, "tolerant": tolerant, **of_facts(facts)}
                 proven = test_set_bound(losses, ranges, of.name, **shared)

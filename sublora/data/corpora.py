@@ -21,22 +21,32 @@ KINDS = {"text": "folder of text files", "file": "file (.jsonl, .csv, .tsv or .p
 
 
 def documents(corpus: Corpus, folder: Path | None = None) -> Iterator[str]:
-    """The pool's documents, one text after the other, with a progress bar. A document without text is dropped.
+    """The texts of `grouped_documents`."""
+    return (text for text, _ in grouped_documents(corpus, folder))
 
-    Dropping is a function of the pool alone, done before any split; how many are dropped is said on standard error. Memory does not
-    grow with the corpus, except for a hash of each function. folder: of a `python-packages` corpus, where its wheels are
-    (`package_functions`). Raises SubloraError for a source that is missing, unreadable or empty.
+
+def grouped_documents(corpus: Corpus, folder: Path | None = None) -> Iterator[tuple[str, str | None]]:
+    """The pool's documents, one (text, group) after the other, with a progress bar. A document without text is dropped.
+
+    group: what stands in the column `corpus.group`; None where no column is named. Dropping is a function of the pool alone, done
+    before any split; how many are dropped is said on standard error. Memory does not grow with the corpus, except for a hash of
+    each function. folder: of a `python-packages` corpus, where its wheels are (`package_functions`). Raises SubloraError for a
+    source that is missing, unreadable or empty.
     """
 
     def packages(corpus: Corpus) -> Iterator[str]:
         return package_functions(_named(corpus), folder)
 
-    sources = {"python-packages": packages, "python-stdlib": _python_stdlib, "text": _text_folder, "file": _table_file}
+    ungrouped = {"python-packages": packages, "python-stdlib": _python_stdlib, "text": _text_folder}
     kept = left_out = 0
-    for text in sources.get(corpus.source, _hugging_face)(corpus):
+    if corpus.source in ungrouped:
+        found: Iterator[tuple[str, str | None]] = ((text, None) for text in ungrouped[corpus.source](corpus))
+    else:
+        found = (_table_file if corpus.source == "file" else _hugging_face)(corpus)
+    for text, group in found:
         if text:
             kept += 1
-            yield text
+            yield text, group
         else:
             left_out += 1
     if not kept:
@@ -71,6 +81,8 @@ def corpus_identity(corpus: Corpus) -> dict[str, Any]:
         return identity | packages_identity(_named(corpus))
     if corpus.source == "python-stdlib":
         return identity | {"python": sys.version, "folder": str(_stdlib()), "parser": parser_versions()}
+    if corpus.group is not None:
+        identity["group"] = corpus.group
     if corpus.source == "text":
         return identity | {"files": files_fingerprint(_path(corpus))}
     if corpus.source == "file":
@@ -117,13 +129,31 @@ def _text_folder(corpus: Corpus) -> Iterator[str]:
             raise SubloraError(f"{path}: not UTF-8 text at byte {error.start}; convert it or take it out") from None
 
 
-def _table_file(corpus: Corpus) -> Iterator[str]:
-    """One column of a table file."""
+def _table_file(corpus: Corpus) -> Iterator[tuple[str, str | None]]:
+    """The column of text of a table file, and that of groups."""
     path = _path(corpus)
     if not path.is_file() or table_kind(path) not in TABLES:
         raise SubloraError(f"{path}: source 'file' reads .jsonl, .csv, .tsv (these also with .xz, .gz, .bz2) and .parquet")
-    for where, row in read_rows(path, only=corpus.field):
-        yield _text(row, corpus.field, where)
+    for where, row in read_rows(path, only=_columns(corpus)):
+        yield _text(row, corpus.field, where), _group(row, corpus, where)
+
+
+def _columns(corpus: Corpus) -> tuple[str, ...]:
+    return (corpus.field,) if corpus.group is None else (corpus.field, corpus.group)
+
+
+def _group(row: dict[str, Any], corpus: Corpus, where: str) -> str | None:
+    """What the column of groups has for a row: text, or a whole number as text. A missing value is an error: nobody knows its
+    group."""
+    if corpus.group is None:
+        return None
+    if corpus.group not in row:
+        raise SubloraError(f"{where}: no field {corpus.group!r}; set corpus.group to one of: {listed(row)}")
+    value = row[corpus.group]
+    if value is None or value == "" or not isinstance(value, str | int):
+        what = "nothing" if value is None or value == "" else type(value).__name__
+        raise SubloraError(f"{where}: field {corpus.group!r} holds {what}, not the name of a group; correct or remove the row")
+    return str(value)
 
 
 def _text(row: dict[str, Any], field: str, where: str) -> str:
@@ -150,10 +180,10 @@ def _local_copy(corpus: Corpus) -> Path | None:
     return folder / (corpus.subset or "") if folder.exists() else None
 
 
-def _hugging_face(corpus: Corpus) -> Iterator[str]:
+def _hugging_face(corpus: Corpus) -> Iterator[tuple[str, str | None]]:
     """The train split of a data set: in a local folder, or streamed from the Hugging Face hub."""
     if folder := _local_copy(corpus):
-        yield from _copied(folder, corpus.field)
+        yield from _copied(folder, corpus)
         return
     import datasets  # slow to import, and only this source needs it
 
@@ -167,11 +197,12 @@ def _hugging_face(corpus: Corpus) -> Iterator[str]:
         splits = stream.info.splits or {}
         total = splits["train"].num_examples if "train" in splits else None
         for number, row in enumerate(progress_bar(stream, desc=corpus_name(corpus), unit="document", total=total), 1):
-            yield _text(row, corpus.field, f"{name}: record {number}")
+            where = f"{name}: record {number}"
+            yield _text(row, corpus.field, where), _group(row, corpus, where)
 
 
-def _copied(folder: Path, field: str) -> Iterator[str]:
-    """One column of a folder's table files, in the order of relative paths: those with `train` in their names, if there are any.
+def _copied(folder: Path, corpus: Corpus) -> Iterator[tuple[str, str | None]]:
+    """The columns of a folder's table files, in the order of relative paths: those with `train` in their names, if there are any.
 
     The readers are those of single files: `datasets` takes a path for a pattern and "NA" for nothing, and leaves out links.
     """
@@ -182,5 +213,5 @@ def _copied(folder: Path, field: str) -> Iterator[str]:
     if others := len(tables) - len(training):
         notice(f"{folder}: {others} files without `train` in their names are left out")
     for path in training:
-        for where, row in read_rows(path, only=field):
-            yield _text(row, field, where)
+        for where, row in read_rows(path, only=_columns(corpus)):
+            yield _text(row, corpus.field, where), _group(row, corpus, where)

@@ -30,12 +30,12 @@ def table_kind(path: Path) -> str:
     return "" if packed and kind == ".parquet" else kind
 
 
-def read_rows(path: Path, only: str | None = None, headerless: tuple[str, ...] = (), cut_short: bool = False) -> Iterator[Row]:
+def read_rows(path: Path, only: tuple[str, ...] = (), headerless: tuple[str, ...] = (), cut_short: bool = False) -> Iterator[Row]:
     """Every row of a .jsonl, .json, .csv, .tsv, .txt (these also .xz, .gz, .bz2) or .parquet file, in bounded memory.
 
     JSON is an object a line, or one array of objects. .tsv and .txt are separated by tabs and know no quoting: a lone " is a
     character of the text, as in GLUE's files.
-    only: the one column that is needed; of a parquet file the others are not read.
+    only: the columns that are needed, if not all; of a parquet file the others are not read.
     headerless: the columns of a separated file without header, told by its first row: as many cells, none a column's name.
     cut_short: a row of a separated file may lack its last cells, which are None then.
     Raises SubloraError naming the file, and the row, for what cannot be read.
@@ -143,7 +143,7 @@ def _comma_separated(stream: BinaryIO, path: Path) -> Iterator[tuple[int, list[s
         raise SubloraError(f"{path}: line {begin}: {why}; correct the row") from None
 
 
-def _parquet(raw: BinaryIO, path: Path, only: str | None) -> Iterator[Row]:
+def _parquet(raw: BinaryIO, path: Path, only: tuple[str, ...]) -> Iterator[Row]:
     whole = errors_named(f"{path}: not a readable parquet file", "check the file")
     with whole, pq.ParquetFile(raw, page_checksum_verification=True) as file:
         names = file.schema_arrow.names
@@ -151,7 +151,8 @@ def _parquet(raw: BinaryIO, path: Path, only: str | None) -> Iterator[Row]:
             raise SubloraError(f"{path}: two columns have the same name '{twice}'; rename one")
         rows = count(1)
         with progress_bar(total=file.metadata.num_rows, desc=path.name, unit="row") as bar:
-            for batch in file.iter_batches(batch_size=1024, columns=[only] if only in names else None):
+            wanted = list(dict.fromkeys(only)) if only and set(only) <= set(names) else None
+            for batch in file.iter_batches(batch_size=1024, columns=wanted):
                 for i in range(len(batch)):
                     bar.update()
                     where = f"{path}: row {next(rows)}"

@@ -20,6 +20,8 @@ class Split:
     """Indices of documents, int64, each array in the order drawn. Together they are every index once.
 
     `rule` says how they were drawn, and `description` in words. For rule positions they are indices of the store's tokens.
+    groups: where groups of documents were drawn, how many documents each has, of train, validation and test in the order drawn; a
+    group's documents follow each other. Else None.
     """
 
     train: np.ndarray
@@ -27,23 +29,47 @@ class Split:
     test: np.ndarray
     rule: Rule
     description: str
+    groups: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
+
+    @property
+    def drawn(self) -> tuple[int, int, int]:
+        """How many of what was drawn (documents, groups, positions) are in train, validation and test."""
+        train, validation, test = map(len, self.groups or (self.train, self.validation, self.test))
+        return train, validation, test
 
 
 def split_of(store: TokenStore, corpus: Corpus) -> Split:
-    """`draw_split` of a store's documents, or, with `corpus.split: positions`, of its tokens."""
-    return draw_split(len(store.tokens) if corpus.split == "positions" else len(store), corpus)
+    """`draw_split` of a store's documents; with `corpus.split: positions` of its tokens; with `corpus.group` of its groups.
+
+    Raises SubloraError for a store without the groups that the corpus names.
+    """
+    if corpus.group is None:
+        return draw_split(len(store.tokens) if corpus.split == "positions" else len(store), corpus)
+    if store.groups is None:
+        raise SubloraError(f"{store.path}: knows no groups of documents; prepare the corpus again, with corpus.group")
+    sizes = np.bincount(store.groups)
+    drawn = draw_split(len(sizes), corpus)
+    members = np.argsort(store.groups, kind="stable")  # group by group, each in the store's order
+    first = np.cumsum(sizes) - sizes
+
+    def documents(groups: np.ndarray) -> np.ndarray:
+        return np.concatenate([members[first[group] : first[group] + sizes[group]] for group in groups])
+
+    train, validation, test = (documents(groups) for groups in (drawn.train, drawn.validation, drawn.test))
+    counts = sizes[drawn.train], sizes[drawn.validation], sizes[drawn.test]
+    return Split(train, validation, test, drawn.rule, f"{drawn.description}, of {len(store)} documents", counts)
 
 
 def draw_split(units: int, corpus: Corpus) -> Split:
     """Split `range(units)` uniformly at random, without looking at any document.
 
-    units: documents; for `corpus.split: positions` the tokens of all documents.
+    units: documents; for `corpus.split: positions` the tokens of all documents; with `corpus.group` groups.
     train and validation are `corpus.train` and `corpus.validation` of the units, rounded, at least one each; test is what
     remains. `corpus.split: paper` is the paper's split of openwebtext: 0.05% held out by
     `datasets.Dataset.train_test_split` with seed 2357, of which the first half is validation and the rest test.
     Raises SubloraError when there are too few units for three parts.
     """
-    many = "positions" if corpus.split == "positions" else "documents"
+    many = "positions" if corpus.split == "positions" else "groups" if corpus.group is not None else "documents"
     if corpus.split == "paper":
         # As `datasets` draws it, from a stream that numpy does not promise to keep for ever.
         order = np.random.default_rng(OPENWEBTEXT_SEED).permutation(units)

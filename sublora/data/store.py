@@ -1,4 +1,4 @@
-"""Token ids on disk: one flat memory-mapped array, and where each document begins."""
+"""Token ids on disk: one flat memory-mapped array, where each document begins, and how many bytes its text has."""
 
 import contextlib
 import hashlib
@@ -12,22 +12,38 @@ from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 from filelock import FileLock
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt, model_validator
 
-from sublora.data.corpora import corpus_identity, corpus_name, documents
-from sublora.data.tokenizers import get_tokenizer
+from sublora.data.corpora import corpus_identity, corpus_name, grouped_documents
+from sublora.data.rows import whole_characters
+from sublora.data.tokenizers import Tokenizer, get_tokenizer
 from sublora.errors import SubloraError, cannot_write, errors_named
 from sublora.experiment import Corpus
 from sublora.progress import notice
 
 FORMAT = "sublora-tokens/1"
-FILES = ("tokens.bin", "offsets.npy", "meta.json")
+FILES = ("tokens.bin", "offsets.npy", "meta.json", "sizes.npy", "groups.npy")
+"""The last two are where they are needed: the number of bytes goes without saying for tokenizer bytes, and groups are of a
+column."""
 HASHED_ON_OPEN = 2**30  # bytes of tokens; a larger store is checked in full by `verify` only
 CHUNK = 2**24  # tokens looked at together
+
+
+Text = TypeVar("Text")
+
+
+class Written(NamedTuple):
+    """A document to be written. ids: without the end-of-text id; size: bytes of its text; whole: whether they are the bytes that
+    its ids decode to; group: what stands in the column of its group, if there is one."""
+
+    ids: np.ndarray
+    size: int
+    whole: bool = True
+    group: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +52,9 @@ class TokenStore:
 
     tokens: read-only memory map, shape [N], the smallest unsigned integers for `vocab_size` ids; offsets: int64, [M+1].
     sha256 is over tokens, offsets, tokenizer, vocab_size and eot: stores with the same hash hold the same documents.
+    sizes: b of each document, the bytes of its text and one more, int64 [M]; None where nobody counted them. altered: how many
+    documents the tokenizer does not give back byte for byte.
+    groups: the number of each document's group, 0, 1, ... in order of first appearance, int64 [M]; None without a column of groups.
     """
 
     path: Path
@@ -46,6 +65,9 @@ class TokenStore:
     sha256: str
     tokens: np.ndarray = field(repr=False)
     offsets: np.ndarray = field(repr=False)
+    sizes: np.ndarray | None = field(default=None, repr=False)
+    altered: int = 0
+    groups: np.ndarray | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -82,7 +104,13 @@ class TokenStore:
             if offsets[0] != 0 or offsets[-1] != len(tokens) or np.diff(offsets).min() < 2:
                 raise ValueError("it must rise from 0 to the number of tokens, by at least 2 a document")
         offsets.flags.writeable = False
-        store = cls(path, meta.name, meta.tokenizer, meta.vocab_size, meta.eot, meta.sha256, tokens, offsets)
+        sizes = np.diff(offsets) if meta.tokenizer == "bytes" else _numbers(path / "sizes.npy", documents, least=2)
+        if (groups := _numbers(path / "groups.npy", documents, least=0)) is not None:
+            with _errors_named(path / "groups.npy"):
+                if groups_sha256(groups) != meta.groups_sha256:
+                    raise ValueError("its content has another SHA-256 than meta.json says")
+        stated = (meta.name, meta.tokenizer, meta.vocab_size, meta.eot, meta.sha256)
+        store = cls(path, *stated, tokens, offsets, sizes, meta.altered, groups)
         if tokens.nbytes <= HASHED_ON_OPEN:
             store.verify()
         return store
@@ -100,6 +128,23 @@ class TokenStore:
                 raise ValueError(f"a document does not end with the end-of-text id {self.eot}")
             if _sha256(digest, self.offsets, self.tokenizer, self.vocab_size, self.eot) != self.sha256:
                 raise ValueError("its content, or that of offsets.npy, has another SHA-256 than meta.json says")
+
+
+def _numbers(file: Path, documents: int, least: int) -> np.ndarray | None:
+    """One number a document, from a file of a store; None where it does not have that file."""
+    if not file.exists():
+        return None
+    with _errors_named(file):
+        numbers = np.load(file, allow_pickle=False)
+        if numbers.dtype != np.int64 or numbers.shape != (documents,) or numbers.min() < least:
+            raise ValueError(f"{numbers.dtype}{list(numbers.shape)}, int64[{documents}] of {least} or more expected")
+    numbers.flags.writeable = False
+    return numbers
+
+
+def groups_sha256(groups: np.ndarray) -> str:
+    """SHA-256 of the numbers of the documents' groups."""
+    return hashlib.sha256(groups.astype("<i8").tobytes()).hexdigest()
 
 
 def token_dtype(vocab_size: int) -> np.dtype:
@@ -138,18 +183,22 @@ def store_path(corpus: Corpus, root: str | Path) -> Path:
     return Path(root) / f"{readable}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
 
 
-def find_store(root: str | Path, sha256: str) -> TokenStore | None:
+def find_store(root: str | Path, sha256: str, groups: str | None = None) -> TokenStore | None:
     """The prepared corpus below the folder `root` with this SHA-256, whatever it was prepared from; None if there is none.
 
+    groups: the SHA-256 of its groups, if it must have some. One that has counts of bytes comes first.
     Raises SubloraError for one that is no longer whole.
     """
-    stores = [meta.parent for meta in sorted(Path(root).glob("*/meta.json")) if _stated_sha256(meta) == sha256]
+    wanted, grouped = (sha256, groups), groups is not None
+    stores = [meta.parent for meta in sorted(Path(root).glob("*/meta.json")) if _stated(meta, grouped) == wanted]
+    stores.sort(key=lambda path: not (path / "sizes.npy").exists())
     return TokenStore.open(stores[0]) if stores else None
 
 
-def _stated_sha256(meta: Path) -> str | None:
+def _stated(meta: Path, grouped: bool) -> tuple[str, str | None] | None:
     with contextlib.suppress(OSError, ValueError):  # no store's
-        return _Meta.model_validate_json(meta.read_bytes()).sha256
+        found = _Meta.model_validate_json(meta.read_bytes())
+        return found.sha256, found.groups_sha256 if grouped else None
     return None
 
 
@@ -157,7 +206,8 @@ def _open_if_whole(path: Path) -> TokenStore | None:
     if not path.exists():
         return None
     try:
-        return TokenStore.open(path)
+        store = TokenStore.open(path)
+        return store if store.sizes is not None else None  # prepared before bytes were counted: anew
     except SubloraError as error:
         warnings.warn(f"{error} (building it again now)", stacklevel=3)
         return None
@@ -172,17 +222,24 @@ def build_store(corpus: Corpus, path: str | Path, wheels: Path | None = None, *,
     Raises SubloraError for what is wrong with the corpus, and when `path` cannot be written.
     """
     tokenizer = get_tokenizer(corpus.tokenizer, local_only)
-    texts: Iterable[str] = documents(corpus, wheels)
+    texts: Iterable[tuple[str, str | None]] = grouped_documents(corpus, wheels)
     if corpus.max_documents is not None:
         texts = _sample(texts, corpus.max_documents)
     information = {"python": platform.python_version()} if corpus.source == "python-stdlib" else {}
     what: dict[str, Any] = {"tokenizer": tokenizer.name, "vocab_size": tokenizer.vocab_size, "eot": tokenizer.eot}
-    return write_store(path, map(tokenizer.encode, texts), name=corpus_name(corpus), **what, information=information)
+    written = (_written(tokenizer, *each) for each in texts)
+    return write_store(path, written, name=corpus_name(corpus), **what, information=information)
+
+
+def _written(tokenizer: Tokenizer, text: str, group: str | None) -> Written:
+    """The document, with its size. Whether it comes back byte for byte: one that does not could cost next to nothing a byte."""
+    ids, given = tokenizer.encode(text), whole_characters(text).encode()
+    return Written(ids, len(given), tokenizer.name == "bytes" or tokenizer.to_bytes(ids) == given, group)
 
 
 def write_store(
     path: str | Path,
-    documents: Iterable[np.ndarray],
+    documents: Iterable[np.ndarray | Written],
     *,
     name: str,
     tokenizer: str,
@@ -192,22 +249,24 @@ def write_store(
 ) -> TokenStore:
     """Write documents (arrays of ids without the end-of-text id, which is added) as a store, whole or not at all.
 
-    Documents without ids are left out; how many is said on standard error. All files are written beside `path` in
-    `.<name>.partial`, which is renamed at the end; what an interrupted build left there is removed. `information` goes into
-    meta.json, outside the hash.
+    Where all of them are `Written`, the store has their sizes and, if they have some, their groups. Documents without ids are left
+    out; how many is said on standard error. All files are written beside `path` in `.<name>.partial`, which is renamed at the end;
+    what an interrupted build left there is removed. `information` goes into meta.json, outside the hash.
     Raises SubloraError for an id >= vocab_size, for no document at all, and when the folder cannot be written.
     """
     path = Path(path)
     partial = path.with_name(f".{path.name}.partial")
     dtype = token_dtype(vocab_size)
     offsets, digest, empty = array("q", [0]), hashlib.sha256(), 0
+    sizes, altered, groups, numbers = array("q"), 0, array("q"), dict[str, int]()
     try:
         if path.is_symlink() or path.exists() and not (path.is_dir() and {entry.name for entry in path.iterdir()} <= set(FILES)):
             raise SubloraError(f"{path}: exists and is no token store; choose another folder, or move it away")
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         with open(partial / "tokens.bin", "wb") as stream:
-            for ids in documents:
+            for each in documents:
+                ids = each.ids if isinstance(each, Written) else each
                 if len(ids) == 0:
                     empty += 1
                     continue
@@ -220,12 +279,21 @@ def write_store(
                 stream.write(data.data)
                 digest.update(data.data)
                 offsets.append(offsets[-1] + len(ids) + 1)
+                if isinstance(each, Written):
+                    sizes.append(each.size + 1)
+                    altered += not each.whole
+                    if each.group is not None:
+                        groups.append(numbers.setdefault(each.group, len(numbers)))
         if len(offsets) == 1:
             raise SubloraError(f"{name}: the corpus is empty: no document has a token; choose another corpus")
         if empty:
             notice(f"{name}: {empty:,} documents have no token and are left out")
         bounds = np.array(offsets, dtype=np.int64)
         np.save(partial / "offsets.npy", bounds, allow_pickle=False)
+        of_documents = {"sizes": sizes if tokenizer != "bytes" else array("q"), "groups": groups}
+        counted = {name: np.array(values, np.int64) for name, values in of_documents.items() if len(values) == len(bounds) - 1}
+        for each_name, values in counted.items():
+            np.save(partial / f"{each_name}.npy", values, allow_pickle=False)
         meta = {
             "format": FORMAT,
             "name": name,
@@ -236,6 +304,8 @@ def write_store(
             "tokens": int(bounds[-1]),
             "dtype": dtype.name,
             "sha256": _sha256(digest, bounds, tokenizer, vocab_size, eot),
+            **({"altered": altered} if altered else {}),
+            **({"groups_sha256": groups_sha256(counted["groups"])} if "groups" in counted else {}),
             **(information or {}),
         }
         (partial / "meta.json").write_text(json.dumps(meta, indent=1) + "\n", "utf-8")
@@ -249,7 +319,7 @@ def write_store(
     return TokenStore.open(path)
 
 
-def _sample(texts: Iterable[str], size: int) -> list[str]:
+def _sample(texts: Iterable[Text], size: int) -> list[Text]:
     """`size` of the texts (all, if there are fewer), uniformly at random by position, in their order."""
     numbered = heapq.nsmallest(size, enumerate(texts), key=lambda pair: hashlib.sha256(b"sublora sample %d" % pair[0]).digest())
     return [text for _, text in sorted(numbered)]
@@ -277,6 +347,8 @@ class _Meta(BaseModel):
     eot: NonNegativeInt
     documents: PositiveInt
     tokens: PositiveInt
+    altered: NonNegativeInt = 0
+    groups_sha256: str | None = None
 
     @model_validator(mode="after")
     def _eot_is_a_token(self):

@@ -28,6 +28,8 @@ class Tokenizer:
 
     Everything in a text is ordinary text: a document's characters "<|endoftext|>" become the ids of these characters.
     sha256: of its vocabulary and rules; None where the name says all of that (bytes, gpt2).
+    ratio: no text has more tokens, end of text included, than this times its bytes and one more. It is a property of the rules,
+    not of any text; None where nothing is proven.
     """
 
     name: str
@@ -36,6 +38,7 @@ class Tokenizer:
     _to_ids: Callable[[str], np.ndarray] = field(repr=False, compare=False)
     _to_bytes: Callable[[list[int]], bytes] = field(repr=False, compare=False)
     sha256: str | None = None
+    ratio: float | None = None
 
     def encode(self, text: str) -> np.ndarray:
         """The ids of `text` without the end-of-text id: unsigned integers, shape [tokens].
@@ -44,6 +47,10 @@ class Tokenizer:
         Raises SubloraError for a text that the tokenizer cannot read.
         """
         return self._to_ids(whole_characters(text))
+
+    def to_bytes(self, ids: Sequence[int] | np.ndarray) -> bytes:
+        """The text of a document's ids, without its end-of-text id, in UTF-8."""
+        return self._to_bytes(np.asarray(ids, dtype=np.int64).tolist())
 
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:
         """The text of `ids`; end-of-text ids are left out, bytes that are no UTF-8 become U+FFFD.
@@ -64,7 +71,7 @@ def get_tokenizer(name: str, local_only: bool = False) -> Tokenizer:
     Raises SubloraError when there is none of that name, or its files can neither be found nor downloaded.
     """
     if name == "bytes":
-        return Tokenizer("bytes", 257, 256, _utf8_ids, bytes)
+        return Tokenizer("bytes", 257, 256, _utf8_ids, bytes, ratio=1.0)
     if name == "gpt2":
         return _gpt2()
     if name.endswith(".bin"):
@@ -91,7 +98,7 @@ def _gpt2() -> Tokenizer:
     with errors_named("tokenizer gpt2: tiktoken cannot load its files", cure):
         encoding = tiktoken.get_encoding("gpt2")
     to_ids = functools.partial(encoding.encode_to_numpy, disallowed_special=())
-    return Tokenizer("gpt2", encoding.n_vocab, encoding.eot_token, to_ids, encoding.decode_bytes)
+    return Tokenizer("gpt2", encoding.n_vocab, encoding.eot_token, to_ids, encoding.decode_bytes, ratio=1.0)
 
 
 def load_tokenizer(source: str, key: str, cure: str, local_only: bool = False) -> Any:
@@ -141,4 +148,36 @@ def _fast(name: str, backend: tokenizers.Tokenizer, eot: int) -> Tokenizer:
     largest = max(backend.get_vocab(with_added_tokens=True).values())
     if largest >= LARGEST_VOCABULARY:
         raise SubloraError(f"tokenizer {name}: a token has the id {largest:,}; at most {LARGEST_VOCABULARY:,} tokens are read")
-    return Tokenizer(name, largest + 1, eot, to_ids, to_bytes, sha256)
+    return Tokenizer(name, largest + 1, eot, to_ids, to_bytes, sha256, _proven_ratio(backend))
+
+
+def _proven_ratio(backend: tokenizers.Tokenizer) -> float | None:
+    """`Tokenizer.ratio` of two families of byte-pair encodings; None for any other.
+
+    Byte-level, nothing put before a text: a token stands for one byte at least, so `T <= b`; normalized to NFC, a text grows to
+    three times its bytes at most (Unicode Standard Annex 15). Pieces with one character put before a text, each space being one
+    character of the vocabulary: `T <= b + 1`, and b is 2 at least.
+    """
+    rules = json.loads(backend.to_str())
+    if rules["model"]["type"] != "BPE":
+        return None
+    before, normal = _steps(rules["pre_tokenizer"], "pretokenizers"), _steps(rules["normalizer"], "normalizers")
+    kinds, normal_kinds = {step["type"] for step in before}, [step["type"] for step in normal]
+    if "ByteLevel" in kinds and kinds <= {"ByteLevel", "Digits", "Split"} and not any(s.get("add_prefix_space") for s in before):
+        return {(): 1.0, ("NFC",): 3.0}.get(tuple(normal_kinds))
+    added = [step["prepend"] if step["type"] == "Prepend" else step["content"] for step in normal if step["type"] in _ONE_CHARACTER]
+    spaces = all(step["pattern"] == {"String": " "} for step in normal if step["type"] == "Replace")
+    pieces = not before and normal_kinds.count("Prepend") == 1 and set(normal_kinds) <= set(_ONE_CHARACTER) and spaces
+    return 1.5 if pieces and all(len(c) == 1 and c in rules["model"]["vocab"] for c in added) else None
+
+
+_ONE_CHARACTER = ("Prepend", "Replace")
+
+
+def _steps(rules: dict[str, Any] | None, key: str) -> list[dict[str, Any]]:
+    """The steps of a normalizer or pre-tokenizer in order, none of them a sequence."""
+    if rules is None:
+        return []
+    if rules["type"] != "Sequence":
+        return [rules]
+    return [step for each in rules[key] for step in _steps(each, key)]

@@ -134,6 +134,8 @@ class Corpus(Group):
     packages: Annotated[tuple[_Package, ...], AsTuple, _Choices] | None = None  # python-packages: wheels; null: all of `WHEELS`
     path: str | None = None  # text: a folder of files; file: a .jsonl, .csv, .tsv or .parquet file (also .xz, .gz, .bz2)
     field: str = "text"  # the column or key of a document's text
+    # the column of a document's group (customer, author, repository): groups are drawn and bounded; null: documents
+    group: str | None = None
     subset: str | None = None  # Hugging Face: the data set's configuration
     tokenizer: _Tokenizer = (
         "bytes"  # bytes | gpt2 | a `transformers` tokenizer (./folder, owner/name on the hub) | llama2.c's (.bin)
@@ -158,6 +160,8 @@ class Corpus(Group):
     def _paper_splits_openwebtext(self):
         if self.split == "paper" and self.source != "openwebtext":
             raise ValueError(f"split paper is of openwebtext, not of source {self.source}; remove it")
+        if self.group is not None and self.split != "seeded":
+            raise ValueError(f"group needs split seeded, which draws groups; split {self.split} does not")
         return self
 
     @model_validator(mode="after")
@@ -179,8 +183,8 @@ class Corpus(Group):
         return self
 
     def _without_effect(self) -> dict[str, str]:
-        functions = ("path", "field", "subset")
-        keys = {"python-packages": functions, "python-stdlib": functions, "text": ("field", "subset"), "file": ("subset",)}
+        functions = ("path", "field", "group", "subset")
+        keys = {"python-packages": functions, "python-stdlib": functions, "text": ("field", "group", "subset"), "file": ("subset",)}
         unused = (*keys.get(self.source, ()), *(() if self.source == "python-packages" else ("packages",)))
         drawn = ("train", "validation", "split_seed") if self.split == "paper" else ()
         public = {"tokenizer_from": f"tokenizer {self.tokenizer}"} if self.tokenizer in OWN_TOKENIZERS else {}
@@ -188,7 +192,9 @@ class Corpus(Group):
 
     @model_serializer(mode="wrap")
     def _what_has_an_effect(self, handler):
-        return {key: value for key, value in handler(self).items() if key not in self._without_effect()}
+        """Certificates of before there were groups are as they were."""
+        effective = {key: value for key, value in handler(self).items() if key not in self._without_effect()}
+        return {key: value for key, value in effective.items() if key != "group" or value is not None}
 
 
 class Gpt(Group):
@@ -429,7 +435,7 @@ class Counting(Group):
     bases: Annotated[tuple[_Base, ...], AsTuple, _Choices] = (2, 4)  # counts are rounded to powers of it
 
 
-Level = Literal["document", "sequence", "token", "position"]
+Level = Literal["document", "sequence", "token", "position", "group"]
 
 
 class Bounds(Group):
@@ -444,27 +450,39 @@ class Bounds(Group):
     sequences: Count | None = 10_000  # the same at sequence level
     tokens: Count | None = 50_000  # the same at token level
     positions: Count | None = 50_000  # the same at position level
+    groups: Count | None = 1_000  # the same at group level, each with all of its documents
     nominal_tokens: Count | None = None  # N0, about the number of training tokens, set before they are read; null: 5 more bits
     beacon: _Hex | None = None  # a public value, fixed after the message's hash was published, from which the n are drawn
     pilot: Share = 0.1  # an independent subsample for choosing alpha and the bets, as a share of n
     held_out_documents: Count = 2_000
     held_out_positions: Count = 50_000  # at position level, instead
+    held_out_groups: Count = 200  # at group level, instead
     stride: Count | None = None  # how far the window moves in documents longer than the block, in tokens; null: half the block
     batch_tokens: Annotated[int, Field(ge=1, le=2**20)] = 4096  # in a forward pass; a GPU is faster with more
 
+    @model_serializer(mode="wrap")
+    def _groups_where_they_are(self, handler):
+        """Certificates of before there were groups are as they were."""
+        return {key: value for key, value in handler(self).items() if not key.endswith("groups") or "group" in self.levels}
+
     @model_validator(mode="after")
-    def _positions_are_alone(self):
-        if "position" in self.levels and len(self.levels) > 1:
-            raise ValueError("levels: position goes with no other, since its split draws positions, not documents; take [position]")
+    def _positions_and_groups_are_alone(self):
+        for level in ("position", "group"):
+            if level in self.levels and len(self.levels) > 1:
+                why = f"since its split draws {level}s, not documents"
+                raise ValueError(f"levels: {level} goes with no other, {why}; take [{level}]")
         return self
 
     def _without_effect(self) -> dict[str, str]:
         levels = f"levels [{', '.join(self.levels)}]"
         unused = [f"{level}s" for level in get_args(Level) if level not in self.levels]
         found = dict.fromkeys([*unused, *["nominal_tokens"] * ("tokens" in unused)], levels)
-        by_position = "positions" not in unused  # nothing else is split by documents then, and nothing is iid
-        apart = ["held_out_documents", "configurations"] if by_position else ["held_out_positions"]
-        found |= dict.fromkeys([*apart, *["split_seeds"] * ("documents" in unused and not by_position)], levels)
+        split = next((level for level in ("position", "group") if level in self.levels), "document")  # what the split draws
+        found |= dict.fromkeys((f"held_out_{other}s" for other in ("document", "position", "group") if other != split), levels)
+        if split == "position":  # then nothing is iid
+            found["configurations"] = levels
+        if split == "document" and "documents" in unused:
+            found["split_seeds"] = levels
         drawn = any(getattr(self, f"{level}s") for level in self.levels)
         return found if drawn else found | dict.fromkeys(("candidates", "beacon"), "levels whose units are all evaluated")
 

@@ -66,6 +66,8 @@ class _OnText(_Named):
         training = getattr(self, "training", None)
         if self.corpus.split == "positions" and training is not None and training.sampling != "token":
             raise ValueError("training.sampling must be token for corpus.split positions: positions, not documents, weigh the same")
+        if (self.corpus.group is not None) != ("group" in self.bounds.levels):
+            raise ValueError("corpus.group and bounds.levels [group] go together; set both, or neither")
         return self
 
     @model_validator(mode="after")
@@ -76,7 +78,7 @@ class _OnText(_Named):
 
     @model_validator(mode="after")
     def _tokenizer_may_have_read_the_pool(self):
-        if self.corpus.tokenizer_from == "pool" and (dependent := set(self.bounds.levels) - {"document", "position"}):
+        if self.corpus.tokenizer_from == "pool" and (dependent := set(self.bounds.levels) - {"document", "position", "group"}):
             why = "bounds need a tokenizer made elsewhere, since they assume iid or martingale; take [document], or another one"
             raise ValueError(f"bounds.levels: {sorted(dependent)[0]} {why}")
         return self

@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from sublora.inequalities.means import bound_mean
-from sublora.inequalities.smoothing import scale_to_unit
+from sublora.inequalities.smoothing import document_means, scale_to_unit
 
 Offset = Literal["half", "reference"] | tuple[float, ...]
 HALF = 0.5
@@ -21,8 +21,8 @@ HALF = 0.5
 class Reference(NamedTuple):
     """What a public code says of some units; float64 (units,) where it is an array.
 
-    own: its loss; lengths: tokens; weight: its share in the mixture; offsets: f; excess: c; largest: F.
-    The mixture's loss is at most `own + log2(1/weight)/length`, and that is at most `f + c`; loss and f lie in [0, F].
+    own: its loss; lengths: tokens, or b where losses are per byte; weight: its share in the mixture; offsets: f; excess: c;
+    largest: F. The mixture's loss is at most `own + log2(1/weight)/length`, and that is at most `f + c`; loss and f lie in [0, F].
     """
 
     own: np.ndarray
@@ -47,6 +47,26 @@ class Reference(NamedTuple):
         return self._replace(offsets=self.above(), excess=0.0)
 
 
+class PerByte(NamedTuple):
+    """For bits per byte (section 10): b of each unit, rho, and the uniform guess of a byte in bits, of which the offset is made."""
+
+    sizes: np.ndarray
+    ratio: float
+    guess: float
+
+
+def of_groups(losses: np.ndarray, code: Reference, members: np.ndarray | None) -> tuple[np.ndarray, Reference]:
+    """The means over the documents of each group, `members` as in `Scores`; as they are where there are none.
+
+    Everything that is bounded is linear in loss, f, own loss and 1/length, so a group's are the means of its documents'.
+    """
+    if members is None or not members.size:
+        return losses, code
+    lengths = 1.0 / document_means(1.0 / np.asarray(code.lengths, np.float64), members)
+    own, offsets = document_means(code.own, members), document_means(code.offsets, members)
+    return document_means(losses, members), code._replace(own=own, lengths=lengths, offsets=offsets)
+
+
 def of_whole_units(
     nats: np.ndarray,
     lengths: np.ndarray,
@@ -57,16 +77,21 @@ def of_whole_units(
     shortest: int,
     offset: Offset,
     excess: float | None = None,
+    by_byte: PerByte | None = None,
 ) -> Reference:
     """Documents or sequences, mixed as wholes with `q' = (1-gamma) q + gamma V^-length`; beta is the share of q'.
 
     nats: ln q of each; shortest: the fewest tokens that any unit of the population can have, never the sample's. offset half:
     `f = clip(g, T - c, T)` with `g = log2(V)/2`; four numbers: with g their sum times `1, own - 4, l, l^2`, `l = log2(length) - 8`;
     reference: `f = T`, c = 0. excess: c, by default `log2(V)/4`. `F = log2 V + log2(1/(beta gamma))/shortest`.
+    by_byte: losses are per byte. Then b takes the place of lengths outside of `V^-length`, and of shortest; the guess of a byte
+    that of log2 V in g and c; `F = rho log2 V + log2(1/(beta gamma))/shortest`.
     """
     uniform, lengths = math.log2(vocab_size), np.asarray(lengths, np.float64)
     guarded = np.logaddexp(math.log1p(-gamma) + np.minimum(nats, 0.0), math.log(gamma) - lengths * math.log(vocab_size))
-    largest = uniform - math.log2(beta * gamma) / shortest
+    largest = uniform * (1.0 if by_byte is None else by_byte.ratio) - math.log2(beta * gamma) / shortest
+    if by_byte is not None:
+        uniform, lengths = by_byte.guess, np.asarray(by_byte.sizes, np.float64)
     found = Reference(-guarded / math.log(2.0) / lengths, lengths, beta, lengths, 0.0, largest).as_offset()
     if offset == "reference":
         return found

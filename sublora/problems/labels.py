@@ -208,6 +208,9 @@ class LabelProblem:
     def _apart(self) -> Examples:
         return self.unseen if len(self.unseen) else next(iter(self.validation.values()))
 
+    def measure_beside(self, folder: Path) -> None:
+        """Nothing: baselines and near-duplicates are those of text."""
+
     def seconds(self, folder: Path) -> dict[str, float]:
         """Wall time of each phase of training, in seconds, from the log in `folder`."""
         return training_seconds(folder)

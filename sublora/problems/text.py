@@ -12,17 +12,20 @@ import numpy as np
 import pandas as pd
 
 from sublora import budget
+from sublora.atomic import write_text
 from sublora.certificate import references, statements
 from sublora.certificate.build import Findings
 from sublora.certificate.paired import Losses, Measured
-from sublora.certificate.schema import AssumptionName, Certificate, Statement
+from sublora.certificate.schema import AssumptionName, Certificate, Statement, TextPublic
 from sublora.certificate.statements import PUBLISHED, By
 from sublora.compression import quantize_and_adapt
 from sublora.compression.price import Pricing
 from sublora.data import Split, TokenStore, find_store, prepare, split_of
 from sublora.data.corpora import corpus_identity
+from sublora.data.duplicates import near_duplicates
 from sublora.data.files import files_fingerprint, given_path
-from sublora.data.tokenizers import get_tokenizer
+from sublora.data.store import groups_sha256
+from sublora.data.tokenizers import Tokenizer, get_tokenizer
 from sublora.errors import SubloraError
 from sublora.experiment import ALPHA_GRID, Counts, Finetune, Gpt, Level, OnText, Pretrain, Pretrained
 from sublora.experiment.packages import WHEELS
@@ -32,10 +35,20 @@ from sublora.message import Coded, Gridded, configured, decode, with_alpha
 from sublora.message.language import Message, encode
 from sublora.models import Subspace, base_model, base_sha256, build, layer_names
 from sublora.models.pretrained import Causal, architecture
-from sublora.progress import progress_bar
+from sublora.progress import notice, progress_bar
+from sublora.scoring.baselines import baselines
 from sublora.scoring.reference import Population, populations
 from sublora.scoring.scores import Scores, sequences
-from sublora.scoring.text import Drawn, Evaluation, evaluate, evaluate_drawn, evaluate_pilot, evaluated_units, unit_count
+from sublora.scoring.text import (
+    Drawn,
+    Evaluation,
+    evaluate,
+    evaluate_drawn,
+    evaluate_pilot,
+    evaluated_units,
+    training_units,
+    unit_count,
+)
 from sublora.training import train_phase, training_seconds
 
 HEADLINES: dict[Level, By] = {
@@ -43,6 +56,7 @@ HEADLINES: dict[Level, By] = {
     "sequence": ("iid", "betting"),
     "token": ("martingale", "freedman"),
     "position": ("unseen", "betting"),
+    "group": ("unseen", "betting"),
 }
 """What the smoothing weight is chosen for, by the level that comes first in an experiment."""
 BASES = {Gpt: "gpt", Pretrained: "transformers", Counts: "none"}
@@ -63,11 +77,18 @@ class DocumentProblem:
     store: TokenStore
     split: Split
     local_only: bool = False
+    per_byte: bool = False  # whether bits per byte are stated, beside those per token
 
     @classmethod
     def open(cls, experiment: OnText, corpora: Path) -> Self:
         """Prepare the corpus below the folder `corpora`, draw the split, and state a pretrained model's architecture."""
-        return cls._on(prepare(experiment.corpus, corpora), experiment)
+        problem = cls._on(prepare(experiment.corpus, corpora), experiment)
+        store, levels = problem.store, set(experiment.bounds.levels)
+        by_byte = experiment.corpus.tokenizer != "bytes" and bool(levels & set(statements.BY_BYTE))
+        if by_byte and store.altered:
+            why = f"{store.altered:,} of {len(store):,} documents do not come back from tokenizer {store.tokenizer} as they were"
+            notice(f"{store.name}: bits per byte are not stated, since {why}")
+        return replace(problem, per_byte=by_byte and not store.altered)
 
     @classmethod
     def _on(cls, store: TokenStore, experiment: OnText) -> Self:
@@ -93,7 +114,8 @@ class DocumentProblem:
         corpus = experiment.corpus
         pinned = corpus.source == "python-stdlib" or corpus.packages is not None and set(corpus.packages) <= WHEELS.keys()
         embedded = pinned and corpus.tokenizer in ("bytes", "gpt2")
-        store = None if embedded or given is not None else find_store(corpora, certificate.corpus.sha256)
+        groups = None if certificate.corpus.groups is None else certificate.corpus.groups.sha256
+        store = None if embedded or given is not None else find_store(corpora, certificate.corpus.sha256, groups)
         if store is None and not embedded and given is None:
             raise SubloraError(
                 f"{path}: its corpus ({corpus.source}, path {corpus.path}, tokenizer {corpus.tokenizer}) is not prepared in "
@@ -101,6 +123,11 @@ class DocumentProblem:
             )
         wheels = given if given is not None and any(given.glob("*.whl")) else None
         problem = replace(cls._on(store or prepare(corpus, corpora, wheels, local_only=True), experiment), local_only=True)
+        if isinstance(certificate.public, TextPublic) and certificate.public.bytes is not None:
+            if problem.store.sizes is None or problem.store.altered:
+                why = "has no counts of bytes" if problem.store.sizes is None else "does not give its documents back byte for byte"
+                raise SubloraError(f"{path}: it states bits per byte, but {problem.store.path} {why}; prepare the corpus again")
+            problem = replace(problem, per_byte=True)
         if (here := problem.store.sha256) != (stated := certificate.corpus.sha256):
             cure = f"Python {certificate.environment.python}" if corpus.source == "python-stdlib" else "the data it was made from"
             raise SubloraError(f"{path}: it speaks of a corpus with sha256 {stated:.12}, here it is {here:.12}; use {cure}")
@@ -177,8 +204,8 @@ class DocumentProblem:
                 *references.all_bounds(training, pilot, facts, tolerant),
             ],
             held_out=[
-                *statements.held_out(evaluation.held_out, levels, facts, len(self.split.test), tolerant),
-                *references.held_out(evaluation.held_out, levels, facts, len(self.split.test), tolerant),
+                *statements.held_out(evaluation.held_out, levels, facts, self.split.drawn[2], tolerant),
+                *references.held_out(evaluation.held_out, levels, facts, self.split.drawn[2], tolerant),
             ],
             published_bits=hypothesis.published_bits,
             published_bounds=[
@@ -252,16 +279,31 @@ class DocumentProblem:
             single=single,
         )
 
+    def measure_beside(self, folder: Path) -> None:
+        """Write `baselines.csv` and `duplicates.csv` into the folder, unless they are there: they stand beside a certificate.
+
+        Of positions there is neither, since their held-out values are not of documents.
+        """
+        if self.split.rule == "positions":
+            return
+        made: dict[str, Callable[[], pd.DataFrame]] = {
+            "baselines": lambda: baselines(self.store, self.split, self._tokenizer, self.experiment.bounds),
+            "duplicates": lambda: near_duplicates(self.store, self.split),
+        }
+        for name, make in made.items():
+            if not (path := folder / f"{name}.csv").exists():
+                write_text(path, make().to_csv(index=False))
+
     def seconds(self, folder: Path) -> dict[str, float]:
         """Wall time of each phase of training, in seconds, from the log in `folder`."""
         return training_seconds(folder)
 
     def _facts(self, message: bytes, alpha: float) -> statements.Facts:
         store, bounds, block = self.store, self.experiment.bounds, self.experiment.model.block
-        units = {level: unit_count(level, store, self.split.train, block) for level in bounds.levels}
+        units = {level: training_units(level, store, self.split, block) for level in bounds.levels}
         shared = (8 * len(message), alpha, store.vocab_size, bounds.delta, units, self._pool)
         choices = bounds.configurations, bounds.candidates, bounds.tokens, bounds.nominal_tokens
-        beside = self.experiment.reference, self._populations
+        beside = self.experiment.reference, self._populations, self._ratios, 2 if store.sizes is None else int(store.sizes.min())
         return statements.Facts(*shared, *choices, self.experiment.corpus.tokenizer_from, bounds.split_seeds, *beside)
 
     @functools.cached_property
@@ -269,12 +311,26 @@ class DocumentProblem:
         """What the public reference says of all training units; empty for the uniform guess."""
         if self.experiment.reference.name == "uniform":
             return {}
-        return populations(self.store, self.split.train, self.experiment.bounds.levels, self.experiment)
+        return populations(self.store, self.split, self.experiment.bounds.levels, self.experiment)
+
+    @functools.cached_property
+    def _ratios(self) -> dict[str, float]:
+        """rho, the most tokens for each of b: of the tokenizer, if it is proven, and of the whole pool. Empty without bits per
+        byte."""
+        if not self.per_byte:
+            return {}
+        assert self.store.sizes is not None
+        pool, proven = float((self.store.lengths / self.store.sizes).max()), self._tokenizer.ratio
+        return ({} if proven is None else {"iid": proven}) | {"pool": pool, "unseen": pool}
+
+    @functools.cached_property
+    def _tokenizer(self) -> Tokenizer:
+        return get_tokenizer(self.experiment.corpus.tokenizer, self.local_only)
 
     @property
     def _pool(self) -> int:
         """M: all that the split draws from."""
-        return sum(map(len, (self.split.train, self.split.validation, self.split.test)))
+        return sum(self.split.drawn)
 
     def _corpus(self) -> dict[str, Any]:
         store, split = self.store, self.split
@@ -288,14 +344,26 @@ class DocumentProblem:
             "vocab_size": store.vocab_size,
             "split": split.rule,
             "unit": "byte" if self.experiment.corpus.tokenizer == "bytes" else "token",
+            **self._groups(),
         }
+
+    def _groups(self) -> dict[str, Any]:
+        """What the certificate says of groups; nothing where documents were drawn."""
+        if self.split.groups is None:
+            return {}
+        assert self.store.groups is not None
+        facts = {"column": self.experiment.corpus.group, "sha256": groups_sha256(self.store.groups)}
+        return {"groups": {**facts, "training": self.split.drawn[0]}}
 
     def _public(self) -> dict[str, Any]:
         """What the decoder and the reader may assume: fixed before the training split was drawn."""
         experiment = self.experiment
-        tokenizer = get_tokenizer(experiment.corpus.tokenizer, self.local_only)
+        tokenizer = self._tokenizer
         levels, block = experiment.bounds.levels, experiment.model.block
-        units = {level: unit_count(level, self.store, self.split.train, block) for level in levels}
+        units = {level: training_units(level, self.store, self.split, block) for level in levels}
+        stated = statements.assumptions("document", experiment.corpus.tokenizer_from)
+        ratio = {name: self._ratios[name] for name in stated if name in self._ratios}
+        shortest = 0 if self.store.sizes is None else int(self.store.sizes.min())
         whole = all(evaluated_units(level, experiment, m) == m for level, m in units.items())
         return {
             "base": next(name for kind, name in BASES.items() if isinstance(experiment.model, kind)),
@@ -309,6 +377,7 @@ class DocumentProblem:
             "condition": "base_independent" if isinstance(experiment, Finetune) or tokenizer.name != "bytes" else None,
             **statements.text_rules(experiment),
             **references.rules(experiment, self.store.vocab_size, int(self.store.lengths.min())),
+            **({"bytes": {"ratio": ratio, "shortest": shortest}} if ratio else {}),
         }
 
     def _base_sha256(self) -> str | None:

@@ -18,10 +18,10 @@ def certificate(of: Certificate) -> Markdown:
 
 
 def guarantee(of: Certificate) -> Markdown:
-    """The headline sentence, and the sentence about fresh documents below it where it is another."""
-    first, second = sentences.guarantee(of), sentences.guarantee_iid(of)
-    text = f"> **{escape(first)}**"
-    return Markdown(text if second in (None, first) else f"{text}\n\n{escape(second)}")
+    """The headline sentence, below it the one in bits per byte, and the one about fresh documents, where they are others."""
+    first = sentences.guarantee(of)
+    others = [text for text in (sentences.guarantee_bytes(of), sentences.guarantee_iid(of)) if text not in (None, first)]
+    return Markdown("\n\n".join([f"> **{escape(first)}**", *map(escape, others)]))
 
 
 def evidence(run: KeptRun) -> Markdown:

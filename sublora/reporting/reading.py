@@ -19,6 +19,7 @@ MAIN_INEQUALITIES = {
     "sequence": ("betting", "hoeffding"),
     "token": ("freedman", "azuma"),
     "position": ("betting", "hoeffding"),
+    "group": ("betting", "hoeffding"),
     "example": ("binomial_tail", "kl", "hoeffding"),
 }
 """For each level a tight inequality and the paper's: what a figure shows when it cannot show all."""
@@ -70,6 +71,13 @@ def headline(certificate: Certificate) -> Statement:
 def main_metric(certificate: Certificate) -> str:
     """The metric a certificate is about: `bpd` of a language model, `error` of a classifier."""
     return headline(certificate).metric
+
+
+def bits_per_byte(certificate: Certificate) -> Statement | None:
+    """The first of `certified` in bits per byte, of whole documents or groups; None where there is none."""
+    metric = "bpd" if certificate.corpus.unit == "byte" else "bpb"
+    found = (b for b in certified(certificate) if (b.metric, b.level in ("document", "group")) == (metric, True))
+    return next(found, None)
 
 
 def guess_name(bound: Statement) -> str:
@@ -141,11 +149,13 @@ def gain_in_words(bound: Statement | None, value: float | None = None) -> str:
 def largest_loss(bound: Statement) -> float:
     """The largest value that the bounded loss can take: 1 for an error, log2(V/alpha) bits for a smoothed log loss.
 
-    Beside a reference a bound is never stated above it, and here it is infinity.
+    In bits per byte, and beside a reference, a bound is never stated above it, and here it is infinity.
     """
     if in_percent(bound.metric):
         return 1.0
-    return math.inf if bound.alpha is None or bound.reference else bound.vacuous_at - math.log2(bound.alpha)
+    if bound.alpha is None or bound.reference or bound.metric == "bpb":
+        return math.inf
+    return bound.vacuous_at - math.log2(bound.alpha)
 
 
 def possible(bound: Statement) -> float:
@@ -165,7 +175,7 @@ def scaled(bound: Statement, value: float, decimals: int = 2) -> str:
 
 def metric_name(certificate: Certificate, metric: str) -> str:
     """A metric in words: `bits per byte`, `top-1 error`, `0-1 error`."""
-    names = {"error": "0-1 error", "bpd": f"bits per {certificate.corpus.unit}"}
+    names = {"error": "0-1 error", "bpd": f"bits per {certificate.corpus.unit}", "bpb": "bits per byte"}
     return names.get(metric) or metric.replace("_", " ").replace("top", "top-")
 
 

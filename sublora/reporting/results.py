@@ -27,7 +27,7 @@ TABLES = {
 }  # fmt: skip
 """The columns of each table in the folder of results, and what to do where it is not there."""
 WORDS = {"phase", "level", "assumption", "inequality", "world", "twin", "quantizer", "coder", "way", "projector", "method"}
-WORDS |= {"model", "metric", "change"}
+WORDS |= {"model", "metric", "change", "part"}
 """The columns that hold text; all others hold numbers."""
 
 

@@ -2,14 +2,28 @@
 
 from decimal import ROUND_FLOOR, Decimal, localcontext
 
-from sublora.certificate.schema import Certificate, LevelName, Statement
-from sublora.reporting.reading import VACUOUS, Shown, first, guess_name, headline, number, shown, statement, units_name, with_unit
+from sublora.certificate.schema import BITS, Certificate, LevelName, Statement
+from sublora.reporting.reading import (
+    VACUOUS,
+    Shown,
+    certified,
+    first,
+    guess_name,
+    headline,
+    number,
+    shown,
+    statement,
+    units_name,
+    with_unit,
+)
 
 UNITS: dict[LevelName, str] = {
     "document": "the mean loss of a document's tokens, its end of text included",
     "sequence": "the mean loss of a piece of a document, read on its own; pieces of one document are alike and their number is "
     "random, so independence and a fixed number of them are approximations",
     "token": "the loss of a token in its window; training documents follow each other in the order in which the split drew them",
+    "group": "the mean loss of a group's documents, each weighing the same, whatever its length; the bounded mean is over groups, "
+    "each weighing the same, whatever its number of documents: it is not the mean over documents",
     "position": "the loss of one token of the corpus in its window, whatever document it is in; unseen are the positions of this "
     "corpus that were no targets in training, each with its true context, training positions included: not new documents",
     "example": "the 0-1 error of a labelled example; examples of a task share sources (SST-2 has phrases of the same sentences), "
@@ -21,6 +35,15 @@ UNITS: dict[LevelName, str] = {
 def guarantee(certificate: Certificate) -> str:
     """The headline statement in one sentence, or, if it is vacuous, that it guarantees nothing."""
     return sentence(certificate, headline(certificate))
+
+
+def guarantee_bytes(certificate: Certificate) -> str | None:
+    """The headline in bits per byte, where a token is no byte; None where it is, or where they are not stated.
+
+    Bits per token of different tokenizers cannot be compared. Those per byte can.
+    """
+    bound = next((bound for bound in certified(certificate) if bound.metric == "bpb"), None)
+    return None if bound is None else f"In bits per byte, which other tokenizers share: {_lower(sentence(certificate, bound))}"
 
 
 def guarantee_iid(certificate: Certificate) -> str | None:
@@ -64,7 +87,7 @@ def sentence(certificate: Certificate, bound: Statement) -> str:
     if not bound.nonvacuous:
         what = "The bound is vacuous" if value == VACUOUS else f"The bound is {value}, which is vacuous"
         return f"This certificate guarantees nothing about {subject}. {what}: {guessing} gets {guess}.{_beside(bound, this)}"
-    if bound.metric == "bpd":
+    if bound.metric in BITS:
         text = f"{opening}, {model} predicts {subject} at {value} or better on average. {_capital(guessing)} costs {guess}."
         return text + _beside(bound, this)
     return f"{opening}, {model} has a {this.metric} of at most {value} on {subject}. {_capital(guessing)} has {guess}."
@@ -151,6 +174,10 @@ def split(certificate: Certificate) -> str:
         return f"all {corpus.documents:,} to train on"
     seed = {**params.get("corpus", {}), **params.get("task", {})}.get("split_seed", 0)
     rule = "the paper's split of openwebtext" if corpus.split == "paper" else f"a random permutation from split seed {seed}"
+    if corpus.groups is not None:
+        of = f"groups of documents with the same {corpus.groups.column}"
+        training = f"{corpus.groups.training:,} of {corpus.pool or 0:,} {of} ({corpus.documents:,} documents) to train on"
+        return f"{training}, by {rule}"
     if corpus.split == "positions":
         return f"{corpus.tokens:,} of {corpus.pool or 0:,} positions in {corpus.documents:,} documents to train on, by {rule}"
     return f"{corpus.documents:,} of {corpus.pool or 0:,} to train on, by {rule}"
@@ -215,6 +242,10 @@ def cost(certificate: Certificate) -> str:
     seconds = certificate.environment.seconds
     stages = ", ".join(f"{stage} {number(value / 60, 1)}" for stage, value in seconds.items())
     return f"{number(sum(seconds.values()) / 60, 1)} minutes on {certificate.environment.device} ({stages})"
+
+
+def _lower(text: str) -> str:
+    return text[0].lower() + text[1:]
 
 
 def _capital(text: str) -> str:

@@ -35,8 +35,12 @@ def bounds_frame(certificate: Certificate) -> pd.DataFrame:
 
 
 def bounds_table(certificate: Certificate) -> Table:
-    """Bounds on the main metric (bits; for a classifier, percent) with the training value, the held-out value and the guess."""
-    return _bounds(certificate, [reading.main_metric(certificate)])
+    """Bounds on the main metric (bits; for a classifier, percent) with the training value, the held-out value and the guess.
+
+    Where a token is no byte, also those in bits per byte.
+    """
+    by_byte = ["bpb"] if any(bound.metric == "bpb" for bound in certified(certificate)) else []
+    return _bounds(certificate, [reading.main_metric(certificate), *by_byte])
 
 
 def headline_table(certificate: Certificate) -> Table:
@@ -124,7 +128,7 @@ def _bounds(certificate: Certificate, metrics: Sequence[str]) -> Table:
 
 def _speaks_of(bound: Statement, prefix: str) -> str:
     words = SPEAKS_OF[bound.assumption]
-    if bound.level in ("example", "position"):
+    if bound.level in ("example", "position", "group"):
         words = words.replace("document", bound.level)
     text = f"{prefix}{reading.level_prefix(bound.level)}{words}"
     return text[0].upper() + text[1:]

@@ -8,6 +8,7 @@ from sublora.reporting import sentences
 from sublora.reporting.reading import (
     SHOWN_K,
     VACUOUS,
+    bits_per_byte,
     certified,
     guess_name,
     headline,
@@ -54,6 +55,7 @@ def summary(certificate: Certificate, path: Path, verified: bool = False) -> str
     rows = [
         ("bound", f"{value}  ({what}{of}; {this.inequality}, {sentences.confidence(certificate.delta)} confidence)"),
         *([] if this.reference is None else [("reference", f"{this.reference}{this.unit}  ({sentences.beside(this)})")]),
+        *_per_byte(certificate),
         ("guess", f"{this.guess}{this.unit}  ({guess_name(bound)})"),
         ("held out", with_unit(this.held_out or "not measured", this.unit)),
         ("message", f"{certificate.message_bits // 8:,} bytes ({certificate.message_bits:,} bits)"),
@@ -63,17 +65,29 @@ def summary(certificate: Certificate, path: Path, verified: bool = False) -> str
     return _named(rows)
 
 
+def _per_byte(certificate: Certificate) -> list[tuple[str, str]]:
+    """The line of the headline in bits per byte, where a token is no byte."""
+    bound = bits_per_byte(certificate)
+    if bound is None or bound.metric != "bpb":
+        return []
+    this = shown(certificate, bound)
+    apart = f"held out {this.held_out}, " if this.held_out else ""
+    if this.reference is not None:
+        apart = f"{this.reference}: {sentences.beside(this)}; {apart}"
+    return [("per byte", f"{with_unit(this.bound, this.unit)}  ({apart}guess {this.guess}{this.unit})")]
+
+
 def _advice(bound: Statement, path: Path, verified: bool) -> str:
     if bound.nonvacuous:
         return ("" if verified else f"`sublora verify {path}` checks it; ") + "`sublora report` shows it"
-    more = "positions" if bound.level == "position" else "documents"
+    more = f"{bound.level}s" if bound.level in ("position", "group") else "documents"
     return f"a smaller message (fewer coordinates or levels) or more training {more} make the bound smaller"
 
 
 def details(certificate: Certificate, path: Path) -> str:
     """A whole certificate: its guarantee in words, its statements as a table, and what it is about."""
     corpus, environment = certificate.corpus, certificate.environment
-    metrics = (main_metric(certificate), *(f"top{k}_error" for k in SHOWN_K))
+    metrics = (main_metric(certificate), "bpb", *(f"top{k}_error" for k in SHOWN_K))
     first, second = ("", " training") if corpus.split == "positions" else (" training", "")
     columns = ("metric", "speaks of", "inequality", "training", "bound", "reference", "gain", "held out", "guess", "verdict")
     rows: list[tuple[str, ...]] = [columns]

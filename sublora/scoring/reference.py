@@ -3,10 +3,11 @@
 import functools
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from sublora.data import TokenStore
+from sublora.data import Split, TokenStore
 from sublora.experiment import Level, OnText
 from sublora.experiment.groups import Reference
 from sublora.models.references import DocumentCode, log_probabilities, stream_log_probabilities
@@ -18,11 +19,16 @@ class Population:
     """What the reference says of all training units of a level, in the split's order, and the pool's shortest document in tokens.
 
     nats: ln q of each unit (of a token: of itself), float64 (units,), float32 for tokens; lengths: tokens of each unit.
+    sizes, fewest: the same in bytes and one more, where they were counted. members: as in `Scores`, where units are groups: then
+    all else is of their documents.
     """
 
     nats: np.ndarray
     lengths: np.ndarray
     shortest: int
+    sizes: np.ndarray | None = None
+    fewest: int = 2
+    members: np.ndarray | None = None
 
 
 def log_q(
@@ -41,19 +47,26 @@ def log_q(
     return _log_q(store, documents.tobytes(), block, experiment.reference, stream)
 
 
-def populations(store: TokenStore, documents: np.ndarray, levels: Iterable[Level], experiment: OnText) -> dict[Level, Population]:
+def populations(store: TokenStore, split: Split, levels: Iterable[Level], experiment: OnText) -> dict[Level, Population]:
     """All training units by level: what the reference's own bound is made of."""
     found: dict[Level, Population] = {}
-    shortest = int(store.lengths.min())
+    documents, shortest = split.train, int(store.lengths.min())
     for level in levels:
-        nats = log_q(store, documents, level, experiment)
+        nats = log_q(store, documents, "document" if level == "group" else level, experiment)
         if level in ("token", "position"):
             found[level] = Population(nats, np.broadcast_to(np.int64(1), nats.shape), shortest)
             continue
         lengths = store.lengths[documents]
         if level == "sequence":
             _, lengths = sequences(store.offsets[documents], lengths, experiment.model.block)
-        found[level] = Population(np.add.reduceat(nats, np.cumsum(lengths) - lengths, dtype=np.float64), lengths, shortest)
+        summed = np.add.reduceat(nats, np.cumsum(lengths) - lengths, dtype=np.float64)
+        counted: dict[str, Any] = {}
+        if level != "sequence" and store.sizes is not None:
+            counted = {"sizes": store.sizes[documents], "fewest": int(store.sizes.min())}
+        if level == "group":
+            assert split.groups is not None
+            counted["members"] = np.concatenate([[0], np.cumsum(split.groups[0])])
+        found[level] = Population(summed, lengths, shortest, **counted)
     return found
 
 

@@ -50,6 +50,9 @@ class Scores:
     The last two have no columns where they were not asked for.
     places: int64 (units,), where each unit stands among all of its kind, in the order in which the split drew them.
     reference: float32 (tokens,), ln q of the token by the public reference; empty where that is the uniform guess.
+    sizes: int64 (documents,), b of each document, its bytes and one more; empty where they were not counted.
+    members: int64 (groups + 1,), where the units are groups of documents: group i has the documents members[i] to members[i+1], and
+    `offsets` are those of documents. Empty where they are not.
     """
 
     log_probability: np.ndarray
@@ -59,6 +62,13 @@ class Scores:
     expected_hits: np.ndarray
     places: np.ndarray
     reference: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
+    sizes: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    members: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+
+    @property
+    def units(self) -> int:
+        """n."""
+        return len(self.members if self.members.size else self.offsets) - 1
 
     def save(self, path: str | os.PathLike, identity: str = "") -> None:
         """Write as one safetensors file, atomically. identity: what `load` shall find again."""
@@ -71,13 +81,21 @@ class Scores:
 
     def repeated(self, units: int, among: int) -> "Scores":
         """As many units as that: these ones over and over, as a stand-in for that many of `among` of their kind."""
-        chosen = np.resize(np.arange(len(self.offsets) - 1), units)
-        lengths = np.diff(self.offsets)[chosen]
-        offsets = np.concatenate([[0], np.cumsum(lengths)])
-        tokens = np.arange(offsets[-1]) + np.repeat(self.offsets[chosen] - offsets[:-1], lengths)
+        chosen, members = np.resize(np.arange(self.units), units), self.members
+        if members.size:
+            chosen, members = pieces(members, chosen)
+        tokens, offsets = pieces(self.offsets, chosen)
         by_token = ["log_probability", "rank", "expected_bits", "expected_hits", *["reference"] * bool(self.reference.size)]
-        places = np.arange(units) * among // units
-        return Scores(offsets=offsets, places=places, **{name: getattr(self, name)[tokens] for name in by_token})
+        places, sizes = np.arange(units) * among // units, self.sizes[chosen] if self.sizes.size else self.sizes
+        of_tokens = {name: getattr(self, name)[tokens] for name in by_token}
+        return Scores(offsets=offsets, places=places, sizes=sizes, members=members, **of_tokens)
+
+
+def pieces(offsets: np.ndarray, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(indices of what the chosen of the pieces `offsets[i] : offsets[i+1]` hold, piece after piece; the offsets of these)."""
+    lengths = np.diff(offsets)[chosen]
+    found = np.concatenate([[0], np.cumsum(lengths)])
+    return np.arange(found[-1]) + np.repeat(offsets[chosen] - found[:-1], lengths), found
 
 
 @dataclass(frozen=True)

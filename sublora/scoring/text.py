@@ -3,7 +3,7 @@
 Level by level: a *document* is one document; a *sequence* one of the non-overlapping pieces of `block` tokens that documents are
 cut into, read on its own; a *token* one token of the training documents, which stand one after the other in the order in which the
 split drew them; a *position* the place of one token in the store, with its true context: any of all documents, not the training
-documents alone.
+documents alone; a *group* all documents that have the same in a column, and its loss the mean of theirs.
 """
 
 import dataclasses
@@ -24,14 +24,14 @@ from sublora.inequalities.subsampling import subsample
 from sublora.message import decode, with_alpha
 from sublora.models.references import code_of_residual
 from sublora.scoring.reference import log_q
-from sublora.scoring.scores import Scores, Windows, score, sequences, token_windows, unit_windows
+from sublora.scoring.scores import Scores, Windows, pieces, score, sequences, token_windows, unit_windows
 
 
 class Evaluation(NamedTuple):
     """Scores of the decoded model by level: on the certifying subsample of the training units, on the pilot, and on held-out text.
 
     `held_out` has documents (their tokens are the token level's, too) and, where that level is certified, sequences; or positions
-    alone.
+    or groups alone.
     """
 
     training: dict[Level, Scores]
@@ -41,11 +41,16 @@ class Evaluation(NamedTuple):
 
 
 def unit_count(level: Level, store: TokenStore, documents: np.ndarray, block: int) -> int:
-    """m: how many units of a level there are in these documents; at position level `documents` are positions."""
+    """How many units of a level there are in these documents; at position level `documents` are positions. Not for groups."""
     if level in ("document", "position"):
         return len(documents)
     lengths = store.lengths[documents]
     return int(lengths.sum()) if level == "token" else int((-(-lengths // block)).sum())
+
+
+def training_units(level: Level, store: TokenStore, split: Split, block: int) -> int:
+    """m: how many training units of a level there are."""
+    return split.drawn[0] if level == "group" else unit_count(level, store, split.train, block)
 
 
 def evaluated_units(level: Level, experiment: OnText, m: int) -> int:
@@ -68,8 +73,8 @@ def evaluate(
     began = time.monotonic()
     scorer = _Scorer(message, store, split, experiment, folder, local_only=local_only)
     apart: list[Level] = ["document", "sequence"] if "sequence" in experiment.bounds.levels else ["document"]
-    if experiment.corpus.split == "positions":
-        apart = ["position"]
+    if experiment.bounds.levels[0] in ("position", "group"):
+        apart = [experiment.bounds.levels[0]]
     training, held_out = scorer.training(), {level: scorer.held_out(level) for level in apart}
     return Evaluation(training, scorer.pilot(), held_out, time.monotonic() - began)
 
@@ -165,6 +170,8 @@ class _Scorer:
 
     def held_out(self, level: Level) -> Scores:
         bounds = self.experiment.bounds
+        if self.split.groups is not None:
+            return self._score(self.split.test, level, np.arange(min(bounds.held_out_groups, self.split.drawn[2])), "held-out")
         documents = self.split.test[: bounds.held_out_positions if level == "position" else bounds.held_out_documents]
         everything = np.arange(unit_count(level, self.store, documents, self.experiment.model.block))
         return self._score(documents, level, everything, "held-out")
@@ -172,7 +179,7 @@ class _Scorer:
     def _counts(self) -> Iterator[tuple[Level, int, int]]:
         """(level, m, n) of each level."""
         for level in self.experiment.bounds.levels:
-            m = unit_count(level, self.store, self.split.train, self.experiment.model.block)
+            m = training_units(level, self.store, self.split, self.experiment.model.block)
             yield level, m, evaluated_units(level, self.experiment, m)
 
     def score_units(self, documents: np.ndarray, level: Level, drawn: np.ndarray) -> Scores:
@@ -189,14 +196,19 @@ class _Scorer:
 
     def _score(self, documents: np.ndarray, level: Level, drawn: np.ndarray, part: str) -> Scores:
         """Scores of the units `drawn` of those of a level in `documents` (at position level: positions)."""
-        experiment = self.experiment
-        windows, offsets = _windows(self.store, documents, level, drawn, block=experiment.model.block, stride=experiment.stride)
+        experiment, units, members = self.experiment, drawn, np.zeros(0, np.int64)
+        kind: Level = level
+        if level == "group":
+            assert self.split.groups is not None
+            sizes = self.split.groups[2 if part == "held-out" else 0]
+            (drawn, members), kind = pieces(np.concatenate([[0], np.cumsum(sizes)]), units), "document"
+        windows, offsets = _windows(self.store, documents, kind, drawn, block=experiment.model.block, stride=experiment.stride)
         scores = score(
             self.model,
             self.store,
             windows,
             offsets,
-            drawn,
+            units,
             batch_tokens=experiment.bounds.batch_tokens,
             label=f"{part} {level}s",
             expectations=level == "token",
@@ -204,13 +216,16 @@ class _Scorer:
             keep=self.folder / "scores" / f"{part}-{level}.safetensors" if self.folder else None,
             identity=hashlib.sha256(self.draft).hexdigest(),
         )
+        if kind == "document":
+            sizes = scores.sizes if self.store.sizes is None else self.store.sizes[documents[drawn]]
+            scores = dataclasses.replace(scores, sizes=sizes, members=members)
         if experiment.reference.name == "uniform":
             return scores
         behind = self.split.train if part == "held-out" else None
-        of_all, first = log_q(self.store, documents, level, experiment, behind=behind), drawn
-        if level not in ("token", "position"):
+        of_all, first = log_q(self.store, documents, kind, experiment, behind=behind), drawn
+        if kind not in ("token", "position"):
             lengths = self.store.lengths[documents]
-            if level == "sequence":
+            if kind == "sequence":
                 _, lengths = sequences(self.store.offsets[documents], lengths, experiment.model.block)
             first = (np.cumsum(lengths) - lengths)[drawn]
         within = np.arange(offsets[-1]) - np.repeat(offsets[:-1], np.diff(offsets))
