@@ -115,16 +115,18 @@ def load_task(task: Task, folder: Path | None = None, local_only: bool = False) 
     Raises SubloraError naming what to put where, and for labels of one class.
     """
     if task.source is not None:
-        data = _own_task(task, local_only)
-    elif task.name == FUNCTIONS:
+        return _own_task(task, local_only)
+    if task.name == FUNCTIONS:
         data = TaskData(*_functions(folder), _classes(TASKS[FUNCTIONS]))
     else:
         data = _preset(task, TASKS[task.name])
-    if len(found := np.unique(data.pool.labels)) < 2:
-        one = ascii(data.classes[found[0]])
-        where = task.source or task.path or task.name
-        raise SubloraError(f"{where}: all examples have the label {one:.60}; a classifier needs two")
+    _check_classes(data.pool, data.classes, task.path or task.name)
     return data
+
+
+def _check_classes(examples: Examples, classes: tuple[str, ...], where: str) -> None:
+    if len(found := np.unique(examples.labels)) < 2:
+        raise SubloraError(f"{where}: all examples have the label {ascii(classes[found[0]]):.60}; a classifier needs two")
 
 
 def _preset(task: Task, form: Format) -> TaskData:
@@ -154,6 +156,7 @@ def _own_task(task: Task, local_only: bool) -> TaskData:
     classes = task.classes or _in_order(names, f"{task.source}: column {ascii(task.label):.80}")
     numbers = {name: number for number, name in enumerate(classes)}
     examples = Examples(texts, np.array([numbers[name] for name in names], np.int64))
+    _check_classes(examples, classes, task.source or "")
     if task.draws_held_out:
         order = permutation(len(examples), task.split_seed, HELD_OUT)
         size = round(task.held_out * len(examples))

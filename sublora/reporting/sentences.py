@@ -3,7 +3,7 @@
 from decimal import ROUND_FLOOR, Decimal, localcontext
 
 from sublora.certificate.schema import Certificate, LevelName, Statement
-from sublora.errors import listed
+from sublora.errors import printable
 from sublora.reporting.reading import VACUOUS, Shown, first, guess_name, headline, number, shown, statement, units_name, with_unit
 
 HELD_OUT = "held out"
@@ -132,9 +132,11 @@ def classes_alone(certificate: Certificate) -> str:
 
 
 def classes(certificate: Certificate, most: int = 12) -> str | None:
-    """The classes' names, escaped, by number; None where there are none."""
-    names = getattr(certificate.public, "classes", None)
-    return None if names is None else listed(names, most)
+    """The classes' names, by number, none of which can steer what shows it; None where there are none."""
+    if (names := getattr(certificate.public, "classes", None)) is None:
+        return None
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(printable(name[:60]) for name in names[:most]) + more
 
 
 def _split_needed(bound: Statement) -> str:
