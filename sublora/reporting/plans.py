@@ -5,7 +5,7 @@ from typing import Any
 
 from sublora.errors import SubloraError
 from sublora.experiment.params import as_yaml
-from sublora.plan import DEVIATION, MOST_UNITS, SHARES, Corpus, Row, Suggestion, to_beat
+from sublora.plan import DEVIATION, LEAST, MOST_UNITS, SHARES, Corpus, Row, Suggestion, to_beat
 from sublora.reporting.reading import number
 
 KNOWN = {256: "bytes", 257: "bytes", 50257: "gpt2"}
@@ -27,7 +27,7 @@ def places(vocab_size: int, classifier: bool, reference: bool, *, data: Path | N
 
 
 def as_text(corpus: Corpus, rows: list[Row], losses: tuple[float, ...], reference: float | None, found: Suggestion | None) -> str:
-    """The table, what it assumes, and the suggestion. Bounds are rounded up; one that says no more than zero bits do is in brackets."""
+    """The table, what it assumes, and the suggestion. Bounds are rounded up; those that say nothing are in brackets."""
     unit = "a share of errors" if corpus.classes else "bits per token"
     zero, what = to_beat(corpus, reference), "guessing" if reference is None else "the public reference"
     lines = [f"Bounds at 95% confidence, {unit}; {what} has {number(zero, 3)}. In brackets: not below that."]
@@ -43,7 +43,8 @@ def as_text(corpus: Corpus, rows: list[Row], losses: tuple[float, ...], referenc
         lines.append("")
     lines.append(_assumed(corpus, reference))
     if found is None:
-        return "\n".join([*lines, "", "No message of 50 bytes or more has such a bound at the middle loss: it takes more documents, or lower losses."])
+        none = f"No message of {LEAST} bytes or more has such a bound at the middle loss: it takes more documents, or lower losses."
+        return "\n".join([*lines, "", none])
     d, of = found.coordinates, "weights of the head" if corpus.classes else "coordinates"
     what = f"a message of about {found.bytes:,} bytes: {d:,} {of}, quantizer {found.quantizer}"
     lines += ["", f"suggested   level {found.level} ({found.assumption}), {what}"]
