@@ -12,7 +12,7 @@ from sublora.limits import Limits
 from sublora.message import message_settings, read_configuration
 from sublora.message.ngram import SYMBOLS_OF_A_BYTE
 from sublora.models import linear_maps, model_weights
-from sublora.models.classifiers import encoder_weights
+from sublora.models.classifiers import LARGEST_HEAD, encoder_weights
 from sublora.models.projectors import near_equal_factors
 
 SPEED = {"cpu": 2e10, "cuda": 2e12}
@@ -80,7 +80,7 @@ def language_model(experiment: OnText, message: bytes, vocab_size: int, origin: 
 def classifier(experiment: Classify, message: bytes, labels: int, origin: str, limits: Limits) -> Cost:
     """The same for a classifier's message."""
     public = read_configuration(message, experiment)[0].model
-    weights = (2**20 + 1) * labels if isinstance(public, Words) else encoder_weights(public, labels)
+    weights = LARGEST_HEAD if isinstance(public, Words) else encoder_weights(public, labels)
     base = Cost(FLOAT * weights if isinstance(public, Words) else 3 * FLOAT * weights)
     refuse_above(base, f"{origin}: params.model", limits)
     subspace, model, coordinates = message_settings(message, experiment, labels)

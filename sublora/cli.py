@@ -16,7 +16,7 @@ from typing import Annotated, TextIO, get_args
 import typer
 
 from sublora import study
-from sublora.atomic import replaced_atomically
+from sublora.atomic import replaced_atomically, write_text
 from sublora.certificate.comparison import UnitsFrom, load_comparison
 from sublora.certificate.schema import SEARCH, load_certificate
 from sublora.errors import FULL, SubloraError, one_line, printable
@@ -282,6 +282,42 @@ def data(
         counted = duplicates_in_words(near_duplicates(store, split_of(store, experiment.corpus)))
         if counted:
             _say(counted)
+
+
+@app.command()
+def plan(
+    documents: Annotated[int, typer.Option(help="Documents of the corpus, or labelled examples.")],
+    tokens: Annotated[int, typer.Option(help="Tokens of all documents together, each document's end of text included.")],
+    vocab: Annotated[int, typer.Option(help="Size of the vocabulary: 257 for bytes, 50257 for gpt2.")] = 257,
+    *,
+    classes: Annotated[int | None, typer.Option(help="Of a classifier: the number of classes.")] = None,
+    loss: Annotated[
+        list[float] | None, typer.Option(help="A mean training loss, in bits per token or as a share of errors. Repeatable.")
+    ] = None,
+    reference: Annotated[float | None, typer.Option(help="The mean loss of a public document code, in bits per token.")] = None,
+    minutes: Annotated[float, typer.Option(min=1, max=MOST.minutes, help="What the run may take, about.")] = 30,
+    data: Annotated[Path | None, typer.Option(help="Of the params file: the table file with documents or examples.")] = None,
+    tokenizer: Annotated[str | None, typer.Option(help="Of the params file: the tokenizer, if not bytes or gpt2.")] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Write a params file that runs.")] = None,
+) -> None:
+    """Say which messages can be non-vacuous for a corpus of a size, and suggest an experiment. Nothing is read."""
+    from sublora import plan as planning
+    from sublora.reporting import plans
+
+    if classes is not None and reference is not None:
+        raise SubloraError("--reference: has no effect for --classes; remove it")
+    corpus = planning.checked(documents, tokens, vocab, classes)
+    zero = planning.to_beat(corpus, reference)
+    losses = tuple(loss or (round(zero * share, 3) for share in ((0.25, 0.5, 0.75) if reference is None else (0.8, 0.9, 0.95))))
+    rows = planning.table(corpus, losses, reference)
+    known = plans.places(vocab, classes is not None, reference is not None, data=data, tokenizer=tokenizer)
+    found = planning.suggest(corpus, rows, losses, reference, minutes=minutes, data=known)
+    print(plans.as_text(corpus, rows, losses, reference, found))
+    if output is not None and found is None:
+        raise SubloraError(f"{output}: not written, since nothing can be suggested; give lower losses, or more documents")
+    if output is not None and found is not None:
+        write_text(output, plans.params_file(found))
+        _say(f"written: {output}; next: sublora run {shlex.quote(str(output))}")
 
 
 @app.command()

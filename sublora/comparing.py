@@ -192,7 +192,7 @@ def _level(certificates: Sequence[Certificate], paths: Sequence[str | Path]) -> 
     common = [level for level in levels[0] if level in LEVELS and all(level in each for each in levels)]
     if not common:
         said = "; ".join(f"{path}: {', '.join(each)}" for path, each in zip(paths, levels, strict=True))
-        raise SubloraError(f"no common unit that can be compared, which tokens and groups cannot ({said}); certify both with bounds.levels [document]")
+        raise SubloraError(f"no common unit but tokens or groups ({said}); certify both with bounds.levels [document]")
     return common[0]
 
 

@@ -1,6 +1,7 @@
 """The one exception a user sees, and how text from elsewhere may be shown."""
 
 import contextlib
+import difflib
 import errno
 import os
 from collections.abc import Iterable, Iterator
@@ -36,6 +37,15 @@ def listed(names: Iterable[object], most: int = 8) -> str:
     """Names out of a file for a message: escaped, each cut to 60 characters, the first `most` of them."""
     shown = [ascii(str(name)[:60])[1:-1] for name in names]
     return ", ".join(shown[:most]) + (f" and {len(shown) - most} more" if len(shown) > most else "")
+
+
+def no_such(name: str, names: Iterable[object], most: int = 8) -> str:
+    """What to say of a name that is none of `names`: it, the nearest one, and which there are, all of them escaped."""
+    there = list(map(str, names))
+    near = difflib.get_close_matches(name.casefold().strip(), {each.casefold().strip(): each for each in there}, n=1)
+    meant = [each for each in there if near and each.casefold().strip() == near[0]]
+    hint = f"did you mean {ascii(meant[0][:60])}? " if meant else ""
+    return f"{ascii(name):.80}; {hint}there are: {listed(there, most)}"
 
 
 @contextlib.contextmanager

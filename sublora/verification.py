@@ -11,13 +11,14 @@ from sublora.certificate.build import facts
 from sublora.certificate.schema import Certificate, LabelPublic, certificate_of, digest, read_json
 from sublora.certificate.statements import tolerance
 from sublora.data.corpora import corpus_name, on_hub
-from sublora.data.labelled import TASKS
+from sublora.data.labelled import task_name
 from sublora.errors import SubloraError, errors_named
 from sublora.experiment import Classify, Experiment, Finetune, OnText, Pretrain, as_experiment
 from sublora.limits import DEFAULT, Limits
 from sublora.message import MessageError, decode
 from sublora.models import base_model, base_sha256
 from sublora.problems import problem_class
+from sublora.problems.labels import stated_labels
 
 UNVERIFIED = ("environment", "certificate_sha256")
 """Keys that nobody can compute again: where the certificate was made, and how long that took."""
@@ -28,7 +29,11 @@ CALCULATED = {"complexity", "subsampling"}
 """Keys of values that float64 arithmetic alone moves, by a share of `EXACT` at most. Everything else must be equal."""
 FOLLOWS = {"nonvacuous"}
 """Keys that a certificate must have as its other keys make them, or it cannot be read."""
-PLACES = (("corpus", "path"), ("corpus", "tokenizer"), ("model", "source"), ("task", "path"), ("task", "validation"))
+PLACES = (
+    *(("corpus", key) for key in ("path", "tokenizer")),
+    ("model", "source"),
+    *(("task", key) for key in ("path", "source", "validation")),
+)
 """Settings that name a file or folder of the machine where a certificate was made."""
 VALUES = {"evaluated", "inequalities", "assumptions", "determinism", "reference"}
 """Keys of dictionaries that are values, not settings: none of their keys may be missing, nor of the dictionaries in them."""
@@ -88,7 +93,7 @@ def verify_arithmetic(path: str | Path, corpus: str | Path | None = None, *, lim
     path = Path(path)
     certificate, claimed, stated, wrong = _read(path)
     here = located(stated, None if corpus is None else Path(corpus), path)
-    size = len(TASKS[stated.task.name].classes) if isinstance(stated, Classify) else certificate.corpus.vocab_size
+    size = stated_labels(stated, certificate) if isinstance(stated, Classify) else certificate.corpus.vocab_size
     if isinstance(certificate.public, LabelPublic) != isinstance(stated, Classify) or size != certificate.corpus.vocab_size:
         return Verdict([*wrong, "public: it belongs to another kind of experiment than params"])
     try:
@@ -147,7 +152,7 @@ def located(experiment: Experiment, given: Path | None, origin: Path) -> Experim
         stated = getattr(getattr(experiment, group, None), key, None)
         if stated is None or (group, key) == ("corpus", "tokenizer") and stated in ("bytes", "gpt2"):
             continue
-        name, is_data = Path(stated).name, key == "path"
+        name, is_data = Path(stated).name, key == "path" or (group, key) == ("task", "source")
         with errors_named(f"{origin}: its {group}.{key} {stated!r:.80} cannot be looked up", "say where the data is with --corpus"):
             beside = given is not None and name not in ("", "..") and (given / name).exists()
         if given is not None and (beside or is_data):
@@ -170,7 +175,7 @@ def _with_places_of(stated: Experiment, again: dict[str, Any]) -> dict[str, Any]
         if group in params and key in params[group]:
             params[group] = {**params[group], key: getattr(getattr(stated, group), key)}
     if isinstance(stated, Classify):
-        return {**again, "params": params}
+        return {**again, "params": params, "corpus": {**again["corpus"], "name": task_name(stated.task)}}
     public = {**again["public"], "tokenizer": stated.corpus.tokenizer}
     return {**again, "params": params, "public": public, "corpus": {**again["corpus"], "name": corpus_name(stated.corpus)}}
 

@@ -216,7 +216,8 @@ def test_no_network_and_nothing_cached_says_what_to_do(tmp_path, monkeypatch):
 def test_mnli_has_two_validation_files(tmp_path):
     for name in ("train", "dev_matched", "dev_mismatched"):
         write(tmp_path / f"{name}.tsv", *OFFICIAL["mnli"], ("2", "2", name, "x", "-", "neutral"))
-    training, validation = load_task(task("mnli", tmp_path / "train.tsv"))
+    training, validation, classes = load_task(task("mnli", tmp_path / "train.tsv"))
+    assert classes == ("entailment", "neutral", "contradiction")
     assert training.texts[2] == ("train", "x")
     assert {name: examples.texts[2][0] for name, examples in validation.items()} == {
         "dev_matched": "dev_matched",
@@ -256,7 +257,7 @@ def packages(monkeypatch):
 
 
 def test_functions_are_distinct_balanced_and_of_their_package(packages):
-    training, validation = load_task(task("functions"))
+    training, validation, _ = load_task(task("functions"))
     held_out = validation["validation"]
     assert (len(training), len(held_out)) == (16, 4)
     texts, labels = training.texts + held_out.texts, [*training.labels, *held_out.labels]
@@ -267,7 +268,7 @@ def test_functions_are_distinct_balanced_and_of_their_package(packages):
 
 def test_the_functions_of_the_pinned_packages_are_known():
     """Kept certificates depend on these numbers."""
-    training, validation = load_task(task("functions"))
+    training, validation, _ = load_task(task("functions"))
     assert (len(training), len(validation["validation"])) == (11_310, 2_828)
     assert training.sha256 == "6995fe147d4fd60031bd5875a8c6f20f7b687f075ce92c924ca49d2bc592d556"
     assert validation["validation"].sha256 == "228b75b5112bbf933ca9f936ed2f2385d8096f1fc956194a146b652bc8c17e76"

@@ -23,6 +23,7 @@ ROOMS = (
     "scoring",
     "certificate",
     "budget",
+    "plan",
     "problems",
     "verification",
     "comparing",

@@ -19,6 +19,10 @@ def save_model(folder, kind="gpt2", tokenizer=True, head=True):
         DistilBertForSequenceClassification,
         GPT2Config,
         GPT2ForSequenceClassification,
+        GPTNeoXConfig,
+        GPTNeoXForSequenceClassification,
+        LlamaConfig,
+        LlamaForSequenceClassification,
         PreTrainedTokenizerFast,
         RobertaConfig,
         RobertaForSequenceClassification,
@@ -38,7 +42,11 @@ def save_model(folder, kind="gpt2", tokenizer=True, head=True):
         **size,
     }
     unpadded = {**narrow, "pad_token_id": None, "bos_token_id": 2, "eos_token_id": 3}
+    causal = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32, **size}
+    causal |= {"max_position_embeddings": 64, "bos_token_id": 2, "eos_token_id": 3}
     config, model = {
+        "llama": (LlamaConfig(**causal), LlamaForSequenceClassification),
+        "gpt_neox": (GPTNeoXConfig(**causal), GPTNeoXForSequenceClassification),
         "gpt2": (GPT2Config(**unpadded), GPT2ForSequenceClassification),
         "bert": (BertConfig(**wide, max_position_embeddings=64), BertForSequenceClassification),
         "roberta": (RobertaConfig(**wide, max_position_embeddings=64), RobertaForSequenceClassification),

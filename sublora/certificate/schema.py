@@ -353,7 +353,7 @@ class LabelPublic(Part):
     base_weights_sha256: Annotated[str, Field(description="of the base model's weights")]
     tokenizer_sha256: Annotated[str | None, Field(description="of the base model's tokenizer; null for a bag of words")]
     configuration_sha256: Annotated[str | None, Field(description="of the base model's configuration; null for a bag of words")]
-    classes: Annotated[list[str], Field(description="the labels' names, by number")]
+    classes: Annotated[list[str], Field(min_length=2, description="the labels' names, by number")]
     condition: ConditionName
     arithmetic: Annotated[str, Field(description="the precision of the predictions")]
     metrics: Annotated[list[str], Field(description="what is measured")]
@@ -362,6 +362,17 @@ class LabelPublic(Part):
         dict[str, FiniteFloat],
         Field(description="by how much another machine may find bits and errors otherwise, a constant; added to every bound"),
     ]
+    classes_from: Annotated[
+        Literal["examples"] | None,
+        Field(
+            description="examples: the classes are the labels that the examples have, held-out ones included, so that iid holds "
+            "if the source has no others; absent: they were fixed before"
+        ),
+    ] = None
+
+    @model_serializer(mode="wrap")
+    def _without_keys_of_others(self, handler):
+        return _without(handler(self), "classes_from")
 
 
 class PaperAccounting(Part):
@@ -447,6 +458,17 @@ class Certificate(Part):
             raise ValueError("public.bytes and bounds of metric bpb belong together")
         if (self.corpus.groups is not None) != any(bound.level == "group" for bound in self.statements):
             raise ValueError("corpus.groups and bounds of level group belong together")
+        return self
+
+    @model_validator(mode="after")
+    def _counts_its_classes(self):
+        if isinstance(self.public, LabelPublic):
+            task, found, V = self.params.get("task"), len(self.public.classes), self.corpus.vocab_size
+            if found != V:
+                raise ValueError(f"public.classes has {found} names, but corpus.vocab_size is {V}")
+            of_examples = isinstance(task, dict) and task.get("source") is not None and task.get("classes") is None
+            if of_examples != (self.public.classes_from == "examples"):
+                raise ValueError("public.classes_from is examples where params.task has a source without classes, and nowhere else")
         return self
 
     @model_validator(mode="after")

@@ -1,14 +1,16 @@
-"""Tasks: GLUE's (Wang et al. 2018, arXiv:1804.07461), from local files in its row formats or from the hub, and `functions`.
+"""Labelled examples: of any table file or data set on the hub, of GLUE's tasks, and of `functions`.
 
-GLUE's examples are labelled sentences. Those of `functions` are functions of two pinned packages: of which one is it?
+GLUE's tasks (Wang et al. 2018, arXiv:1804.07461) are presets: their columns and classes are known by name. The examples of
+`functions` are functions of two pinned packages: of which one is it?
 """
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,32 +18,38 @@ from sublora.data.files import files_fingerprint, given_path
 from sublora.data.packages import package_functions, packages_identity
 from sublora.data.rows import Row, read_rows, table_kind, whole_characters
 from sublora.data.split import permutation
-from sublora.errors import SubloraError, errors_named, listed
-from sublora.experiment import Task
+from sublora.errors import SubloraError, errors_named, listed, no_such
+from sublora.experiment import Task, class_name, is_table
+from sublora.experiment.groups import TABLES
 from sublora.progress import notice
 
 HUB = "nyu-mll/glue"
 ENTAILED = ("entailment", "not_entailment")
 FUNCTIONS = "functions"
+WHOLE = re.compile(r"0|-?[1-9][0-9]{0,17}")
 PACKAGES = ("networkx==3.6.1", "sympy==1.14.0")
 """torch needs both, so that they are often installed. Their order numbers the classes."""
 FUNCTIONS_VALIDATION = 0.2  # share of the functions that validates
-TABLES = (".jsonl", ".json", ".csv", ".tsv", ".txt", ".parquet")
+HELD_OUT = "held out"
+"""The name of the part of a source's examples that is drawn to validate."""
+MOST_CLASSES = 10_000
 HELD_OUT_NAMES = ("dev", "validation", "dev_matched", "validation_matched", "dev_mismatched", "validation_mismatched")
 
 
 @dataclass(frozen=True)
 class Format:
-    """Columns of one task: for each text, and for the label, the names it has in GLUE's files and on the hub.
+    """Columns of one task: for each text, and for the label, the names that it may have.
 
-    classes: the labels' names in the order of their numbers; a file may hold either. headerless: columns of a file without header.
+    classes: the labels' names in the order of their numbers; None: those that occur. preset: a task of GLUE, whose files may hold
+    the numbers, have rows cut short, and columns `headerless` without a header.
     """
 
     texts: tuple[tuple[str, ...], ...]
     label: tuple[str, ...] = ("label",)
-    classes: tuple[str, ...] = ("0", "1")
+    classes: tuple[str, ...] | None = ("0", "1")
     headerless: tuple[str, ...] = ()
     validation: tuple[str, ...] = ("validation",)
+    preset: bool = True
 
 
 _PAIR = (("sentence1",), ("sentence2",))
@@ -86,24 +94,109 @@ class Examples:
         return digest.hexdigest()
 
 
-def load_task(task: Task, folder: Path | None = None) -> tuple[Examples, dict[str, Examples]]:
-    """(training examples, {name: validation examples}) of a task: from `task.path`, or from the hub where it is null.
+class TaskData(NamedTuple):
+    """What a task's settings lead to. pool: the examples to train on, and those not drawn to; validation: by name.
+
+    classes: the labels' names, in the order of their numbers.
+    """
+
+    pool: Examples
+    validation: dict[str, Examples]
+    classes: tuple[str, ...]
+
+
+def load_task(task: Task, folder: Path | None = None, local_only: bool = False) -> TaskData:
+    """The examples of a task: from `task.source`, from `task.path`, or of GLUE's from the hub where both are null.
 
     `functions` reads pinned packages (`package_functions`, also for `folder`); a fixed share of its examples is for validation.
-    Validation files lie beside the training file, `train` in its name being `dev` or `validation` (mnli: `_matched`,
-    `_mismatched`), unless `task.validation` names one. Raises SubloraError naming what to put where.
+    GLUE's validation files lie beside the training file, `train` in its name being `dev` or `validation` (mnli: `_matched`,
+    `_mismatched`), unless `task.validation` names one. Of a source without one, a share is drawn at random to validate.
+    local_only: nothing is downloaded.
+    Raises SubloraError naming what to put where, and for labels of one class.
     """
-    form = TASKS[task.name]
+    if task.source is not None:
+        return _own_task(task, local_only)
     if task.name == FUNCTIONS:
-        return _functions(folder)
+        data = TaskData(*_functions(folder), _classes(TASKS[FUNCTIONS]))
+    else:
+        data = _preset(task, TASKS[task.name])
+    _check_classes(data.pool, data.classes, task.path or task.name)
+    return data
+
+
+def _check_classes(examples: Examples, classes: tuple[str, ...], where: str) -> None:
+    if len(found := np.unique(examples.labels)) < 2:
+        raise SubloraError(f"{where}: all examples have the label {ascii(classes[found[0]]):.60}; a classifier needs two")
+
+
+def _preset(task: Task, form: Format) -> TaskData:
     if task.path is None:
-        return _from_hub(task.name, "train", form), {name: _from_hub(task.name, name, form) for name in form.validation}
+        validation = {name: _from_hub(task.name, name, form) for name in form.validation}
+        return TaskData(_from_hub(task.name, "train", form), validation, _classes(form))
     path = given_path(task.path, "task.path")
     training = read_examples(path, task.name)
     files = _validation_files(path, task)
     if not files:
         raise SubloraError(f"{path}: no validation file beside it (`train` in its name as `dev`); set task.validation to one")
-    return training, {_stem(file): read_examples(file, task.name) for file in files}
+    return TaskData(training, {_stem(file): read_examples(file, task.name) for file in files}, _classes(form))
+
+
+def _classes(form: Format) -> tuple[str, ...]:
+    assert form.classes is not None
+    return form.classes
+
+
+def _own_task(task: Task, local_only: bool) -> TaskData:
+    """The examples of `task.source`. A label's number is its place in `task.classes`, or among all labels that the source has.
+
+    That is a function of the whole source, not of what is drawn from it.
+    """
+    form = Format(tuple((name,) for name in task.text), (task.label,), task.classes, preset=False)
+    texts, names = _read_source(task, "source", form, local_only)
+    classes = task.classes or _in_order(names, f"{task.source}: column {ascii(task.label):.80}")
+    numbers = {name: number for number, name in enumerate(classes)}
+    examples = Examples(texts, np.array([numbers[name] for name in names], np.int64))
+    _check_classes(examples, classes, task.source or "")
+    if task.draws_held_out:
+        order = permutation(len(examples), task.split_seed, HELD_OUT)
+        size = round(task.held_out * len(examples))
+        if not 0 < size < len(examples) - 1:
+            why = f"task.held_out {task.held_out} of {len(examples)} examples leaves too few on one side"
+            raise SubloraError(f"{task.source}: {why}; change it, or set task.validation to a file")
+        held_out, kept = np.sort(order[:size]), np.sort(order[size:])
+        return TaskData(examples.subset(kept), {HELD_OUT: examples.subset(held_out)}, classes)
+    texts, names = _read_source(task, "validation", Format(form.texts, form.label, classes, preset=False), local_only)
+    validation = Examples(texts, np.array([numbers[name] for name in names], np.int64))
+    assert task.validation is not None  # else a part of the source is drawn
+    name = _stem(Path(task.validation)) if is_table(task.validation) else task.validation
+    return TaskData(examples, {name: validation}, classes)
+
+
+def _read_source(task: Task, key: str, form: Format, local_only: bool) -> tuple[list[tuple[str, ...]], list[str]]:
+    """(texts, names of the labels' classes) of `task.source` or `task.validation`: of a file, or a split on the hub."""
+    place = getattr(task, key)
+    assert task.source is not None
+    if key == "source" and not is_table(place) or key == "validation" and not (is_table(place) or is_table(task.source)):
+        return _rows_of_hub(task.source, "train" if key == "source" else place, form, local_only)
+    path = given_path(place, f"task.{key}")
+    if not path.is_file():
+        raise SubloraError(f"{path}: there is no such file; set task.{key} to a table file with the examples")
+    return _texts_and_names(list(read_rows(path)), form, str(path))
+
+
+def _in_order(names: list[str], where: str) -> tuple[str, ...]:
+    """The classes of labels: whole numbers by value, then the others by code point."""
+    found, cure = set(names), "set task.label to a column of classes"
+    if len(names) == len(found) > 3:
+        raise SubloraError(f"{where}: no label occurs twice in {len(names):,} examples; {cure}")
+    if len(found) > MOST_CLASSES:
+        raise SubloraError(f"{where}: {len(found):,} different labels, of at most {MOST_CLASSES:,}; {cure}")
+    return tuple(sorted(found, key=lambda name: (0, int(name), name) if WHOLE.fullmatch(name) else (1, 0, name)))
+
+
+def task_name(task: Task) -> str:
+    """A short readable name: the task's, or the last part of its source."""
+    return task.name if task.source is None else Path(task.source).name
 
 
 def data_identity(task: Task) -> dict[str, Any]:
@@ -112,6 +205,13 @@ def data_identity(task: Task) -> dict[str, Any]:
 
     Raises SubloraError naming the key of a file that is not there.
     """
+    if task.source is not None:
+        named = {"source": task.source, "validation": task.validation}
+        paths = [given_path(place, f"task.{key}") for key, place in named.items() if place and is_table(place)]
+        if missing := [path for path in paths if not path.is_file()]:
+            key = "source" if str(missing[0]) == str(given_path(task.source, "task.source")) else "validation"
+            raise SubloraError(f"{missing[0]}: no such file; set task.{key} to a table file with the examples")
+        return {**named, "files": [files_fingerprint(path) for path in paths]}
     if task.name == FUNCTIONS:
         return {"task": task.name, **packages_identity(PACKAGES)}
     if task.path is None:
@@ -154,36 +254,49 @@ def read_examples(path: Path, name: str) -> Examples:
 
 
 def _examples(rows: list[Row], form: Format, source: str) -> Examples:
+    numbers = {name: number for number, name in enumerate(_classes(form))}
+    texts, names = _texts_and_names(rows, form, source)
+    return Examples(texts, np.array([numbers[name] for name in names], np.int64))
+
+
+def _texts_and_names(rows: list[Row], form: Format, source: str) -> tuple[list[tuple[str, ...]], list[str]]:
+    """(texts, names of the labels' classes) of the rows that have a value for each; the others are counted on the terminal."""
     if not rows:
         raise SubloraError(f"{source}: holds no example; give the task's training or validation data")
     fields = dict.fromkeys(field for _, row in rows for field in row)
-    columns = [_column(fields, names, source, "text") for names in form.texts] + [_column(fields, form.label, source, "label")]
-    numbers = {**{text: i for i, text in enumerate(form.classes)}, **{str(i): i for i in range(len(form.classes))}}
-    texts, labels = [], []
+    columns = [_column(fields, each, source, "text") for each in form.texts] + [_column(fields, form.label, source, "label")]
+    known = {name: name for name in form.classes or ()}
+    known |= {str(number): name for number, name in enumerate(known)} if form.preset else {}
+    texts, names = [], []
     for where, row in rows:
         if absent := [column for column in columns if column not in row]:
             raise SubloraError(f"{where}: no {absent[0]!r}, which other rows have; there are: {listed(row)}")
         *parts, label = (row[column] for column in columns)
-        if label is None or None in parts:
+        if label is None or label != label or None in parts or (not form.preset and isinstance(label, str) and not label.strip()):
             continue
         if wrong := [type(part).__name__ for part in parts if not isinstance(part, str)]:
             raise SubloraError(f"{where}: a text is {wrong[0]}, not text; write it as text")
-        number = numbers.get(stated := str(label).removesuffix(".0"))
-        if number is None:
+        try:
+            stated = whole_characters(class_name(label))
+        except ValueError as error:
+            raise SubloraError(f"{where}: {error}; set task.label to a column of classes") from None
+        if (name := known.get(stated, stated if form.classes is None else None)) is None:
             hint = " (a test file has none: give another)" if stated == "-1" else ""
-            raise SubloraError(f"{where}: has the label {stated!r:.40}, which is none of {', '.join(numbers)}{hint}")
+            raise SubloraError(f"{where}: has the label {stated!r:.40}, which is none of {listed(known, 20)}{hint}")
         texts.append(tuple(whole_characters(part) for part in parts))
-        labels.append(number)
-    if not labels:
+        names.append(name)
+    if not names:
         raise SubloraError(f"{source}: holds no example with a label; give the task's training or validation data")
-    if dropped := len(rows) - len(labels):
+    if dropped := len(rows) - len(names):
         notice(f"{source}: {dropped:,} of {len(rows):,} rows are cut short or have no value, and are left out")
-    return Examples(texts, np.array(labels, np.int64))
+    return texts, names
 
 
 def _column(fields: Iterable[str], names: tuple[str, ...], source: str, what: str) -> str:
     if found := next((name for name in names if name in fields), None):
         return found
+    if len(names) == 1:
+        raise SubloraError(f"{source}: no {what}s: there is no column {no_such(names[0], fields)}")
     wanted = " or ".join(map(repr, names))
     raise SubloraError(f"{source}: no {what}s: a column {wanted} is missing; there are: {listed(fields)}")
 
@@ -209,12 +322,28 @@ def _functions(folder: Path | None) -> tuple[Examples, dict[str, Examples]]:
 
 
 def _from_hub(name: str, split: str, form: Format) -> Examples:
+    cure = "there is no network or nothing is cached: set task.path to a local training file, or load it once with a network"
+    source = f"{HUB} {name} {split}"
+    rows = _hub_rows(f"task.path: {source} cannot be loaded", cure, HUB, name, split=split)
+    return _examples([(f"{source}: row {i}", row) for i, row in enumerate(rows, 1)], form, source)
+
+
+def _rows_of_hub(name: str, split: str, form: Format, local_only: bool) -> tuple[list[tuple[str, ...]], list[str]]:
+    options: dict[str, Any] = {"split": split}
+    if local_only:  # a stranger's certificate does not choose what is downloaded
+        from datasets import DownloadConfig
+
+        options["download_config"] = DownloadConfig(local_files_only=True)
+    source, cure = f"{name} {split}", "check the network and the name, or set task.source to a local file"
+    rows = _hub_rows(f"task.source: {source} cannot be loaded", cure, name, **options)
+    return _texts_and_names([(f"{source}: row {i}", row) for i, row in enumerate(rows, 1)], form, source)
+
+
+def _hub_rows(what: str, cure: str, *name: str, **options: Any) -> list[dict[str, Any]]:
+    """All rows of a split of a data set on the hub."""
     import datasets  # slow to import, and only the hub needs it
     from huggingface_hub.utils import logging
 
     logging.set_verbosity_error()  # without a network it would report every attempt
-    source = f"{HUB} {name} {split}"
-    cure = "there is no network or nothing is cached: set task.path to a local training file, or load it once with a network"
-    with errors_named(f"task.path: {source} cannot be loaded", cure):
-        rows = [(f"{source}: row {i}", row) for i, row in enumerate(datasets.load_dataset(HUB, name, split=split), 1)]
-    return _examples(rows, form, source)
+    with errors_named(what, cure):
+        return list(datasets.load_dataset(*name, **options))

@@ -93,11 +93,11 @@ def draw_split(units: int, corpus: Corpus) -> Split:
     return Split(train, validation, test, rule, description)
 
 
-def permutation(n: int, seed: int) -> np.ndarray:
+def permutation(n: int, seed: int, purpose: str = "split") -> np.ndarray:
     """A uniformly random permutation of range(n), int64, the same on every platform and with every version of numpy.
 
     The key of index i is bytes 8i..8i+7, little-endian, of SHAKE-256("sublora split " + the seed in decimal); indices are
-    sorted by key, then by index.
+    sorted by key, then by index. Another purpose stands in the place of `split`: draws of the same seed are independent.
     """
-    keys = np.frombuffer(hashlib.shake_256(b"sublora split %d" % seed).digest(8 * n), dtype="<u8")
+    keys = np.frombuffer(hashlib.shake_256(f"sublora {purpose} {seed}".encode()).digest(8 * n), dtype="<u8")
     return np.argsort(keys, kind="stable").astype(np.int64, copy=False)

@@ -25,6 +25,8 @@ from sublora.experiment.groups import (
     TaskTraining,
     Training,
     Words,
+    class_name,
+    is_table,
 )
 from sublora.experiment.kinds import Classify, Experiment, Finetune, Ngram, OnText, Pretrain, Round, as_experiment
 from sublora.experiment.params import load_experiment, load_experiments

@@ -544,18 +544,90 @@ TASKS = ("cola", "sst2", "mrpc", "qqp", "mnli", "qnli", "rte", "wnli", "function
 _Task = Annotated[str, _must(f"one of {', '.join(TASKS)} (stsb is regression, without a 0-1 error to bound)", TASKS.__contains__)]
 
 
-class Task(Group):
-    """A GLUE task: which examples, and how the training split is drawn. Everything here is public."""
+TABLES = (".jsonl", ".json", ".csv", ".tsv", ".txt", ".parquet")
+"""Suffixes of files with labelled examples; all but the last may be packed (.xz, .gz, .bz2)."""
+_TABLE = re.compile(r".+\.(?:parquet|(?:jsonl|json|csv|tsv|txt)(?:\.(?:xz|gz|bz2))?)", re.DOTALL)
+_Examples = Annotated[
+    str,
+    _must(
+        f"a file ({', '.join(TABLES)}, also .xz, .gz, .bz2), or owner/name of a Hugging Face data set",
+        lambda value: is_table(value) or re.fullmatch(r"[\w.-]+/[\w.-]+", value),
+    ),
+]
 
-    name: _Task = "sst2"  # functions needs no file
+
+def is_table(source: str) -> bool:
+    """Whether a task's source is a file by its name; else it is a data set on the hub."""
+    return _TABLE.fullmatch(source) is not None
+
+
+def class_name(label: Any) -> str:
+    """The name of a label's class: 1, 1.0, "1" and "1.0" are of class 1, true and "True" of class True, other text of its own.
+
+    Files of one task then have the same classes, whatever their format. Raises ValueError for a label that is no name of a class.
+    """
+    if not isinstance(label, str | int | float) or (isinstance(label, float) and label != label // 1):
+        kind = "a number with a fraction" if isinstance(label, float) else f"of type {type(label).__name__}"
+        raise ValueError(f"a label is text, a whole number or a boolean, not {kind}")
+    text = str(int(label)) if isinstance(label, float) else str(label)
+    return text[:-2] if re.fullmatch(r"-?[0-9]+\.0", text) else text
+
+
+_Classes = Annotated[
+    tuple[str, ...],
+    BeforeValidator(lambda value: tuple(map(class_name, value)) if isinstance(value, list | tuple) else value),
+    _must("a list of two or more classes, each once", lambda values: 1 < len(values) == len(set(values)) and "" not in values),
+]
+
+
+class Task(Group):
+    """Labelled examples: which, and how the training split is drawn. Everything here is public."""
+
+    name: _Task = "sst2"  # a task of GLUE; functions needs no file
     path: str | None = None  # the local training file; null: from the hub (functions: from pinned packages)
-    validation: str | None = None  # the local validation file; null: beside the training file
-    train: Annotated[float, Field(gt=0, le=1)] = 1.0  # share of the training file to train on, drawn at random; 1: all, iid only
+    source: _Examples | None = None  # in place of name and path: a table file, or owner/name on the hub, of one's own task
+    text: Annotated[tuple[str, ...], AsTuple, _Choices] = ("text",)  # source: the columns of the text, one or more
+    label: str = "label"  # source: the column of the label
+    # source: the classes in the order of their numbers, if they were fixed before the examples were seen; null: the labels that the
+    # source has, whole numbers by value, then the others by code point
+    classes: _Classes | None = None
+    # the local validation file; null: beside the training file. source: a file, or a split on the hub; null: a part is held out
+    validation: str | None = None
+    held_out: Share = 0.1  # source without validation: share of the examples that is held out, drawn at random
+    train: Annotated[float, Field(gt=0, le=1)] = 1.0  # share of the other examples to train on, drawn at random; 1: all, iid only
     split_seed: Seed = 0
     max_length: Count = 128  # tokens of an example; what is longer is cut
 
+    @property
+    def draws_held_out(self) -> bool:
+        """Whether a part of the source's examples validates."""
+        return self.source is not None and self.validation is None
+
+    @model_validator(mode="after")
+    def _columns_differ(self):
+        if self.source is not None and self.label in self.text:
+            raise ValueError(f"label {self.label!r:.60} is a column of text, too; the answer must not be in the text")
+        return self
+
+    @model_validator(mode="after")
+    def _name_or_source(self):
+        others = ("name", "path") if self.source is not None else ("text", "label", "classes", "held_out")
+        if both := [key for key in others if key in self.model_fields_set]:
+            raise ValueError(f"{both[0]} has no effect {'beside' if self.source is not None else 'without'} source; remove it")
+        return self
+
     def _without_effect(self) -> dict[str, str]:
-        found = {} if self.train < 1 else {"split_seed": "train 1, where nothing is drawn"}
+        drawn = self.train < 1 or self.draws_held_out
+        found = {} if drawn else {"split_seed": "train 1, where nothing is drawn"}
+        if self.source is not None:
+            return found | ({} if self.draws_held_out else {"held_out": "a validation file"})
         if self.name == "functions":
             return found | dict.fromkeys(("path", "validation"), "task functions, which reads no file")
         return found | ({"validation": "a null path"} if self.path is None else {})
+
+    @model_serializer(mode="wrap")
+    def _one_way_or_the_other(self, handler):
+        """Certificates of named tasks are as they were before there were others."""
+        named, own = ("name", "path"), ("source", "text", "label", "classes", "held_out")
+        without = (*named, *([] if self.draws_held_out else ["held_out"])) if self.source is not None else own
+        return {key: value for key, value in handler(self).items() if key not in without}

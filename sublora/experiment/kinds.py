@@ -206,6 +206,12 @@ class Classify(_Named):
         return self
 
     @model_validator(mode="after")
+    def _encoders_read_two_texts(self):
+        if isinstance(self.model, groups.Encoder) and self.task.source is not None and len(self.task.text) > 2:
+            raise ValueError("task.text must be one or two columns for a model of transformers: its tokenizer reads no more")
+        return self
+
+    @model_validator(mode="after")
     def _levels_are_of_a_codebook(self):
         if self.compression.quantizer == "grid":
             raise ValueError("compression.quantizer grid is of language models: a classifier's message has a codebook")

@@ -20,7 +20,10 @@
     the rest   the d symbols (`coder`)
 
 As in `message.language`, the length comes first and is checked, so the set of messages is prefix-free, and every bit counts.
-What is not here is public: the task, the model's name with its pretrained weights, max_length.
+What is not here is public: the task with its classes, the model's name with its pretrained weights, max_length.
+The head has as many rows as the task has classes (a bag of words one less). Their number and order are a function of the settings,
+or of all examples of the source, never of those drawn to train on: pool and unseen need no more (THEORY 1). For iid they are fixed
+if the source has no other labels, which the certificate then says (`classes_from`).
 """
 
 from dataclasses import dataclass
@@ -31,13 +34,12 @@ from sublora.experiment import Encoder, TaskSubspace, Words
 from sublora.message.body import Coded, lora_fields, pack, read_dimension, read_lora, stated, unpack, with_coordinates
 from sublora.message.frame import MessageError, Reader, only_form, prefixed, varint
 from sublora.models import Subspace
-from sublora.models.classifiers import base_sha256s, classifier_base, classifier_in_subspace
+from sublora.models.classifiers import LARGEST_HEAD, base_sha256s, classifier_base, classifier_in_subspace
 from sublora.models.projectors import PROJECTORS
 
 FORMAT = 0x47
 PARAMETRIZATIONS = ("sublora", "lora", "subspace", "full")
 MODULES = (("attention",), ("head",), ("attention", "head"))
-LARGEST_BUCKETS = 2**20
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,9 @@ def rebuild(
     """
     # How many coordinates there may be is public: a short message can claim, and take, hundreds of megabytes.
     base = None if isinstance(public, Words) else classifier_base(public, labels, max_length, local_only)
-    message = decode(data, public, 2 * (LARGEST_BUCKETS + 1) if base is None else 2 * _weights(base))
+    message = decode(data, public, LARGEST_HEAD if base is None else 2 * _weights(base))
+    if isinstance(message.model, Words) and (labels - 1) * (message.model.buckets + 1) > LARGEST_HEAD:
+        raise MessageError(f"the message has {message.model.buckets:,} buckets, too many for {labels:,} classes")
     if base is None or message.model.seed != public.seed:
         base = classifier_base(message.model, labels, max_length, local_only)
     sha256s = base_sha256s(base)

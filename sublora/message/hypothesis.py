@@ -14,7 +14,7 @@ from sublora.message.body import Coded, published_bits
 from sublora.message.configuration import configured, unwrapped
 from sublora.message.frame import MessageError, Reader
 from sublora.models import layer_names, model_weights
-from sublora.models.classifiers import encoder_weights
+from sublora.models.classifiers import LARGEST_HEAD, encoder_weights
 from sublora.models.pretrained import blank_causal, stated_form
 
 Kind = TypeVar("Kind", bound=Experiment)
@@ -174,8 +174,8 @@ def _classifier(data: bytes, experiment: Classify, labels: int, local_only: bool
 
 def _classifier_settings(data: bytes, experiment: Classify, labels: int) -> Settings:
     public = experiment.model
-    most = classifier.LARGEST_BUCKETS + 1 if isinstance(public, Words) else encoder_weights(public, labels)
-    message = classifier.decode(data, public, 2 * most)
+    most = LARGEST_HEAD if isinstance(public, Words) else 2 * encoder_weights(public, labels)
+    message = classifier.decode(data, public, most)
     return Settings(message.subspace, message.model, len(message.coded.symbols))
 
 

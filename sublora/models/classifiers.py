@@ -20,8 +20,12 @@ from sublora.models.lora import add_lora
 from sublora.models.pretrained import classifier_config, classifier_configuration
 from sublora.models.subspace import Subspace
 
-ATTENTION = ("c_attn", "query", "value", "q_lin", "v_lin", "q_proj", "v_proj", "query_proj", "value_proj", "Wqkv")
+_QUERIES_AND_VALUES = ("c_attn", "query", "value", "q_lin", "v_lin", "q_proj", "v_proj", "query_proj", "value_proj", "Wqkv")
+ATTENTION = (*_QUERIES_AND_VALUES, "query_key_value", "qkv_proj")
 """Names of the attention maps that LoRA goes on: queries and values, or what holds them in one."""
+LARGEST_BUCKETS = 2**20
+LARGEST_HEAD = 2 * (LARGEST_BUCKETS + 1)
+"""The most weights of a bag of words, however many classes there are: a short message must not allocate much memory."""
 
 
 class Encoded(NamedTuple):
@@ -45,6 +49,9 @@ class BagOfWords(nn.Module):
 
     def __init__(self, settings: Words, labels: int, max_length: int):
         super().__init__()
+        if (weights := (labels - 1) * (settings.buckets + 1)) > LARGEST_HEAD:
+            why = f"{settings.buckets:,} buckets and {labels:,} classes are {weights:,} weights, of at most {LARGEST_HEAD:,}"
+            raise SubloraError(f"model.buckets: {why}; take fewer buckets")
         self.settings, self.max_length = settings, max_length
         self._hashed = functools.cache(self._hash)
         self.head = nn.Linear(settings.buckets, labels - 1)

@@ -61,7 +61,8 @@ def load_weights(auto: Any, source: str, config: Any, local_only: bool = False, 
     missing = [name for name in report["missing_keys"] if not (head and parts and not name.startswith(body))]
     another = head and parts and not missing  # its weights may be there
     unexpected = [name for name in report["unexpected_keys"] if not (another and _part(name, body) not in parts)]
-    resized = [f"{name} {list(here)} instead of {list(size)}" for name, here, size in report["mismatched_keys"]]
+    own = [each for each in report["mismatched_keys"] if not another or each[0].startswith(body)]  # a head may have other classes
+    resized = [f"{name} {list(here)} instead of {list(size)}" for name, here, size in own]
     wrong = {"lack": missing, "have the unexpected": unexpected, "have other sizes:": resized}
     found = [f"{what} {listed(sorted(names), most=4)}" for what, names in wrong.items() if names]
     if found:

@@ -15,7 +15,7 @@ from sublora.certificate.schema import AssumptionName, Certificate, HeldOut
 from sublora.certificate.statements import example_bounds, label_assumptions, label_rules, reachable, test_set_bound
 from sublora.compression import quantize_and_adapt
 from sublora.compression.price import Pricing
-from sublora.data.labelled import TASKS, Examples, data_identity, load_task
+from sublora.data.labelled import TASKS, Examples, data_identity, load_task, task_name
 from sublora.data.split import permutation
 from sublora.errors import SubloraError
 from sublora.experiment import Classify, Encoder, Words
@@ -36,7 +36,8 @@ from sublora.training.examples import train_examples_phase
 class LabelProblem:
     """A classifier's problem: the task's examples, and an experiment on them.
 
-    pool: all examples of the training file; training and unseen: its two parts; validation: by the file's name.
+    pool: all examples of the training file (of a source without validation file those that are not held out); training and
+    unseen: its two parts; validation: by the file's name. classes: the labels' names, by number.
     """
 
     experiment: Classify
@@ -44,20 +45,21 @@ class LabelProblem:
     training: Examples
     unseen: Examples
     validation: dict[str, Examples]
+    classes: tuple[str, ...] = ("0", "1")
     local_only: bool = False
 
     @classmethod
-    def open(cls, experiment: Classify, corpora: Path, wheels: Path | None = None) -> Self:
+    def open(cls, experiment: Classify, corpora: Path, wheels: Path | None = None, local_only: bool = False) -> Self:
         """The task's examples are loaded, the training split is drawn, a pretrained model's configuration is stated.
 
-        wheels: the folder of the packages of task `functions`.
+        wheels: the folder of the packages of task `functions`. local_only: no source is downloaded.
         """
-        pool, validation = load_task(experiment.task, wheels)
+        pool, validation, classes = load_task(experiment.task, wheels, local_only)
         model = experiment.model
         if isinstance(model, Encoder) and model.architecture is None:
             stated = classifier_configuration(load_config(model.source))
             experiment = experiment.model_copy(update={"model": model.model_copy(update={"architecture": stated})})
-        return cls(experiment, pool, *draw_training(pool, experiment), validation)
+        return cls(experiment, pool, *draw_training(pool, experiment), validation, classes)
 
     @classmethod
     def open_for_verification(
@@ -69,16 +71,17 @@ class LabelProblem:
         """
         if isinstance(experiment.model, Encoder) and experiment.model.architecture is None:
             raise SubloraError(f"{path}: params.model.architecture: missing, so nobody knows what the message's weights are for")
-        problem, task = replace(cls.open(experiment, corpora, given), local_only=True), experiment.task
+        problem, task = replace(cls.open(experiment, corpora, given, local_only=True), local_only=True), experiment.task
         if (here := problem.pool.sha256) != (stated := certificate.corpus.sha256):
-            cure = f"the file it was made from (task.path {task.path})" if task.path else "the version of sublora that made it"
+            made = task.source or task.path
+            cure = f"the file it was made from ({made})" if made else "the version of sublora that made it"
             raise SubloraError(f"{path}: it speaks of examples with sha256 {stated:.12}, here it is {here:.12}; use {cure}")
         return problem
 
     @staticmethod
     def refuse_costly(experiment: Classify, certificate: Certificate, path: Path, limits: Limits) -> None:
         """Raises SubloraError if the check would take more than the limits, by what message and certificate say."""
-        labels = len(TASKS[experiment.task.name].classes)
+        labels = stated_labels(experiment, certificate)
         made = budget.classifier(experiment, certificate.message_bytes, labels, str(path), limits)
         budget.refuse_above(made.plus(budget.labelling(experiment, certificate, labels)), str(path), limits)
 
@@ -90,7 +93,7 @@ class LabelProblem:
     @property
     def labels(self) -> int:
         """The number of classes."""
-        return len(TASKS[self.experiment.task.name].classes)
+        return len(self.classes)
 
     def build(self) -> tuple[Subspace, dict[str, str | None]]:
         """(the classifier at coordinates zero, `base_sha256s` of its base model)."""
@@ -230,7 +233,8 @@ class LabelProblem:
         return {
             "base": "words" if words else "transformers",
             **(evaluation.hypothesis.sha256s or {}),
-            "classes": list(TASKS[experiment.task.name].classes),
+            "classes": list(self.classes),
+            **({"classes_from": "examples"} if experiment.task.source and not experiment.task.classes else {}),
             "condition": None if words else "base_independent",
             "arithmetic": "float64" if words else "float32",
             **label_rules(assumptions),
@@ -239,7 +243,7 @@ class LabelProblem:
     def _corpus(self, evaluation: LabelEvaluation) -> dict[str, Any]:
         task, pool = self.experiment.task, self.pool
         return {
-            "name": task.name,
+            "name": task_name(task),
             "sha256": pool.sha256,
             "documents": len(self.training),
             "pool": len(pool),
@@ -248,6 +252,13 @@ class LabelProblem:
             "split": "all" if len(self.training) == len(pool) else "permutation",
             "unit": "example",
         }
+
+
+def stated_labels(experiment: Classify, certificate: Certificate) -> int:
+    """The number of classes before the examples are read: the settings', or, where those do not have it, the certificate's."""
+    task = experiment.task
+    classes = task.classes if task.source is not None else TASKS[task.name].classes
+    return len(classes) if classes is not None else certificate.corpus.vocab_size
 
 
 def draw_training(pool: Examples, experiment: Classify) -> tuple[Examples, Examples]:

@@ -3,6 +3,7 @@
 from decimal import ROUND_FLOOR, Decimal, localcontext
 
 from sublora.certificate.schema import BITS, Certificate, LevelName, Statement
+from sublora.errors import printable
 from sublora.reporting.reading import (
     VACUOUS,
     Shown,
@@ -17,6 +18,8 @@ from sublora.reporting.reading import (
     with_unit,
 )
 
+HELD_OUT = "held out"
+"""The name of a part of a classifier's examples that was drawn to be held out (`data.labelled`, which needs libraries)."""
 UNITS: dict[LevelName, str] = {
     "document": "the mean loss of a document's tokens, its end of text included",
     "sequence": "the mean loss of a piece of a document, read on its own; pieces of one document are alike and their number is "
@@ -72,6 +75,7 @@ def sentence(certificate: Certificate, bound: Statement) -> str:
         "iid": (
             f"Assume that {many} are independent draws from one source, as the paper does"
             + (", and were drawn independently of the pretrained base" if conditional else "")
+            + classes_alone(certificate)
             + f". Then, with {sure} source",
             f"a fresh {one} from that source",
         ),
@@ -142,6 +146,22 @@ def small_print(certificate: Certificate) -> str:
     return f"{text} {condition(certificate)}".rstrip()
 
 
+def classes_alone(certificate: Certificate) -> str:
+    """What iid assumes of the labels where nobody fixed the classes before; empty elsewhere."""
+    classes = getattr(certificate.public, "classes", [])
+    if getattr(certificate.public, "classes_from", None) is None:
+        return ""
+    return f", and that the source has no other labels than the {len(classes)} that the examples have"
+
+
+def classes(certificate: Certificate, most: int = 12) -> str | None:
+    """The classes' names, by number, none of which can steer what shows it; None where there are none."""
+    if (names := getattr(certificate.public, "classes", None)) is None:
+        return None
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(printable(name[:60]) for name in names[:most]) + more
+
+
 def _split_needed(bound: Statement) -> str:
     seeds = bound.configurations
     return "a split that was drawn once" if seeds == 1 else f"a split whose seed could have been chosen among {seeds:,} at most"
@@ -170,9 +190,11 @@ def condition(certificate: Certificate) -> str:
 def split(certificate: Certificate) -> str:
     """How the training split was drawn."""
     corpus, params = certificate.corpus, certificate.params
-    if corpus.split == "all":
-        return f"all {corpus.documents:,} to train on"
     seed = {**params.get("corpus", {}), **params.get("task", {})}.get("split_seed", 0)
+    drawn_apart = next((value.n for value in certificate.held_out if value.split == HELD_OUT), None)
+    apart = "" if drawn_apart is None else f"; {drawn_apart:,} others were held out before, drawn from the same seed"
+    if corpus.split == "all":
+        return f"all {corpus.documents:,} to train on{apart}"
     rule = "the paper's split of openwebtext" if corpus.split == "paper" else f"a random permutation from split seed {seed}"
     if corpus.groups is not None:
         of = f"groups of documents with the same {corpus.groups.column}"
@@ -180,7 +202,7 @@ def split(certificate: Certificate) -> str:
         return f"{training}, by {rule}"
     if corpus.split == "positions":
         return f"{corpus.tokens:,} of {corpus.pool or 0:,} positions in {corpus.documents:,} documents to train on, by {rule}"
-    return f"{corpus.documents:,} of {corpus.pool or 0:,} to train on, by {rule}"
+    return f"{corpus.documents:,} of {corpus.pool or 0:,} to train on, by {rule}{apart}"
 
 
 def meanings(certificate: Certificate) -> list[tuple[str, str]]:

@@ -102,6 +102,7 @@ def details(certificate: Certificate, path: Path) -> str:
     about = [
         ("corpus", f"{corpus.name}: {corpus.documents:,}{first} documents, {corpus.tokens:,}{second} tokens"),
         ("split", sentences.split(certificate)),
+        *([] if (names := sentences.classes(certificate)) is None else [("classes", names)]),
         *(("unit", f"{level}: {sentences.UNITS[level]}") for level in dict.fromkeys(b.level for b in certificate.statements)),
         ("made by", f"sublora {environment.sublora}, python {environment.python}, torch {environment.torch}"),
         ("took", f"{number(sum(environment.seconds.values()) / 60, 1)} minutes on {environment.device}"),
