@@ -19,7 +19,7 @@ from filelock import FileLock
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt, model_validator
 
 from sublora.data.corpora import corpus_identity, corpus_name, documents
-from sublora.data.tokenizers import get_tokenizer
+from sublora.data.tokenizers import tokenizer_of
 from sublora.errors import SubloraError, cannot_write, errors_named
 from sublora.experiment import Corpus
 from sublora.progress import notice
@@ -171,7 +171,7 @@ def build_store(corpus: Corpus, path: str | Path, wheels: Path | None = None, *,
     whole corpus is read even so. wheels: the folder of a `python-packages` corpus. local_only: no tokenizer is downloaded.
     Raises SubloraError for what is wrong with the corpus, and when `path` cannot be written.
     """
-    tokenizer = get_tokenizer(corpus.tokenizer, local_only)
+    tokenizer = tokenizer_of(corpus, local_only)
     texts: Iterable[str] = documents(corpus, wheels)
     if corpus.max_documents is not None:
         texts = _sample(texts, corpus.max_documents)

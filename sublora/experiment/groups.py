@@ -71,8 +71,8 @@ _Projector = Annotated[str, _must(f"one of {', '.join(PROJECTORS)}", lambda valu
 _Tokenizer = Annotated[
     str,
     _must(
-        "bytes, gpt2, ./a-folder, owner/name on the hub, or a llama2.c tokenizer (.bin)",
-        lambda value: value in OWN_TOKENIZERS or "/" in value or value.endswith(".bin"),
+        "bytes, gpt2, ./a-folder, owner/name on the hub, a llama2.c tokenizer (.bin), or a GGUF file",
+        lambda value: value in OWN_TOKENIZERS or "/" in value or value.endswith((".bin", ".gguf")),
     ),
 ]
 _Hex = Annotated[
@@ -136,8 +136,9 @@ class Corpus(Group):
     field: str = "text"  # the column or key of a document's text
     subset: str | None = None  # Hugging Face: the data set's configuration
     tokenizer: _Tokenizer = (
-        "bytes"  # bytes | gpt2 | a `transformers` tokenizer (./folder, owner/name on the hub) | llama2.c's (.bin)
+        "bytes"  # bytes | gpt2 | a `transformers` tokenizer (./folder, owner/name on the hub) | llama2.c's (.bin) | a GGUF file's
     )
+    end_of_text: str | None = None  # the special token that ends documents, such as <|endoftext|>; null: the tokenizer's own
     # where a tokenizer that is neither bytes nor gpt2 was made: elsewhere, without this corpus | pool, of it: no iid, no martingale
     tokenizer_from: Literal["elsewhere", "pool"] | None = None
     max_documents: Count | None = None  # keep a fixed uniform sample of the pool, for trials
@@ -184,11 +185,15 @@ class Corpus(Group):
         unused = (*keys.get(self.source, ()), *(() if self.source == "python-packages" else ("packages",)))
         drawn = ("train", "validation", "split_seed") if self.split == "paper" else ()
         public = {"tokenizer_from": f"tokenizer {self.tokenizer}"} if self.tokenizer in OWN_TOKENIZERS else {}
+        if self.tokenizer in OWN_TOKENIZERS or self.tokenizer.endswith(".bin"):
+            public["end_of_text"] = f"tokenizer {self.tokenizer}, which has one"
         return public | dict.fromkeys(unused, f"source {self.source}") | dict.fromkeys(drawn, "split paper")
 
     @model_serializer(mode="wrap")
     def _what_has_an_effect(self, handler):
-        return {key: value for key, value in handler(self).items() if key not in self._without_effect()}
+        """Certificates of before there was a choice of the token that ends documents are as they were."""
+        dumped = {key: value for key, value in handler(self).items() if key not in self._without_effect()}
+        return {key: value for key, value in dumped.items() if key != "end_of_text" or value is not None}
 
 
 class Gpt(Group):
@@ -226,9 +231,15 @@ class Counts(Group):
 class Pretrained(Group):
     """A public pretrained causal language model."""
 
-    source: str  # a dense AutoModelForCausalLM by folder or hub name, or a llama2.c checkpoint (.bin)
+    source: str  # a dense AutoModelForCausalLM by folder or hub name, a llama2.c checkpoint (.bin), or a GGUF file (.gguf)
+    public_since: str | None = None  # since when its weights are public, as far as is known: a date, stated in the certificate
     block: Count = 128  # the longest window that it reads, in tokens
     architecture: dict[str, Any] | None = None  # its configuration; null: what `source` says. It is in the message
+
+    @model_serializer(mode="wrap")
+    def _what_has_an_effect(self, handler):
+        """Certificates of before it could be said since when a base is public are as they were."""
+        return {key: value for key, value in handler(self).items() if key != "public_since" or value is not None}
 
 
 class Words(Group):

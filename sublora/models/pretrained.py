@@ -10,7 +10,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from sublora.data.gguf import is_gguf
 from sublora.errors import SubloraError, errors_named, one_line
+from sublora.models.gguf import model_folder
 from sublora.models.llama2c import load_llama2c
 from sublora.models.loading import MOST, load_config, load_weights, refuse_infinite
 from sublora.models.lora import linear_shapes
@@ -113,7 +115,7 @@ class Causal(nn.Module):
 def load_causal(
     source: str, vocab_size: int, block_size: int, local_only: bool = False, *, stated: Mapping[str, Any] | None = None
 ) -> Causal:
-    """The model in a folder, on the hub, or in a llama2.c file (.bin), in float32. No code of the model's own is run.
+    """The model in a folder, on the hub, in a llama2.c file (.bin) or a GGUF file, in float32. No code of the model's own is run.
 
     stated: its configuration, in place of the folder's. local_only: nothing is downloaded.
     Raises SubloraError for one that cannot be loaded, is not causal or of other sizes (`Causal`), or learnt more than parameters;
@@ -126,10 +128,11 @@ def load_causal(
     else:
         from transformers import AutoModelForCausalLM  # here, because importing it takes seconds
 
-        found = load_config(source, local_only)
+        folder = str(model_folder(source, FAMILIES)) if is_gguf(source) else source
+        found = load_config(folder, local_only)
         _refuse_longer(found, block_size)
         config = _config(_stated(found) if stated is None else stated)
-        base = load_weights(AutoModelForCausalLM, source, config, local_only)
+        base = load_weights(AutoModelForCausalLM, folder, config, local_only)
     model = Causal(base, vocab_size, block_size)
     parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
     # Files may say more than a certificate states. The model is what its architecture and its parameters make.

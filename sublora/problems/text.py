@@ -21,7 +21,7 @@ from sublora.compression.price import Pricing
 from sublora.data import Split, TokenStore, find_store, prepare, split_of
 from sublora.data.corpora import corpus_identity
 from sublora.data.files import files_fingerprint, given_path
-from sublora.data.tokenizers import get_tokenizer
+from sublora.data.tokenizers import tokenizer_of
 from sublora.errors import SubloraError
 from sublora.experiment import ALPHA_GRID, Counts, Finetune, Gpt, Level, OnText, Pretrain, Pretrained
 from sublora.experiment.packages import WHEELS
@@ -243,7 +243,7 @@ class DocumentProblem:
     def _public(self) -> dict[str, Any]:
         """What the decoder and the reader may assume: fixed before the training split was drawn."""
         experiment = self.experiment
-        tokenizer = get_tokenizer(experiment.corpus.tokenizer, self.local_only)
+        tokenizer = tokenizer_of(experiment.corpus, self.local_only)
         levels, block = experiment.bounds.levels, experiment.model.block
         units = {level: unit_count(level, self.store, self.split.train, block) for level in levels}
         whole = all(evaluated_units(level, experiment, m) == m for level, m in units.items())
