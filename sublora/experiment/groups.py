@@ -31,8 +31,9 @@ BASES = (2, 3, 4, 8)
 TOP_K = (*range(1, 11), 50, 100)
 """The k of all top-k errors (Lotfi et al. 2024a, released code). Those not below the vocabulary size are left out."""
 
-Parametrization = Literal["sublora", "lora", "subspace", "full", "kronecker", "monarch"]
+Parametrization = Literal["sublora", "lora", "subspace", "full", "kronecker", "monarch", "lora_b", "biases", "tinylora"]
 PARAMETRIZATIONS: tuple[Parametrization, ...] = get_args(Parametrization)
+"""The order is part of the message format: new names go to the end."""
 
 _PLAIN = ("kron_qr", "kron", "kron_qr3", "kron3", "kron_one_sided", "dense", "dense_qr", "sparse", "fastfood")
 PROJECTORS = (*_PLAIN, "film", *(f"film+{name}" for name in _PLAIN))
@@ -268,7 +269,16 @@ _NOT_USED = {
     "full": (*_LORA, "targets", "blocks", "projector", "seed"),
     "kronecker": _LORA,
     "monarch": _LORA,
+    "lora_b": ("blocks",),
+    "biases": (*_LORA, "targets", "blocks"),
+    "tinylora": ("lora_alpha", "lora_dropout", "blocks"),
 }
+_IF_PROJECTED = ("biases", "tinylora")
+"""Parametrizations in which nothing is random but a projector."""
+
+
+TokenId = Annotated[int, Field(ge=0, lt=2**22)]
+_Ascending = _must("ascending ids of tokens, one or more", lambda ids: ids and list(ids) == sorted(set(ids)))
 
 
 class Subspace(Group):
@@ -285,6 +295,8 @@ class Subspace(Group):
     lora_alpha: Annotated[float, Field(gt=0), _must("an integer, to be in the message", lambda value: value == int(value))] = 32.0
     lora_dropout: Fraction = 0.1
     targets: Annotated[tuple[str, ...], AsTuple] = ("q", "v", "head")
+    # biases: on the logits of which tokens | end: of the one that ends documents | all | their ids, ascending
+    tokens: Literal["end", "all"] | Annotated[tuple[TokenId, ...], AsTuple, _Ascending] = "end"
     seed: Seed = 137
     _dumps_all: ClassVar[bool] = False
 
@@ -306,7 +318,11 @@ class Subspace(Group):
         return {key: value for key, value in handler(self).items() if key not in self._without_effect()}
 
     def _without_effect(self) -> dict[str, str]:
-        return dict.fromkeys(_NOT_USED[self.parametrization], f"parametrization {self.parametrization}")
+        unused = [*_NOT_USED[self.parametrization], *["tokens"] * (self.parametrization != "biases")]
+        found = dict.fromkeys(unused, f"parametrization {self.parametrization}")
+        if self.parametrization in _IF_PROJECTED and self.dimension is None:
+            found |= dict.fromkeys(("projector", "seed"), f"parametrization {self.parametrization} without a dimension")
+        return found
 
 
 class FinetuneSubspace(Subspace):
@@ -319,7 +335,8 @@ class FinetuneSubspace(Subspace):
     def _base_is_kept(self):
         if self.parametrization in ("kronecker", "monarch"):
             why = "layers would take the place of the base model's, and what those have learnt would be lost"
-            raise ValueError(f"{self.parametrization} {why}; take sublora, lora, subspace or full")
+            others = [name for name in PARAMETRIZATIONS if name not in ("kronecker", "monarch")]
+            raise ValueError(f"{self.parametrization} {why}; take one of {', '.join(others)}")
         return self
 
 
@@ -336,6 +353,12 @@ class TaskSubspace(FinetuneSubspace):
     def _defaults_of_the_kind(cls, values):
         given = isinstance(values, dict) and values.get("dimension") is not None
         return {"parametrization": "sublora" if given else "lora", **values} if isinstance(values, dict) else values
+
+    @model_validator(mode="after")
+    def _no_language_models(self):
+        if self.parametrization in ("lora_b", "biases", "tinylora"):
+            raise ValueError(f"parametrization {self.parametrization} is for language models; take sublora, lora, subspace or full")
+        return self
 
     @property
     def adapts_attention(self) -> bool:

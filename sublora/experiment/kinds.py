@@ -105,8 +105,9 @@ class _OnText(_Named):
 
 def _without_film_of_lora(experiment):
     subspace = experiment.subspace
-    if subspace.parametrization == "sublora" and subspace.projector.startswith("film"):
-        raise ValueError(f"subspace.projector {subspace.projector} moves norms and biases; LoRA has none: take one without film")
+    named = {"sublora": "LoRA has none", "lora_b": "LoRA has none", "biases": "here all are biases", "tinylora": "TinyLoRA has none"}
+    if (why := named.get(subspace.parametrization)) and subspace.projector.startswith("film"):
+        raise ValueError(f"subspace.projector {subspace.projector} moves norms and biases; {why}: take one without film")
     return experiment
 
 

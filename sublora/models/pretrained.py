@@ -16,6 +16,7 @@ from sublora.models.gguf import model_folder
 from sublora.models.llama2c import load_llama2c
 from sublora.models.loading import MOST, load_config, load_weights, refuse_infinite
 from sublora.models.lora import linear_shapes
+from sublora.models.output import Read, Rest, in_pieces
 from sublora.progress import silence_transformers
 
 FAMILIES = tuple(
@@ -69,6 +70,8 @@ ROPE: dict[str, dict[str, Any]] = {
 makes a prediction depend on the length of the window, so it is refused."""
 CAUSAL = 1e-3
 """How much a probability may change when a later token does: rounding of large logits."""
+TRIED = 2**33
+"""About how many weights times tokens of a window are computed to try that: seconds on one core."""
 
 NOT_CAUSAL = "model.source: predictions depend on tokens after them or on their number, so it is not a causal language model"
 
@@ -81,23 +84,31 @@ class Causal(nn.Module):
     """
 
     base: Any  # of one of the many classes of `transformers`
+    reads_pieces = True
 
     def __init__(self, base: Any, vocab_size: int, block_size: int):
         """Raises SubloraError when the model has fewer tokens, or reads shorter windows."""
         super().__init__()
         self.base, self.vocab_size, self.block_size = base.eval(), vocab_size, block_size
+        self.rows = base.config.vocab_size  # of its output layer
         if (tokens := base.config.vocab_size) < vocab_size:
             raise SubloraError(f"corpus.tokenizer: it has {vocab_size:,} tokens, the model {tokens:,}; take the model's own")
         if base.config.model_type in (*LEARNT_POSITIONS, "gptj"):  # gptj has a table
             _refuse_longer(base.config, block_size)
 
-    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        return self.base(input_ids=tokens, use_cache=False).logits[..., : self.vocab_size]
+    def forward(self, tokens: torch.Tensor, *, read: Read | None = None, rows: torch.Tensor | None = None) -> Any:
+        """Logits; with `read` what it says of them, a piece at a time, at the places `rows` (`models.output.in_pieces`)."""
+        if read is None:
+            return self.base(input_ids=tokens, use_cache=False).logits[..., : self.vocab_size]
+        said = self.base.base_model(input_ids=tokens, use_cache=False)
+        rest = Rest(self.base, said, self.vocab_size)
+        return in_pieces(rest, (said.last_hidden_state,), read, rows, vocab_size=self.base.config.vocab_size)
 
     @torch.no_grad()
     def check_causal(self) -> None:
         """Raises SubloraError for a model that looks at the tokens it is to predict, or their number, or cannot be computed."""
-        time, random = min(self.block_size, 1024), torch.Generator().manual_seed(0)
+        weights = sum(parameter.numel() for parameter in self.parameters())
+        time, random = min(self.block_size, max(64, min(1024, TRIED // weights))), torch.Generator().manual_seed(0)
         tokens, others = torch.randint(self.vocab_size, (2, 1, time), generator=random)
         knowns = [known for known in (1, time // 2, time - 1) if known]
         rows = torch.cat([tokens, *(torch.cat([tokens[:, :known], others[:, known:]], dim=1) for known in knowns)])

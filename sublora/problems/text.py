@@ -75,6 +75,10 @@ class DocumentProblem:
             assert isinstance(base, Causal)
             stated = {"architecture": architecture(base)}
             experiment = experiment.model_copy(update={"model": model.model_copy(update=stated)})
+        subspace = getattr(experiment, "subspace", None)
+        if subspace is not None and subspace.tokens == "end" and subspace.parametrization == "biases":
+            named = {"subspace": subspace.model_copy(update={"tokens": (store.eot,)})}
+            experiment = experiment.model_copy(update=named)
         return cls(experiment, store, split_of(store, experiment.corpus))
 
     @classmethod
