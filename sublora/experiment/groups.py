@@ -402,6 +402,8 @@ class Training(_Search):
     warmup: Annotated[int, Field(ge=0)] | None = None  # steps; null: a tenth of the steps, at most 100
     validate_every: Count | None = None  # steps between validations, each of which writes a checkpoint; null: a sixth of the steps
     validation_documents: Count = 256  # with corpus.split positions: so many windows
+    # finetune: whether layers are computed again on the way back, which takes a third more time, and far less memory
+    gradient_checkpointing: bool = False
 
     @model_validator(mode="after")
     def _within_the_steps(self):
@@ -409,6 +411,11 @@ class Training(_Search):
             if (value := getattr(self, key) or 0) > self.steps:
                 raise ValueError(f"{key} {value} exceeds the {self.steps} steps; leave it out, and it scales with steps")
         return self
+
+    @model_serializer(mode="wrap")
+    def _what_has_an_effect(self, handler):
+        """Certificates of before memory could be saved are as they were."""
+        return {key: value for key, value in handler(self).items() if key != "gradient_checkpointing" or value}
 
 
 class TaskTraining(_Search):

@@ -135,6 +135,12 @@ class Pretrain(_OnText):
         return _without_film_of_lora(self)
 
     @model_validator(mode="after")
+    def _layers_are_kept(self):
+        if self.training.gradient_checkpointing:
+            raise ValueError("training.gradient_checkpointing has no effect for kind pretrain; remove it")
+        return self
+
+    @model_validator(mode="after")
     def _residual_of_a_document_code(self):
         if self.model.residual and self.reference.name != "document":
             raise ValueError(f"model.residual needs reference.name document, not {self.reference.name}, for its logits add to it")

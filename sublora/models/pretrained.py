@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.func import functional_call
+from torch.utils.checkpoint import checkpoint
 
 from sublora.data.gguf import is_gguf
 from sublora.errors import SubloraError, errors_named, one_line
@@ -104,6 +106,21 @@ class Causal(nn.Module):
         rest = Rest(self.base, said, self.vocab_size)
         return in_pieces(rest, (said.last_hidden_state,), read, rows, vocab_size=self.base.config.vocab_size)
 
+    def compute_layers_again(self) -> None:
+        """While training, keep the inputs of layers alone, and compute the layers again on the way back.
+
+        Raises SubloraError for a family whose layers cannot be. They have then the weights that they have now: what
+        `transformers` itself does would take the base's, since `torch.func.functional_call` lends weights for one call only.
+        """
+        from transformers.modeling_layers import GradientCheckpointingLayer
+
+        layers = [each for each in self.base.modules() if isinstance(each, GradientCheckpointingLayer)]
+        if not layers:
+            kind = self.base.config.model_type
+            raise SubloraError(f"training.gradient_checkpointing: models of type {kind} cannot do without what they keep; remove it")
+        for layer in layers:
+            layer.gradient_checkpointing, layer._gradient_checkpointing_func = True, _again  # type: ignore[assignment]
+
     @torch.no_grad()
     def check_causal(self) -> None:
         """Raises SubloraError for a model that looks at the tokens it is to predict, or their number, or cannot be computed."""
@@ -121,6 +138,24 @@ class Causal(nn.Module):
             for other in (changed[:known], short):
                 if not torch.allclose(other, probabilities[0, :known], rtol=0, atol=CAUSAL):
                     raise SubloraError(NOT_CAUSAL)
+
+
+class _Called(nn.Module):
+    """A layer as `transformers` calls it, for `functional_call`."""
+
+    def __init__(self, layer: nn.Module, call: Callable[..., Any]):
+        super().__init__()
+        self.layer, self.call = layer, call
+
+    def forward(self, *inputs: Any) -> Any:
+        return self.call(*inputs)
+
+
+def _again(call: functools.partial, *inputs: Any) -> Any:
+    """What a layer's `forward` (`call`, whose first argument is the layer) returns; computed again for the gradients."""
+    layer = call.args[0]
+    called, weights = _Called(layer, call), {f"layer.{name}": weight for name, weight in layer.named_parameters()}
+    return checkpoint(lambda *given: functional_call(called, weights, given), *inputs, use_reentrant=False)
 
 
 def load_causal(

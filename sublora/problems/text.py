@@ -283,6 +283,9 @@ class TextProblem(DocumentProblem):
     def train(self, folder: Path) -> tuple[Subspace, pd.DataFrame]:
         """(the trained model, its training log). Finished or interrupted training is read from `folder` and continued."""
         model = self.build()
+        if self.experiment.training.gradient_checkpointing:
+            for causal in [each for each in model.modules() if isinstance(each, Causal)]:
+                causal.compute_layers_again()
         return model, self._phase(model, folder, "pretrain")
 
     def compress(self, folder: Path, model: Subspace) -> tuple[bytes, pd.DataFrame | None]:
