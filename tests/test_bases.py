@@ -18,7 +18,7 @@ from sublora.message import MessageError, decode
 from sublora.models import output, parametrize
 from sublora.models.build import base_model, build
 from sublora.models.gpt import GPT
-from sublora.models.pretrained import FAMILIES, Causal, blank_causal, load_causal
+from sublora.models.pretrained import FAMILIES, Causal, architecture, load_causal
 from sublora.models.tinylora import singular
 from sublora.run import Run
 from sublora.scoring import scores
@@ -315,3 +315,148 @@ def test_the_same_scores_by_one_thread_and_by_several(llama, texts, tmp_path, mo
     monkeypatch.setitem(output.LOGITS, "cpu", 1000)
     pieces = run.problem.evaluate(message).training["document"]
     np.testing.assert_allclose(one.log_probability, pieces.log_probability, atol=1e-5)
+
+
+# --- GGUF
+
+
+VOCABULARY = ["<unk>", "<s>", "</s>", *(chr(each) for each in range(256, 256 + 12))]
+
+
+def permuted(weight, heads):
+    """Rows of queries and keys as llama.cpp has them: rotary pairs side by side."""
+    return weight.reshape(heads, 2, weight.shape[0] // heads // 2, *weight.shape[1:]).swapaxes(1, 2).reshape(weight.shape)
+
+
+def write_gguf(path, folder, change=lambda weights: weights, tokenizer=True, architecture="llama"):
+    """The Llama in a folder, and a byte-level tokenizer, as llama.cpp's converter writes them."""
+    gguf = pytest.importorskip("gguf")
+    from tokenizers.pre_tokenizers import ByteLevel
+
+    model = LlamaForCausalLM.from_pretrained(folder)
+    config, names = model.config, gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, model.config.num_hidden_layers)
+    writer = gguf.GGUFWriter(path, architecture)
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_context_length(64)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_head_count_kv(config.num_key_value_heads)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_rope_freq_base(10000.0)
+    writer.add_vocab_size(config.vocab_size)
+    if tokenizer:
+        letters = ["<|end|>", "<|turn|>", *sorted(ByteLevel.alphabet())]
+        tokens = letters + [f"<{i}>" for i in range(config.vocab_size - len(letters))]
+        writer.add_tokenizer_model("gpt2")
+        writer.add_token_list(tokens)
+        writer.add_token_types([3, 3, *[1] * (len(tokens) - 2)])
+        writer.add_token_merges(["e d"])
+        writer.add_eos_token_id(1)
+        writer.add_bos_token_id(1)
+    weights = {}
+    for name, weight in model.named_parameters():
+        array = weight.detach().numpy()
+        array = permuted(array, config.num_attention_heads) if "q_proj" in name or "k_proj" in name else array
+        weights[names.get_name(name, (".weight",)) + ".weight"] = np.ascontiguousarray(array)
+    for name, array in change(weights).items():
+        writer.add_tensor(name, array)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def test_a_gguf_file_is_the_model_it_was_made_of(llama, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = write_gguf(tmp_path / "small.gguf", llama)
+    tokens = torch.arange(16)[None]
+    found, expected = load_causal(str(path), 280, 16), load_causal(str(llama), 280, 16)
+    with torch.no_grad():
+        assert torch.equal(found(tokens), expected(tokens))
+    for (name, weight), (other, same) in zip(found.named_parameters(), expected.named_parameters(), strict=True):
+        assert name == other and torch.equal(weight, same)
+    assert architecture(found)["rms_norm_eps"] == 1e-05, "the shortest number that is the file's"
+    kept = {file: file.stat().st_mtime_ns for file in (tmp_path / "data").rglob("*") if file.is_file()}
+    monkeypatch.setattr("sublora.models.gguf._read", None)  # made once
+    load_causal(str(path), 280, 16)
+    assert {file: file.stat().st_mtime_ns for file in kept} == kept
+
+
+def test_the_token_that_ends_documents_may_be_named(llama, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = str(write_gguf(tmp_path / "small.gguf", llama))
+    own, named = get_tokenizer(path), get_tokenizer(path, end="<|end|>")
+    assert (own.eot, named.eot, own.sha256) == (1, 0, named.sha256)
+    for text in ("one two", "<|end|>", "<|turn|>", "é\n"):
+        ids = named.encode(text)
+        assert ids.min() > 1 and named.decode(ids) == text
+    says = "corpus.end_of_text: '<s>' is no special token of .*; there are <\\|end\\|>, <\\|turn\\|>"
+    with pytest.raises(SubloraError, match=says):
+        get_tokenizer(path, end="<s>")
+
+
+def with_nan(weights):
+    weights["output_norm.weight"] = weights["output_norm.weight"] * np.float32("nan")
+    return weights
+
+
+WRONG = {
+    "not finite": (with_nan, {}, "the weight model.norm.weight has an element that is not finite"),
+    "missing": (lambda weights: {name: each for name, each in weights.items() if "blk.0.ffn" not in name}, {}, "lacks .*layers.0.mlp"),
+    "unexpected": (lambda weights: weights | {"rope_freqs.weight": np.ones(4, np.float32)}, {}, "has the unexpected rope_freqs.weight"),
+    "integers": (lambda weights: weights | {"output.weight": weights["output.weight"].astype(np.int8)}, {}, "no real numbers in output"),
+    "unknown": (lambda weights: weights, {"architecture": "notamodel"}, "cannot be loaded"),
+    "encoder": (lambda weights: weights, {"architecture": "t5"}, "type 't5' is none of apertus|cannot be loaded"),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_what_is_wrong_with_a_gguf_file_is_one_line_and_nothing_is_written(llama, tmp_path, monkeypatch, wrong):
+    monkeypatch.chdir(tmp_path)
+    change, more, says = WRONG[wrong]
+    path = write_gguf(tmp_path / "wrong.gguf", llama, change, **more)
+    with pytest.raises(SubloraError, match=says) as caught:
+        load_causal(str(path), 280, 16)
+    assert "\n" not in str(caught.value) and str(caught.value).startswith("model.source")
+    assert [each.name for each in tmp_path.iterdir()] == ["wrong.gguf"]
+
+
+def test_files_that_are_no_gguf_files_are_named(llama, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    data = write_gguf(tmp_path / "whole.gguf", llama).read_bytes()
+    hostile = data[:8] + (2**60).to_bytes(8, "little") + data[16:]
+    for content, says in ((b"GGML" + data[4:], "not a GGUF file"), (data[:-2000], "cut|no whole GGUF"), (hostile, "1,152,921,5"), (b"GGUF", "no whole")):
+        (tmp_path / "whole.gguf").write_bytes(content)
+        with pytest.raises(SubloraError, match=says):
+            load_causal("whole.gguf", 280, 16)
+    assert "there is no such file" in refusal(load_causal, "none.gguf", 280, 16)
+    path = write_gguf(tmp_path / "whole.gguf", llama, tokenizer=False)
+    assert "has no tokenizer" in refusal(get_tokenizer, str(path))
+    assert [each.name for each in tmp_path.iterdir()] == ["whole.gguf"]
+
+
+def test_sizes_are_checked_before_a_gguf_file_is_loaded(llama, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = write_gguf(tmp_path / "large.gguf", llama)
+    monkeypatch.setattr("sublora.models.gguf.LARGEST", 1000)
+    monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", None)
+    assert "weights; at most 1,000 are loaded" in refusal(load_causal, str(path), 280, 16)
+
+
+def test_a_gguf_files_run_is_verified(llama, texts, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_gguf(tmp_path / "small.gguf", llama)
+    corpus = {"source": "text", "path": str(texts), "train": 0.6, "tokenizer": "./small.gguf", "tokenizer_from": "elsewhere"}
+    model = {"source": "small.gguf", "block": 16, "public_since": "2024-11"}
+    values = values_of(texts, "", SMALL["end"], corpus=corpus | {"end_of_text": "<|end|>"}, model=model, compression={"levels": 1})
+    run = Run(values, "runs")
+    certificate = run.certify()
+    assert certificate.params["subspace"]["tokens"] == [0] and certificate.params["model"]["public_since"] == "2024-11"
+    assert certificate.params["corpus"]["end_of_text"] == "<|end|>" and certificate.public.end_of_text == 0
+    assert verify(run.folder / "certificate.json", run.corpora) == []
+    torch.manual_seed(5)
+    LlamaForCausalLM(LlamaConfig(**LLAMA)).save_pretrained(tmp_path / "other")
+    write_gguf(tmp_path / "small.gguf", tmp_path / "other")
+    assert "its base model has the sha256" in refusal(verify, run.folder / "certificate.json", run.corpora)
