@@ -64,17 +64,26 @@ class DocumentProblem:
 
     @classmethod
     def open(cls, experiment: OnText, corpora: Path) -> Self:
-        """Prepare the corpus below the folder `corpora`, draw the split, and state a pretrained model's architecture."""
-        return cls._on(prepare(experiment.corpus, corpora), experiment)
+        """State a pretrained model's architecture, prepare the corpus below the folder `corpora`, and draw the split.
+
+        In this order, so that a base model that cannot be used leaves nothing.
+        """
+        stated = cls.refuse_base(experiment)
+        return cls._on(prepare(experiment.corpus, corpora), stated)
+
+    @staticmethod
+    def refuse_base(experiment: OnText) -> OnText:
+        """The experiment with its pretrained model's architecture. Raises SubloraError for a base that cannot be used; writes
+        nothing but what a GGUF file is converted to."""
+        model = experiment.model
+        if not isinstance(model, Pretrained) or model.architecture is not None:
+            return experiment
+        base = base_model(model, tokenizer_of(experiment.corpus).vocab_size)
+        assert isinstance(base, Causal)
+        return experiment.model_copy(update={"model": model.model_copy(update={"architecture": architecture(base)})})
 
     @classmethod
     def _on(cls, store: TokenStore, experiment: OnText) -> Self:
-        model = experiment.model
-        if isinstance(model, Pretrained) and model.architecture is None:
-            base = base_model(model, store.vocab_size)
-            assert isinstance(base, Causal)
-            stated = {"architecture": architecture(base)}
-            experiment = experiment.model_copy(update={"model": model.model_copy(update=stated)})
         subspace = getattr(experiment, "subspace", None)
         if subspace is not None and subspace.tokens == "end" and subspace.parametrization == "biases":
             named = {"subspace": subspace.model_copy(update={"tokens": (store.eot,)})}
