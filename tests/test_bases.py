@@ -1,28 +1,32 @@
 """Base models: GGUF files, the output layer in pieces, and the smallest ways to fine-tune."""
 
 import functools
-import json
 
 import numpy as np
 import pytest
 import torch
-from tiny import write_texts
+from tiny import NOTEBOOKS, write_params, write_texts
 from torch.func import functional_call
 from torch.utils.checkpoint import CheckpointError, checkpoint
-from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, MixtralConfig, MixtralForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MixtralConfig,
+    MixtralForCausalLM,
+)
 
+from sublora import pipeline
 from sublora.data import get_tokenizer
 from sublora.errors import SubloraError
 from sublora.experiment import Gpt, Subspace
-from sublora.message import MessageError, decode
+from sublora.message import decode
 from sublora.models import output, parametrize
-from sublora.models.build import base_model, build
 from sublora.models.gpt import GPT
 from sublora.models.pretrained import FAMILIES, Causal, architecture, load_causal
 from sublora.models.tinylora import singular
 from sublora.run import Run
 from sublora.scoring import scores
-from sublora.training.loop import _losses
 from sublora.training.batches import IGNORED, Batch
 from sublora.training.loop import _losses
 from sublora.verification import verify
@@ -402,13 +406,25 @@ def with_nan(weights):
     return weights
 
 
+def without_a_layer(weights):
+    return {name: weight for name, weight in weights.items() if "blk.0.ffn" not in name}
+
+
+def with_frequencies(weights):
+    return weights | {"rope_freqs.weight": np.ones(4, np.float32)}
+
+
+def as_integers(weights):
+    return weights | {"output.weight": weights["output.weight"].astype(np.int8)}
+
+
 WRONG = {
     "not finite": (with_nan, {}, "the weight model.norm.weight has an element that is not finite"),
-    "missing": (lambda weights: {name: each for name, each in weights.items() if "blk.0.ffn" not in name}, {}, "lacks .*layers.0.mlp"),
-    "unexpected": (lambda weights: weights | {"rope_freqs.weight": np.ones(4, np.float32)}, {}, "has the unexpected rope_freqs.weight"),
-    "integers": (lambda weights: weights | {"output.weight": weights["output.weight"].astype(np.int8)}, {}, "no real numbers in output"),
-    "unknown": (lambda weights: weights, {"architecture": "notamodel"}, "cannot be loaded"),
-    "encoder": (lambda weights: weights, {"architecture": "t5"}, "type 't5' is none of apertus|cannot be loaded"),
+    "missing": (without_a_layer, {}, "lacks .*layers.0.mlp"),
+    "unexpected": (with_frequencies, {}, "has the unexpected rope_freqs.weight"),
+    "integers": (as_integers, {}, "no real numbers in output"),
+    "unknown": (dict, {"architecture": "notamodel"}, "cannot be loaded"),
+    "encoder": (dict, {"architecture": "t5"}, "type 't5' is none of apertus|cannot be loaded"),
 }
 
 
@@ -427,7 +443,8 @@ def test_files_that_are_no_gguf_files_are_named(llama, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     data = write_gguf(tmp_path / "whole.gguf", llama).read_bytes()
     hostile = data[:8] + (2**60).to_bytes(8, "little") + data[16:]
-    for content, says in ((b"GGML" + data[4:], "not a GGUF file"), (data[:-2000], "cut|no whole GGUF"), (hostile, "1,152,921,5"), (b"GGUF", "no whole")):
+    wrong = {b"GGML" + data[4:]: "not a GGUF file", data[:-2000]: "no whole GGUF file", hostile: "1,152,921,5", b"GGUF": "no whole"}
+    for content, says in wrong.items():
         (tmp_path / "whole.gguf").write_bytes(content)
         with pytest.raises(SubloraError, match=says):
             load_causal("whole.gguf", 280, 16)
@@ -460,3 +477,16 @@ def test_a_gguf_files_run_is_verified(llama, texts, tmp_path, monkeypatch):
     LlamaForCausalLM(LlamaConfig(**LLAMA)).save_pretrained(tmp_path / "other")
     write_gguf(tmp_path / "small.gguf", tmp_path / "other")
     assert "its base model has the sha256" in refusal(verify, run.folder / "certificate.json", run.corpora)
+
+
+def test_a_base_that_cannot_be_used_leaves_nothing(llama, texts, tmp_path, monkeypatch):
+    """Neither a run's folder nor a prepared corpus. Twin: a base that can be used leaves both."""
+    monkeypatch.chdir(tmp_path)
+    MixtralForCausalLM(MixtralConfig(**{**LLAMA, "num_key_value_heads": 2, "num_local_experts": 2})).save_pretrained("experts")
+    for source, says in (("none", "cannot load"), ("experts", "type 'mixtral' is none of"), ("none.gguf", "there is no such file")):
+        values = values_of(texts, source, SMALL["end"])
+        assert says in refusal(Run(values, "runs").train)
+        assert says in refusal(lambda: list(pipeline.run(write_params(tmp_path / "p.yaml", values), tmp_path / "runs", NOTEBOOKS)))  # noqa: B023
+        assert not (tmp_path / "runs").exists()
+    Run(values_of(texts, llama, SMALL["end"]), "runs").train()
+    assert {each.name for each in (tmp_path / "runs").iterdir()} >= {"small", "corpora"}

@@ -17,7 +17,8 @@ def load_llama2c_tokenizer(path: str | Path) -> tuple[Tokenizer, int]:
     """(byte-pair tokenizer, id of the token that begins a text, and so ends the one before).
 
     A file has for each token a score and its text; pairs are merged greedily, those first whose union has the best score. As in
-    training, a space goes before a text. Files of before the format named single bytes (`EARLY`) are read, too. Raises SubloraError naming the file when it is not one.
+    training, a space goes before a text. Files of before the format named single bytes (`EARLY`) are read, too.
+    Raises SubloraError naming the file when it is not one.
     """
     path, pieces, scores = Path(path), [], []
     with errors_named(f"{path}: cannot read it", "give a llama2.c tokenizer"):

@@ -105,7 +105,7 @@ class _OnText(_Named):
 
 def _without_film_of_lora(experiment):
     subspace = experiment.subspace
-    named = {"sublora": "LoRA has none", "lora_b": "LoRA has none", "biases": "here all are biases", "tinylora": "TinyLoRA has none"}
+    named = dict.fromkeys(("sublora", "lora_b", "tinylora"), "LoRA has none") | {"biases": "here all are biases"}
     if (why := named.get(subspace.parametrization)) and subspace.projector.startswith("film"):
         raise ValueError(f"subspace.projector {subspace.projector} moves norms and biases; {why}: take one without film")
     return experiment

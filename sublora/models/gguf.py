@@ -1,4 +1,4 @@
-"""Models in files of llama.cpp (GGUF), as folders of `transformers`. A quantized weight becomes the float32 number it stands for."""
+"""Models in files of llama.cpp (GGUF), as folders of `transformers`. A quantized weight becomes the number that it stands for."""
 
 import json
 from pathlib import Path

@@ -117,7 +117,7 @@ class Causal(nn.Module):
         layers = [each for each in self.base.modules() if isinstance(each, GradientCheckpointingLayer)]
         if not layers:
             kind = self.base.config.model_type
-            raise SubloraError(f"training.gradient_checkpointing: models of type {kind} cannot do without what they keep; remove it")
+            raise SubloraError(f"training.gradient_checkpointing: models of type {kind} cannot do without; remove it")
         for layer in layers:
             layer.gradient_checkpointing, layer._gradient_checkpointing_func = True, _again  # type: ignore[assignment]
 

@@ -1,8 +1,8 @@
 """TinyLoRA (arXiv:2602.04118): a frozen layer moves by a tiny matrix between its own singular vectors.
 
-W + U S R V^T, with U, S and V of the truncated singular value decomposition of W, and R (rank × rank) zero at first. With each entry
-of each R a coordinate this is LoRA-XS (arXiv:2405.17604). In a random subspace one short vector makes the R of all layers, through
-fixed random matrices: that is TinyLoRA with all layers tied.
+W + U S R V^T, with U, S and V of the truncated singular value decomposition of W, and R (rank × rank) zero at first. With each
+entry of each R a coordinate this is LoRA-XS (arXiv:2405.17604). In a random subspace one short vector makes the R of all layers,
+through fixed random matrices: that is TinyLoRA with all layers tied.
 """
 
 from typing import Any
