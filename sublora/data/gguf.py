@@ -78,7 +78,8 @@ def _reader(path: Path, modified: int, key: str) -> Any:
     with errors_named(f"{key}: {path.name!r:.200} is no whole GGUF file", "get it anew"):
         from gguf import GGUFReader
 
-        header = path.open("rb").read(24)
+        with open(path, "rb") as file:
+            header = file.read(24)
         tensors, count = (int.from_bytes(header[at : at + 8], "little") for at in (8, 16))
         if len(header) < 24 or tensors > MOST_TENSORS or count > MOST_FIELDS:
             raise ValueError(f"it says that it has {tensors:,} tensors and {count:,} fields")

@@ -82,9 +82,11 @@ def _biased(base: nn.Module, subspace: SubspaceSettings) -> Biased:
     tokens, model = subspace.tokens, cast(Any, base)
     if tokens == "end":
         raise SubloraError("subspace.tokens end: nobody has said which token ends documents; give its id")
-    if tokens != "all" and tokens[-1] >= model.vocab_size:
+    if not isinstance(tokens, tuple):
+        return Biased(base, None)
+    if tokens[-1] >= model.vocab_size:
         raise SubloraError(f"subspace.tokens: there is no token {tokens[-1]:,}; the model has {model.vocab_size:,}")
-    return Biased(base, None if tokens == "all" else tokens)
+    return Biased(base, tokens)
 
 
 def _structured(gpt: nn.Module, model: Gpt, subspace: SubspaceSettings) -> list[str]:

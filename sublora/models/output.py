@@ -1,7 +1,7 @@
 """The output layer a piece at a time: the logits of a large vocabulary never exist whole."""
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -23,7 +23,8 @@ def logits_at_once(device: torch.device) -> int:
 
 def vocabulary_in_pieces(module: nn.Module) -> int | None:
     """V of the language model in a module if its `forward` takes `read` and `rows` (`in_pieces`), else None."""
-    return next((each.vocab_size for each in module.modules() if getattr(each, "reads_pieces", False)), None)
+    modules: Iterator[Any] = module.modules()
+    return next((each.vocab_size for each in modules if getattr(each, "reads_pieces", False)), None)
 
 
 def in_pieces(

@@ -114,12 +114,12 @@ class Causal(nn.Module):
         """
         from transformers.modeling_layers import GradientCheckpointingLayer
 
-        layers = [each for each in self.base.modules() if isinstance(each, GradientCheckpointingLayer)]
+        layers: list[Any] = [each for each in self.base.modules() if isinstance(each, GradientCheckpointingLayer)]
         if not layers:
             kind = self.base.config.model_type
             raise SubloraError(f"training.gradient_checkpointing: models of type {kind} cannot do without; remove it")
         for layer in layers:
-            layer.gradient_checkpointing, layer._gradient_checkpointing_func = True, _again  # type: ignore[assignment]
+            layer.gradient_checkpointing, layer._gradient_checkpointing_func = True, _again
 
     @torch.no_grad()
     def check_causal(self) -> None:
