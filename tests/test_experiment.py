@@ -196,8 +196,12 @@ EFFECTIVE = {
     "full": set(),
     "kronecker": {"seed", "projector", "blocks", "targets"},
     "monarch": {"seed", "projector", "blocks", "targets"},
+    "lora_b": {"seed", "projector", "targets", *LORA},
+    "biases": {"tokens"},
+    "tinylora": {"targets", "rank"},
 }
 ANY = {"seed": 3, "projector": "dense", "targets": ["q"], "blocks": 2, "rank": 1, "lora_alpha": 1.0, "lora_dropout": 0.0}
+ANY |= {"tokens": "all"}
 
 
 @pytest.mark.parametrize("parametrization", PARAMETRIZATIONS)
