@@ -226,6 +226,7 @@ def test_of_a_classifier_too(modules, more):
     for key in ANY.keys() - more:
         line = refused(lambda key=key: experiment("classify", model=model, subspace={**subspace, key: ANY[key]}))
         causes = {"targets": "kind classify", "blocks": "kind classify", "projector": "parametrization lora"}
+        causes["tokens"] = "parametrization lora"
         cause = causes.get(key, "modules [head]")
         assert f"{key} has no effect for {cause}; remove it" in line
 
