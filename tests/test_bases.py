@@ -362,7 +362,7 @@ def write_gguf(path, folder, change=lambda weights: weights, tokenizer=True, arc
     for name, weight in model.named_parameters():
         array = weight.detach().numpy()
         array = permuted(array, config.num_attention_heads) if "q_proj" in name or "k_proj" in name else array
-        weights[names.get_name(name, (".weight",)) + ".weight"] = np.ascontiguousarray(array)
+        weights[names.get_name(name, (".weight",))] = np.ascontiguousarray(array)
     for name, array in change(weights).items():
         writer.add_tensor(name, array)
     writer.write_header_to_file()
