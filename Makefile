@@ -6,7 +6,7 @@ PYTHON ?= python3
 TORCH_INDEX ?=
 BIN := .venv/bin
 
-.PHONY: quick test compare notebooks report results table1 figure1 glue structured pretrained ngram ablation tokens headline verify coverage compression determinism fuzz dist lock audit environment clean
+.PHONY: quick test compare notebooks report results table1 figure1 glue structured pretrained smollm stories15M ngram ablation tokens headline verify coverage compression determinism fuzz dist lock audit environment clean
 
 # From nothing to a certificate and the report that shows it.
 quick: environment .venv/renderer
@@ -99,6 +99,18 @@ pretrained:
 	$(BIN)/sublora run params/pretrained/stories260K.yaml
 	$(call keep,pretrained/stories260K,pretrained-stories260K)
 	$(BIN)/sublora verify results/pretrained/stories260K/certificate.json
+
+# Public models from package registries, fine-tuned on documents: abstracts of arXiv where they are under data/, or DOCUMENTS, a file of
+# JSON lines with the key FIELD.
+DOCUMENTS ?= data/arxiv-abstracts/sample_25k.jsonl.xz
+FIELD ?= abstract
+FINETUNE = @$(call there,$(DOCUMENTS)) || { echo "make $@ needs documents: DOCUMENTS=a-file.jsonl FIELD=key"; exit 1; }; \
+	$(MAKE) --no-print-directory environment && $(BIN)/python benchmarks/bases.py $(1) \
+	&& $(BIN)/sublora run params/finetune/$(1).yaml --set corpus.path=$(DOCUMENTS) --set corpus.field=$(FIELD)
+smollm:
+	$(call FINETUNE,smollm2)
+stories15M:
+	$(call FINETUNE,stories15M)
 
 # The runs that the report opens with if there are no others, and the README's figure.
 headline: environment

@@ -68,15 +68,18 @@ def valid_messages(random: np.random.Generator) -> list[bytes]:
     for index in range(60):
         parametrization = PARAMETRIZATIONS[index % len(PARAMETRIZATIONS)]
         structured = parametrization in ("kronecker", "monarch")
-        inside = parametrization in ("sublora", "subspace") or (structured and index % 2)
+        later = parametrization not in early.KNOWN
+        inside = parametrization in ("sublora", "subspace") or ((structured or later) and index % 2)
         values = {"parametrization": parametrization, "dimension": 40 if inside else None}
         values |= {"projector": PROJECTORS[index % len(PROJECTORS)]} if inside else {}
         values |= {"blocks": 2} if structured else {}
-        values |= {"rank": 2, "lora_dropout": 0.0} if parametrization in ("sublora", "lora") else {}
+        values |= {"rank": 2} if parametrization in ("sublora", "lora", "lora_b", "tinylora") else {}
+        values |= {"lora_dropout": 0.0} if parametrization in ("sublora", "lora", "lora_b") else {}
+        values |= {"tokens": ((7,), "all", (0, 3, 9))[index % 3]} if parametrization == "biases" else {}
         size = 40 if inside else 100
         steps = Gridded(random.integers(0, 256, 1), np.rint(random.normal(size=size) * 3).astype(np.int64), [(1, size)])
         message = language.Message(Subspace(**values), ALPHA_GRID[index % 8], steps if index % 3 == 0 else _coded(random, size))
-        messages.append((early if index % 3 == 1 else language).encode(message))
+        messages.append((early if index % 3 == 1 and not later else language).encode(message))
     tensors = dict(BLANK.named_parameters())
     messages += [configured(GPT2, encode_whole(tensors, bits, 0.1, rows)) for bits in (2, 3, 5, 8) for rows in (False, True)]
     for orders in range(1, 6):

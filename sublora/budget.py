@@ -22,6 +22,7 @@ AT_ONCE = 2**26
 LAYER = 2e5  # bytes of a layer as Python objects
 CALL = 3e-4  # seconds that a layer takes to be called
 FLOAT = 4
+DOUBLE, SINGULAR = 8, 50  # and operations that a weight takes for each of its layer's singular vectors
 READ = 1e4  # operations, as it were, of a reference to read a token
 SPREAD = 100.0  # and to say what it predicts, for each of the V tokens
 COUNTED = 8  # bytes that a stream's code keeps of a token, for each order: most strings of a text recur
@@ -67,14 +68,19 @@ def language_model(experiment: OnText, message: bytes, vocab_size: int, origin: 
         return Cost(SYMBOL * symbols, DECODED * symbols)
     if subspace is None:
         return Cost(base + 2 * FLOAT * weights)
-    if subspace.parametrization in ("sublora", "lora"):
+    if subspace.parametrization == "biases":
+        trainable = vocab_size if subspace.tokens == "all" else len(subspace.tokens)
+    elif subspace.parametrization in ("sublora", "lora", "lora_b", "tinylora"):  # of tinylora, what R stands between
         maps, targets = linear_maps(model, vocab_size), subspace.targets
         trainable = subspace.rank * sum(maps[name] for name in (maps if targets == ("all",) else targets) if name in maps)
     elif isinstance(model, Gpt) and subspace.parametrization in ("kronecker", "monarch"):
         trainable = 2 * weights + vocab_size * model.width  # the structured head is no longer the embedding
     else:
         trainable = weights
-    return _in_subspace(base, subspace, trainable, coordinates)
+    found = _in_subspace(base, subspace, trainable, coordinates)
+    if subspace.parametrization == "tinylora":  # the layers' singular vectors
+        found = found.plus(Cost(2 * DOUBLE * weights, SINGULAR * weights * (subspace.rank + 8)))
+    return found
 
 
 def classifier(experiment: Classify, message: bytes, labels: int, origin: str, limits: Limits) -> Cost:

@@ -60,6 +60,8 @@ def run(
 
 def _run(experiment: Experiment, sources: list[Path], runs: Path, force: bool) -> Path:
     folder, corpus = runs / experiment.name, problem_class(experiment).identity(experiment)
+    if not folder.exists():
+        problem_class(experiment).refuse_base(experiment)
     given = {**experiment.parameters(), "runs": _seen_from_the_study(runs)}
     cells = [_code(source) for source in sources]
     taken = [_taken(source, code, given) for source, code in zip(sources, cells, strict=True)]

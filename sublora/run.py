@@ -70,6 +70,7 @@ class Run:
 
         Raises SubloraError when another process is at work in it.
         """
+        _ = self.problem  # what is wrong with data or base is said before anything is written
         if os.environ.get("RANK", "0") != "0":  # `accelerate launch`: its first process does that for all
             yield
             return

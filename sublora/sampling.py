@@ -11,7 +11,7 @@ import torch
 from sublora import budget
 from sublora.certificate.schema import load_certificate
 from sublora.compression import OnGrid, Quantized
-from sublora.data import Tokenizer, get_tokenizer
+from sublora.data import Tokenizer, tokenizer_of
 from sublora.errors import SubloraError
 from sublora.experiment import Classify, Finetune, Pretrain, as_experiment
 from sublora.limits import DEFAULT, Limits
@@ -101,7 +101,7 @@ def _certified(path: Path, limits: Limits) -> LanguageModel:
     experiment = as_experiment(certificate.params, f"{path}: params")
     if isinstance(experiment, Classify):
         raise SubloraError(f"{path}: certifies a classifier, which writes no text; give a language model's")
-    tokenizer = get_tokenizer(experiment.corpus.tokenizer)
+    tokenizer = tokenizer_of(experiment.corpus)
     V, message, stated = tokenizer.vocab_size, certificate.message_bytes, certificate.public.base_weights_sha256
     try:
         budget.refuse_above(budget.language_model(experiment, message, V, str(path), limits), str(path), limits)
@@ -119,7 +119,7 @@ def _checkpointed(path: Path) -> LanguageModel:
     groups |= {"reference": facts["reference"]} if "reference" in facts else {}  # only residual models depend on it
     experiment = as_experiment({"name": "checkpoint", **groups}, str(path))
     assert isinstance(experiment, Pretrain | Finetune)  # of the other kinds no checkpoint has these groups
-    tokenizer = get_tokenizer(experiment.corpus.tokenizer)
+    tokenizer = tokenizer_of(experiment.corpus)
     subspace = build(experiment.model, experiment.subspace, tokenizer.vocab_size).eval()
     levels = tensors.get("codebook/best")
     steps = tensors.get("steps/best")

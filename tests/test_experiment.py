@@ -196,8 +196,12 @@ EFFECTIVE = {
     "full": set(),
     "kronecker": {"seed", "projector", "blocks", "targets"},
     "monarch": {"seed", "projector", "blocks", "targets"},
+    "lora_b": {"seed", "projector", "targets", *LORA},
+    "biases": {"tokens"},
+    "tinylora": {"targets", "rank"},
 }
 ANY = {"seed": 3, "projector": "dense", "targets": ["q"], "blocks": 2, "rank": 1, "lora_alpha": 1.0, "lora_dropout": 0.0}
+ANY |= {"tokens": "all"}
 
 
 @pytest.mark.parametrize("parametrization", PARAMETRIZATIONS)
@@ -222,6 +226,7 @@ def test_of_a_classifier_too(modules, more):
     for key in ANY.keys() - more:
         line = refused(lambda key=key: experiment("classify", model=model, subspace={**subspace, key: ANY[key]}))
         causes = {"targets": "kind classify", "blocks": "kind classify", "projector": "parametrization lora"}
+        causes["tokens"] = "parametrization lora"
         cause = causes.get(key, "modules [head]")
         assert f"{key} has no effect for {cause}; remove it" in line
 

@@ -94,8 +94,10 @@ def test_damaged_checkpoints_are_named(written, tmp_path, change, says):
     assert str(caught.value).startswith(str(path))
 
 
-def tokenizer_file(path, extra):
+def tokenizer_file(path, extra, early=False):
     tokens = [b"<unk>", b"<s>", b"</s>", *(b"<0x%02X>" % i for i in range(256)), *extra]
+    if early:
+        tokens[1:259] = [b"\n<s>\n", b"\n</s>\n", *(chr(i).encode() for i in range(256))]
     body = b"".join(struct.pack("<fi", -float(i), len(token)) + token for i, token in enumerate(tokens))
     path.write_bytes(struct.pack("<i", 10) + body)
     return path
@@ -107,6 +109,19 @@ def test_the_best_score_is_merged_first_and_unknown_letters_are_bytes(tmp_path):
     ids = tokenizer.encode("ab\u00e9").tolist()
     assert ids[:2] == [259, 263], "' a' comes before 'ab'"
     assert ids[2:] == [0xC3 + 3, 0xA9 + 3] and tokenizer.decode([1, *ids]) == "ab\u00e9"
+
+
+def test_early_files_have_the_tokens_of_later_ones(tmp_path):
+    """Their single bytes are written as characters, which pieces of text may be, too. Twin: "a token is there twice"."""
+    extra = [b" a", b"ab", b" ", b"a", b"b", "\u00e9".encode(), b"\n<s>\n"]
+    early = get_tokenizer(str(tokenizer_file(tmp_path / "early.bin", extra[:-1], early=True)))
+    later = get_tokenizer(str(tokenizer_file(tmp_path / "later.bin", extra[:-1])))
+    for text in ("ab\u00e9", "\u00ff\n<0x41>A", "\n<s>\n", "\u65e5"):
+        ids = early.encode(text)
+        assert ids.tolist() == later.encode(text).tolist() and early.decode(ids) == text and early.eot not in ids
+    assert early.encode("\u00e9")[-1] == 264 and early.encode("\n")[-1] == 3 + 10
+    with pytest.raises(SubloraError, match="there twice"):
+        get_tokenizer(str(tokenizer_file(tmp_path / "twice.bin", extra, early=True)))
 
 
 def test_text_that_looks_like_a_special_token_is_text(tmp_path):

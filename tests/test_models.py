@@ -130,6 +130,11 @@ KRONECKER, MONARCH = 4 * (4 * 4 + 4 * 4), 4 * (2 * 4 * 4 * 4)  # two layers of q
         ({"parametrization": "kronecker", "targets": ("q", "v"), "blocks": 2}, (KRONECKER, KRONECKER)),
         ({"parametrization": "monarch", "targets": ("q", "v"), "blocks": 4}, (MONARCH, MONARCH)),
         ({"parametrization": "monarch", "targets": ("q", "v"), "blocks": 4, "dimension": 50}, (MONARCH, 50)),
+        ({"parametrization": "biases", "tokens": "all"}, (9, 9)),
+        ({"parametrization": "biases", "tokens": (8,)}, (1, 1)),
+        ({"parametrization": "biases", "tokens": "all", "dimension": 4}, (9, 4)),
+        ({"parametrization": "tinylora", "targets": ("q", "v"), "rank": 2}, (16, 16)),
+        ({"parametrization": "tinylora", "targets": ("q", "v"), "rank": 2, "dimension": 3}, (16, 3)),
     ],
     ids=str,
 )

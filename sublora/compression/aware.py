@@ -1,6 +1,7 @@
 """Quantization-aware training: a model learns to work on the few levels that its coordinates will have."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -31,10 +32,10 @@ class Quantized(nn.Module):
         self.subspace = subspace
         self.codebook = nn.Parameter(torch.from_numpy(codebook.astype(np.float32)))
 
-    def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
+    def forward(self, *inputs: torch.Tensor, **keywords: Any) -> Any:
         w = self.subspace.coordinates
         levels = self.codebook[_nearest_level(w, self.codebook)]
-        return self.subspace(*inputs, coordinates=levels + w - w.detach())
+        return self.subspace(*inputs, coordinates=levels + w - w.detach(), **keywords)
 
     def bits(self) -> torch.Tensor:
         """A differentiable stand-in for the entropy of all symbols, in bits.
@@ -85,9 +86,9 @@ class OnGrid(nn.Module):
         step = (named + free - free.detach())[self.which]
         return self.subspace.coordinates / step, step
 
-    def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
+    def forward(self, *inputs: torch.Tensor, **keywords: Any) -> Any:
         x, step = self._multiples()
-        return self.subspace(*inputs, coordinates=step * (x + (_rounded(x) - x).detach()))
+        return self.subspace(*inputs, coordinates=step * (x + (_rounded(x) - x).detach()), **keywords)
 
     def bits(self) -> torch.Tensor:
         """A differentiable stand-in for the size of the coded integers (`compression.grid`), in bits.

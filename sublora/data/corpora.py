@@ -75,6 +75,7 @@ def corpus_identity(corpus: Corpus) -> dict[str, Any]:
     library by the interpreter's version and its folder.
     """
     identity = {"source": corpus.source, "tokenizer": corpus.tokenizer, "max_documents": corpus.max_documents}
+    identity |= {} if corpus.end_of_text is None else {"end of text": corpus.end_of_text}
     if corpus.tokenizer not in ("bytes", "gpt2") and given_path(corpus.tokenizer, "corpus.tokenizer").exists():
         identity["tokenizer files"] = files_fingerprint(Path(corpus.tokenizer))
     if corpus.source == "python-packages":

@@ -9,13 +9,16 @@ from sublora.errors import SubloraError, errors_named
 
 BEGIN, BYTES = 1, 3  # ids of the token that begins a text and of the first single byte
 PIECES = BYTES + 256  # id of the first piece of text
+EARLY = [chr(byte) for byte in range(256)]
+"""How the first files of the format wrote single bytes: each as the character of its number, which a piece of text may be, too."""
 
 
 def load_llama2c_tokenizer(path: str | Path) -> tuple[Tokenizer, int]:
     """(byte-pair tokenizer, id of the token that begins a text, and so ends the one before).
 
     A file has for each token a score and its text; pairs are merged greedily, those first whose union has the best score. As in
-    training, a space goes before a text. Raises SubloraError naming the file when it is not one.
+    training, a space goes before a text. Files of before the format named single bytes (`EARLY`) are read, too.
+    Raises SubloraError naming the file when it is not one.
     """
     path, pieces, scores = Path(path), [], []
     with errors_named(f"{path}: cannot read it", "give a llama2.c tokenizer"):
@@ -34,6 +37,8 @@ def load_llama2c_tokenizer(path: str | Path) -> tuple[Tokenizer, int]:
         raise SubloraError(f"{path}: not a llama2.c tokenizer: token {len(pieces)} {why}") from None
     if len(pieces) < PIECES:
         raise SubloraError(f"{path}: not a llama2.c tokenizer: {len(pieces)} tokens are fewer than all bytes need")
+    if pieces[BYTES:PIECES] == EARLY:
+        pieces[BYTES:PIECES] = [f"<0x{byte:02X}>" for byte in range(256)]
     vocabulary = {piece: i for i, piece in reversed(list(enumerate(pieces)))}
     if len(vocabulary) < len(pieces):
         raise SubloraError(f"{path}: not a llama2.c tokenizer: a token is there twice")

@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt, model_v
 
 from sublora.data.corpora import corpus_identity, corpus_name, grouped_documents
 from sublora.data.rows import whole_characters
-from sublora.data.tokenizers import Tokenizer, get_tokenizer
+from sublora.data.tokenizers import Tokenizer, tokenizer_of
 from sublora.errors import SubloraError, cannot_write, errors_named
 from sublora.experiment import Corpus
 from sublora.progress import notice
@@ -221,7 +221,7 @@ def build_store(corpus: Corpus, path: str | Path, wheels: Path | None = None, *,
     whole corpus is read even so. wheels: the folder of a `python-packages` corpus. local_only: no tokenizer is downloaded.
     Raises SubloraError for what is wrong with the corpus, and when `path` cannot be written.
     """
-    tokenizer = get_tokenizer(corpus.tokenizer, local_only)
+    tokenizer = tokenizer_of(corpus, local_only)
     texts: Iterable[tuple[str, str | None]] = grouped_documents(corpus, wheels)
     if corpus.max_documents is not None:
         texts = _sample(texts, corpus.max_documents)

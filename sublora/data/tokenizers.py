@@ -13,9 +13,11 @@ import tiktoken
 import tokenizers
 
 from sublora.data.files import given_path
+from sublora.data.gguf import is_gguf, tokenizer_folder
 from sublora.data.llama2c import load_llama2c_tokenizer
 from sublora.data.rows import whole_characters
 from sublora.errors import SubloraError, errors_named, listed
+from sublora.experiment import Corpus
 from sublora.progress import silence_transformers
 
 LARGEST_VOCABULARY = 2**22
@@ -64,11 +66,12 @@ class Tokenizer:
         return self._to_bytes(ids[ids != self.eot].tolist()).decode("utf-8", "replace")
 
 
-def get_tokenizer(name: str, local_only: bool = False) -> Tokenizer:
+def get_tokenizer(name: str, local_only: bool = False, end: str | None = None) -> Tokenizer:
     """The tokenizer `bytes` (V = 257: 256 bytes and end-of-text), `gpt2` (V = 50257, through tiktoken), a llama2.c one (a path that
-    ends in .bin), or any other that `transformers` loads, by folder or hub name. local_only: nothing is downloaded.
+    ends in .bin), that of a GGUF file, or any other that `transformers` loads, by folder or hub name.
 
-    Raises SubloraError when there is none of that name, or its files can neither be found nor downloaded.
+    local_only: nothing is downloaded. end: the text of the token that ends documents, if not the tokenizer's own (`transformers`,
+    GGUF). Raises SubloraError when there is none of that name, or its files can neither be found nor downloaded.
     """
     if name == "bytes":
         return Tokenizer("bytes", 257, 256, _utf8_ids, bytes, ratio=1.0)
@@ -76,7 +79,7 @@ def get_tokenizer(name: str, local_only: bool = False) -> Tokenizer:
         return _gpt2()
     if name.endswith(".bin"):
         return _fast(Path(name).name, *load_llama2c_tokenizer(name))
-    return _transformers(name, local_only)
+    return _transformers(name, local_only, end)
 
 
 def rules_sha256(backend: tokenizers.Tokenizer, *settings: Any) -> str:
@@ -101,6 +104,11 @@ def _gpt2() -> Tokenizer:
     return Tokenizer("gpt2", encoding.n_vocab, encoding.eot_token, to_ids, encoding.decode_bytes, ratio=1.0)
 
 
+def tokenizer_of(corpus: Corpus, local_only: bool = False) -> Tokenizer:
+    """The tokenizer of a corpus. Raises SubloraError as `get_tokenizer`."""
+    return get_tokenizer(corpus.tokenizer, local_only, corpus.end_of_text)
+
+
 def load_tokenizer(source: str, key: str, cure: str, local_only: bool = False) -> Any:
     """The tokenizer of `transformers` in a folder or on the hub. No code of its own is run; local_only: nothing is downloaded.
 
@@ -117,12 +125,17 @@ def load_tokenizer(source: str, key: str, cure: str, local_only: bool = False) -
     return loaded
 
 
-def _transformers(name: str, local_only: bool) -> Tokenizer:
+def _transformers(name: str, local_only: bool, end: str | None) -> Tokenizer:
+    folder = str(tokenizer_folder(name, "corpus.tokenizer")) if is_gguf(name) else name
     cure = "no such folder, or no network and not in the hub's cache; choose bytes or gpt2, or give a folder or a name on the hub"
     if given_path(name, "corpus.tokenizer").is_dir():
         cure = "save one in the folder with tokenizer.save_pretrained"
-    loaded = load_tokenizer(name, "corpus.tokenizer", cure, local_only)
+    loaded = load_tokenizer(folder, "corpus.tokenizer", cure, local_only)
     eot = loaded.eos_token_id if loaded.eos_token_id is not None else loaded.bos_token_id
+    if end is not None:
+        special = {str(token): number for number, token in loaded.added_tokens_decoder.items() if token.special}
+        if (eot := special.get(end)) is None:
+            raise SubloraError(f"corpus.end_of_text: {end!r:.60} is no special token of {name!r}; there are {listed(special)}")
     if eot is None or not loaded.is_fast:
         raise SubloraError(f"corpus.tokenizer: {name!r} has no end-of-text token, or no fast form; give another tokenizer")
     # The folder's name is no part of what the tokens are; the ids themselves are in the store's SHA-256.

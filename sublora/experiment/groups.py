@@ -31,8 +31,9 @@ BASES = (2, 3, 4, 8)
 TOP_K = (*range(1, 11), 50, 100)
 """The k of all top-k errors (Lotfi et al. 2024a, released code). Those not below the vocabulary size are left out."""
 
-Parametrization = Literal["sublora", "lora", "subspace", "full", "kronecker", "monarch"]
+Parametrization = Literal["sublora", "lora", "subspace", "full", "kronecker", "monarch", "lora_b", "biases", "tinylora"]
 PARAMETRIZATIONS: tuple[Parametrization, ...] = get_args(Parametrization)
+"""The order is part of the message format: new names go to the end."""
 
 _PLAIN = ("kron_qr", "kron", "kron_qr3", "kron3", "kron_one_sided", "dense", "dense_qr", "sparse", "fastfood")
 PROJECTORS = (*_PLAIN, "film", *(f"film+{name}" for name in _PLAIN))
@@ -71,8 +72,8 @@ _Projector = Annotated[str, _must(f"one of {', '.join(PROJECTORS)}", lambda valu
 _Tokenizer = Annotated[
     str,
     _must(
-        "bytes, gpt2, ./a-folder, owner/name on the hub, or a llama2.c tokenizer (.bin)",
-        lambda value: value in OWN_TOKENIZERS or "/" in value or value.endswith(".bin"),
+        "bytes, gpt2, ./a-folder, owner/name on the hub, a llama2.c tokenizer (.bin), or a GGUF file",
+        lambda value: value in OWN_TOKENIZERS or "/" in value or value.endswith((".bin", ".gguf")),
     ),
 ]
 _Hex = Annotated[
@@ -138,8 +139,9 @@ class Corpus(Group):
     group: str | None = None
     subset: str | None = None  # Hugging Face: the data set's configuration
     tokenizer: _Tokenizer = (
-        "bytes"  # bytes | gpt2 | a `transformers` tokenizer (./folder, owner/name on the hub) | llama2.c's (.bin)
+        "bytes"  # bytes | gpt2 | a `transformers` tokenizer (./folder, owner/name on the hub) | llama2.c's (.bin) | a GGUF file's
     )
+    end_of_text: str | None = None  # the special token that ends documents, such as <|endoftext|>; null: the tokenizer's own
     # where a tokenizer that is neither bytes nor gpt2 was made: elsewhere, without this corpus | pool, of it: no iid, no martingale
     tokenizer_from: Literal["elsewhere", "pool"] | None = None
     max_documents: Count | None = None  # keep a fixed uniform sample of the pool, for trials
@@ -188,13 +190,15 @@ class Corpus(Group):
         unused = (*keys.get(self.source, ()), *(() if self.source == "python-packages" else ("packages",)))
         drawn = ("train", "validation", "split_seed") if self.split == "paper" else ()
         public = {"tokenizer_from": f"tokenizer {self.tokenizer}"} if self.tokenizer in OWN_TOKENIZERS else {}
+        if self.tokenizer in OWN_TOKENIZERS or self.tokenizer.endswith(".bin"):
+            public["end_of_text"] = f"tokenizer {self.tokenizer}, which has one"
         return public | dict.fromkeys(unused, f"source {self.source}") | dict.fromkeys(drawn, "split paper")
 
     @model_serializer(mode="wrap")
     def _what_has_an_effect(self, handler):
-        """Certificates of before there were groups are as they were."""
+        """Certificates of before there were groups, or a choice of the token that ends documents, are as they were."""
         effective = {key: value for key, value in handler(self).items() if key not in self._without_effect()}
-        return {key: value for key, value in effective.items() if key != "group" or value is not None}
+        return {key: value for key, value in effective.items() if key not in ("group", "end_of_text") or value is not None}
 
 
 class Gpt(Group):
@@ -233,9 +237,15 @@ class Counts(Group):
 class Pretrained(Group):
     """A public pretrained causal language model."""
 
-    source: str  # a dense AutoModelForCausalLM by folder or hub name, or a llama2.c checkpoint (.bin)
+    source: str  # a dense AutoModelForCausalLM by folder or hub name, a llama2.c checkpoint (.bin), or a GGUF file (.gguf)
+    public_since: str | None = None  # since when its weights are public, as far as is known: a date, stated in the certificate
     block: Count = 128  # the longest window that it reads, in tokens
     architecture: dict[str, Any] | None = None  # its configuration; null: what `source` says. It is in the message
+
+    @model_serializer(mode="wrap")
+    def _what_has_an_effect(self, handler):
+        """Certificates of before it could be said since when a base is public are as they were."""
+        return {key: value for key, value in handler(self).items() if key != "public_since" or value is not None}
 
 
 class Words(Group):
@@ -264,7 +274,16 @@ _NOT_USED = {
     "full": (*_LORA, "targets", "blocks", "projector", "seed"),
     "kronecker": _LORA,
     "monarch": _LORA,
+    "lora_b": ("blocks",),
+    "biases": (*_LORA, "targets", "blocks"),
+    "tinylora": ("lora_alpha", "lora_dropout", "blocks"),
 }
+_IF_PROJECTED = ("biases", "tinylora")
+"""Parametrizations in which nothing is random but a projector."""
+
+
+TokenId = Annotated[int, Field(ge=0, lt=2**22)]
+_Ascending = _must("ascending ids of tokens, one or more", lambda ids: ids and list(ids) == sorted(set(ids)))
 
 
 class Subspace(Group):
@@ -281,6 +300,8 @@ class Subspace(Group):
     lora_alpha: Annotated[float, Field(gt=0), _must("an integer, to be in the message", lambda value: value == int(value))] = 32.0
     lora_dropout: Fraction = 0.1
     targets: Annotated[tuple[str, ...], AsTuple] = ("q", "v", "head")
+    # biases: on the logits of which tokens | end: of the one that ends documents | all | their ids, ascending
+    tokens: Literal["end", "all"] | Annotated[tuple[TokenId, ...], AsTuple, _Ascending] = "end"
     seed: Seed = 137
     _dumps_all: ClassVar[bool] = False
 
@@ -302,7 +323,11 @@ class Subspace(Group):
         return {key: value for key, value in handler(self).items() if key not in self._without_effect()}
 
     def _without_effect(self) -> dict[str, str]:
-        return dict.fromkeys(_NOT_USED[self.parametrization], f"parametrization {self.parametrization}")
+        unused = [*_NOT_USED[self.parametrization], *["tokens"] * (self.parametrization != "biases")]
+        found = dict.fromkeys(unused, f"parametrization {self.parametrization}")
+        if self.parametrization in _IF_PROJECTED and self.dimension is None:
+            found |= dict.fromkeys(("projector", "seed"), f"parametrization {self.parametrization} without a dimension")
+        return found
 
 
 class FinetuneSubspace(Subspace):
@@ -315,7 +340,8 @@ class FinetuneSubspace(Subspace):
     def _base_is_kept(self):
         if self.parametrization in ("kronecker", "monarch"):
             why = "layers would take the place of the base model's, and what those have learnt would be lost"
-            raise ValueError(f"{self.parametrization} {why}; take sublora, lora, subspace or full")
+            others = [name for name in PARAMETRIZATIONS if name not in ("kronecker", "monarch")]
+            raise ValueError(f"{self.parametrization} {why}; take one of {', '.join(others)}")
         return self
 
 
@@ -332,6 +358,12 @@ class TaskSubspace(FinetuneSubspace):
     def _defaults_of_the_kind(cls, values):
         given = isinstance(values, dict) and values.get("dimension") is not None
         return {"parametrization": "sublora" if given else "lora", **values} if isinstance(values, dict) else values
+
+    @model_validator(mode="after")
+    def _no_language_models(self):
+        if self.parametrization in ("lora_b", "biases", "tinylora"):
+            raise ValueError(f"parametrization {self.parametrization} is for language models; take sublora, lora, subspace or full")
+        return self
 
     @property
     def adapts_attention(self) -> bool:
@@ -375,6 +407,8 @@ class Training(_Search):
     warmup: Annotated[int, Field(ge=0)] | None = None  # steps; null: a tenth of the steps, at most 100
     validate_every: Count | None = None  # steps between validations, each of which writes a checkpoint; null: a sixth of the steps
     validation_documents: Count = 256  # with corpus.split positions: so many windows
+    # finetune: whether layers are computed again on the way back, which takes a third more time, and far less memory
+    gradient_checkpointing: bool = False
 
     @model_validator(mode="after")
     def _within_the_steps(self):
@@ -382,6 +416,11 @@ class Training(_Search):
             if (value := getattr(self, key) or 0) > self.steps:
                 raise ValueError(f"{key} {value} exceeds the {self.steps} steps; leave it out, and it scales with steps")
         return self
+
+    @model_serializer(mode="wrap")
+    def _what_has_an_effect(self, handler):
+        """Certificates of before memory could be saved are as they were."""
+        return {key: value for key, value in handler(self).items() if key != "gradient_checkpointing" or value}
 
 
 class TaskTraining(_Search):

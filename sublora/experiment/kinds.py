@@ -107,8 +107,9 @@ class _OnText(_Named):
 
 def _without_film_of_lora(experiment):
     subspace = experiment.subspace
-    if subspace.parametrization == "sublora" and subspace.projector.startswith("film"):
-        raise ValueError(f"subspace.projector {subspace.projector} moves norms and biases; LoRA has none: take one without film")
+    named = dict.fromkeys(("sublora", "lora_b", "tinylora"), "LoRA has none") | {"biases": "here all are biases"}
+    if (why := named.get(subspace.parametrization)) and subspace.projector.startswith("film"):
+        raise ValueError(f"subspace.projector {subspace.projector} moves norms and biases; {why}: take one without film")
     return experiment
 
 
@@ -134,6 +135,12 @@ class Pretrain(_OnText):
         if used["parametrization"] == "kronecker" and used["blocks"] < 2:
             raise ValueError(f"subspace.blocks {used['blocks']}: a Kronecker product has at least 2 factors")
         return _without_film_of_lora(self)
+
+    @model_validator(mode="after")
+    def _layers_are_kept(self):
+        if self.training.gradient_checkpointing:
+            raise ValueError("training.gradient_checkpointing has no effect for kind pretrain; remove it")
+        return self
 
     @model_validator(mode="after")
     def _residual_of_a_document_code(self):

@@ -22,6 +22,7 @@
 from typing import Any
 
 from sublora.compression.codebooks import EARLY_FORMATS
+from sublora.errors import SubloraError
 from sublora.experiment import ALPHA_GRID, LAYERS, PARAMETRIZATIONS
 from sublora.experiment import Subspace as SubspaceSettings
 from sublora.message.body import Coded, Message, lora_fields, mask_of, pack, read_dimension, read_lora, stated, targets_of, unpack
@@ -30,11 +31,14 @@ from sublora.models.projectors import PROJECTORS
 
 FORMAT = 0x52
 IN_A_SUBSPACE = {"kronecker": 6, "monarch": 7}
+KNOWN = PARAMETRIZATIONS[:6]
 
 
 def encode(message: Message) -> bytes:
     """The bytes of a message. Raises SubloraError for what the format cannot say."""
     subspace, alpha = message.subspace, alpha_index(message.alpha)
+    if subspace.parametrization not in KNOWN:
+        raise SubloraError(f"parametrization {subspace.parametrization} came after format {FORMAT:#04x}")
     assert isinstance(message.coded, Coded)  # steps came with `message.language`
     coder, format, rest = pack(message.coded)
     body = bytes([FORMAT, _kind(subspace)]) + varint(len(message.coded.symbols))

@@ -3,15 +3,17 @@
     part       field
     1-5 bytes  total length of the message in bytes, as a canonical varint (7 bits a byte, low bits first)
     1 byte     format, 0x53 (0x52: `message.early`)
-    1 byte     low 3 bits: index of the smoothing weight in `experiment.ALPHA_GRID`; next 3: parametrization, 0 sublora, 1 lora,
-               2 subspace, 3 full, 4 kronecker, 5 monarch, 6 and 7 these two in a subspace; next bit: how coordinates are coded,
-               0 multiples of steps, 1 levels of a codebook; high bit 0
+    1 byte     low 3 bits: index of the smoothing weight in `experiment.ALPHA_GRID`; next 3 and, above them, the high bit:
+               parametrization, 0 sublora, 1 lora, 2 subspace, 3 full, 4 kronecker, 5 monarch, 6 and 7 these two in a subspace,
+               8 lora_b, 9 biases, 10 tinylora, 11 to 13 these three in a subspace; the bit that is left: how coordinates are coded,
+               0 multiples of steps, 1 levels of a codebook
     bits       index of the projector in `models.projectors.PROJECTORS`, 5 bits                     only where there is one
                d, the number of coordinates                                  (numbers: 6 bits for their length, then all but the
-               seed of projector and initial weights: 1 for 137, or 0 and a number      first bit); not for full
-               LoRA's rank and alpha, numbers                                                       only for sublora and lora
+               seed of projector and initial weights: 1 for 137, or 0 and a number      first bit); not for full, 9 and 10
+               rank, a number; LoRA's alpha, a number, not for tinylora                only for sublora, lora, lora_b, tinylora
                number of blocks or factors                                                          only for kronecker and monarch
-               layers they are on, a bit each: q k v proj up down head                              only for these four
+               number of tokens with a bias, 0 for all; the first one, and how far each next is     only for biases
+               layers they are on, a bit each: q k v proj up down head                  not for subspace, full and biases
                or, of a pretrained model, the names of its linear layers in alphabetical order (`models.layer_names`)
                index of the coder in `coder.CODERS`, 2 bits; of the codebook's format, 3 bits       only for levels of a codebook
                zeros to the end of the byte
@@ -56,7 +58,10 @@ from sublora.models import Subspace, base_model, layer_names, model_weights, par
 from sublora.models.projectors import PROJECTORS
 
 FORMAT = 0x53
-IN_A_SUBSPACE = early.IN_A_SUBSPACE
+ALONE = {name: number for number, name in enumerate(PARAMETRIZATIONS[:6])} | {"lora_b": 8, "biases": 9, "tinylora": 10}
+IN_A_SUBSPACE = {**early.IN_A_SUBSPACE, "lora_b": 11, "biases": 12, "tinylora": 13}
+WITH_ALPHA = ("sublora", "lora", "lora_b")
+WITHOUT_LAYERS = ("subspace", "full", "biases")
 SEED = SubspaceSettings.model_fields["seed"].default
 
 
@@ -72,29 +77,58 @@ class Header(NamedTuple):
 
 def encode(message: Message) -> bytes:
     """The bytes of a message. Raises SubloraError for what the format cannot say."""
-    subspace, kind, bits = message.subspace, PARAMETRIZATIONS.index(message.subspace.parametrization), Bits()
+    subspace, name, bits = message.subspace, message.subspace.parametrization, Bits()
+    kind = ALONE[name]
     if subspace.dimension is not None:
-        kind = IN_A_SUBSPACE.get(subspace.parametrization, kind)
+        kind = IN_A_SUBSPACE.get(name, kind)
         bits.put(PROJECTORS.index(subspace.projector), 5)
     bits.number(len(message.coded.coordinates))
-    if subspace.parametrization != "full":
+    if _seeded(name, subspace.dimension is not None):
         bits.put(int(subspace.seed == SEED), 1)
         if subspace.seed != SEED:
             bits.number(subspace.seed)
-    if subspace.parametrization in ("sublora", "lora"):
+    if name in (*WITH_ALPHA, "tinylora"):
         bits.number(subspace.rank)
+    if name in WITH_ALPHA:
         bits.number(int(subspace.lora_alpha))
-    if subspace.parametrization in IN_A_SUBSPACE:
+    if name in early.IN_A_SUBSPACE:
         bits.number(subspace.blocks)
-    if subspace.parametrization not in ("subspace", "full"):
+    if name == "biases":
+        _put_tokens(bits, subspace.tokens)
+    if name not in WITHOUT_LAYERS:
         bits.put(mask_of(message), len(message.layers))
-    first = alpha_index(message.alpha) | kind << 3
+    first = alpha_index(message.alpha) | (kind & 7) << 3 | (kind >> 3) << 7
     if isinstance(message.coded, Gridded):
         return prefixed(bytes([FORMAT, first]) + bits.bytes() + _pack_grid(message.coded))
     coder, format, rest = pack(message.coded, len(FORMATS))
     bits.put(coder, 2)
     bits.put(format, 3)
     return prefixed(bytes([FORMAT, first | 64]) + bits.bytes() + rest)
+
+
+def _seeded(name: str, projected: bool) -> bool:
+    """Whether anything in a parametrization is drawn from the message's seed."""
+    return projected or name not in ("full", "biases", "tinylora")
+
+
+def _put_tokens(bits: Bits, tokens: str | tuple[int, ...]) -> None:
+    if tokens == "end":
+        raise SubloraError("subspace.tokens end: a message names tokens by their ids")
+    ids = () if isinstance(tokens, str) else tokens
+    bits.number(len(ids))
+    for before, token in zip((-1, *ids), ids, strict=False):
+        bits.number(token - before - 1)
+
+
+def _take_tokens(bits: BitReader, most: int) -> str | tuple[int, ...]:
+    if not (count := bits.number()):
+        return "all"
+    if count > most:
+        raise MessageError(f"the message has biases of {count:,} tokens; the model has at most {most:,}")
+    ids = [-1]
+    for _ in range(count):
+        ids.append(ids[-1] + 1 + bits.number())
+    return tuple(ids[1:])
 
 
 def _pack_grid(coded: Gridded) -> bytes:
@@ -115,10 +149,12 @@ def read(data: bytes, most: int, layers: tuple[str, ...] = LAYERS) -> Header:
         message = early.decode(data, most, layers)
         return Header(message.subspace, message.alpha, len(message.coded.coordinates), None, Reader(data))
     reader = Reader(data, FORMAT)
-    first = reader.byte(128, "way of coding")
-    bits, kind = BitReader(reader), first >> 3 & 7
+    first = reader.byte()
+    bits, kind = BitReader(reader), first >> 3 & 7 | first >> 7 << 3
     names = {number: name for name, number in IN_A_SUBSPACE.items()}
-    parametrization = names.get(kind) or PARAMETRIZATIONS[kind]
+    alone = {number: name for name, number in ALONE.items()}
+    if (parametrization := names.get(kind) or alone.get(kind)) is None:
+        raise MessageError(f"the message names parametrization {kind}; there are {max(names) + 1}")
     values: dict[str, Any] = {"parametrization": parametrization}
     projected = kind in names or parametrization in ("sublora", "subspace")
     if projected:
@@ -128,13 +164,17 @@ def read(data: bytes, most: int, layers: tuple[str, ...] = LAYERS) -> Header:
     dimension = checked_dimension(bits.number(), most)
     if projected:
         values["dimension"] = dimension
-    if parametrization != "full":
+    if _seeded(parametrization, projected):
         values["seed"] = SEED if bits.take(1) else bits.number()
-    if parametrization in ("sublora", "lora"):
-        values |= {"rank": bits.number(), "lora_alpha": float(bits.number()), "lora_dropout": 0.0}
-    if parametrization in IN_A_SUBSPACE:
+    if parametrization in (*WITH_ALPHA, "tinylora"):
+        values["rank"] = bits.number()
+    if parametrization in WITH_ALPHA:
+        values |= {"lora_alpha": float(bits.number()), "lora_dropout": 0.0}
+    if parametrization in early.IN_A_SUBSPACE:
         values["blocks"] = bits.number()
-    if parametrization not in ("subspace", "full"):
+    if parametrization == "biases":
+        values["tokens"] = _take_tokens(bits, most)
+    if parametrization not in WITHOUT_LAYERS:
         values["targets"] = targets_of(bits.take(len(layers)), layers)
     levels = (bits.take(2), bits.take(3)) if first & 64 else None
     bits.end()
@@ -172,7 +212,7 @@ def with_alpha(data: bytes, alpha: float, most: int, layers: tuple[str, ...]) ->
     read(data, most, layers)
     reader = Reader(data, FORMAT)
     place = reader.position
-    return data[:place] + bytes([data[place] & ~7 | alpha_index(alpha)]) + data[place + 1 :]
+    return data[:place] + bytes([data[place] & 0xF8 | alpha_index(alpha)]) + data[place + 1 :]
 
 
 def largest_dimension(model: Gpt | Pretrained, vocab_size: int) -> int:

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -9,12 +10,14 @@ from torch import nn
 from sublora.errors import SubloraError
 from sublora.experiment import LAYERS, Counts, Gpt, Pretrained
 from sublora.experiment import Subspace as SubspaceSettings
+from sublora.models.biases import Biased
 from sublora.models.gpt import GPT
-from sublora.models.lora import add_lora
+from sublora.models.lora import add_lora, chosen_targets
 from sublora.models.pretrained import Causal, causal_maps, causal_weights, load_causal
 from sublora.models.projectors import Identity, make_projector
 from sublora.models.structured import replace_linears
 from sublora.models.subspace import Subspace
+from sublora.models.tinylora import add_tinylora
 
 
 def base_model(model: Gpt | Pretrained | Counts, vocab_size: int, local_only: bool = False) -> GPT | Causal:
@@ -41,16 +44,25 @@ def parametrize(base: nn.Module, model: Gpt | Pretrained, subspace: SubspaceSett
 
     sublora: LoRA's weights in a random subspace. lora: all of LoRA's weights. subspace: all weights in a random subspace.
     full: all weights. kronecker, monarch: the weights of structured layers in place of the targets, all of them or, with a
-    dimension, in a random subspace; not those of a pretrained model, which would lose all it has learnt.
+    dimension, in a random subspace; not those of a pretrained model, which would lose all it has learnt. lora_b: of LoRA's weights
+    B alone, A as drawn; biases: `Biased`; tinylora: `Tiny`; these three all of them or, with a dimension, in a random subspace.
     Raises SubloraError when the dimension exceeds the number of trainable weights, and for a parametrization that does not fit.
     """
     kind = subspace.parametrization
     if kind in ("subspace", "full"):
         return in_subspace(base, [name for name, _ in base.named_parameters()], subspace)
+    if kind == "biases":
+        return in_subspace(_biased(base, subspace), ["bias"], subspace)
     if not subspace.targets:
         raise SubloraError(f"subspace.targets: empty; {kind} needs at least one layer, such as q")
     if kind in ("sublora", "lora"):
         return in_subspace(base, add_lora(base, subspace, subspace.targets), subspace)
+    if kind == "lora_b":
+        adapters = add_lora(base, subspace, subspace.targets)
+        return in_subspace(base, [name for name in adapters if "lora_B" in name], subspace)
+    if kind == "tinylora":
+        targets = chosen_targets(base, subspace.targets, subspace.rank)
+        return in_subspace(base, add_tinylora(base, targets, subspace.rank), subspace)
     if isinstance(model, Pretrained):
         raise SubloraError(f"subspace.parametrization: {kind} layers would take the place of what a pretrained model has learnt")
     return in_subspace(base, _structured(base, model, subspace), subspace)
@@ -63,6 +75,18 @@ def in_subspace(base: nn.Module, trainable: list[str], subspace: SubspaceSetting
     if subspace.dimension is None:
         return Subspace(base, Identity(sum(size for _, size in layout)), trainable)
     return Subspace(base, make_projector(subspace.projector, layout, subspace.dimension, subspace.seed), trainable)
+
+
+def _biased(base: nn.Module, subspace: SubspaceSettings) -> Biased:
+    """Raises SubloraError for a token that the model does not have."""
+    tokens, model = subspace.tokens, cast(Any, base)
+    if tokens == "end":
+        raise SubloraError("subspace.tokens end: nobody has said which token ends documents; give its id")
+    if not isinstance(tokens, tuple):
+        return Biased(base, None)
+    if tokens[-1] >= model.vocab_size:
+        raise SubloraError(f"subspace.tokens: there is no token {tokens[-1]:,}; the model has {model.vocab_size:,}")
+    return Biased(base, tokens)
 
 
 def _structured(gpt: nn.Module, model: Gpt, subspace: SubspaceSettings) -> list[str]:

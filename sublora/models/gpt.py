@@ -4,11 +4,14 @@ Learned positions, pre-norm blocks, GELU, tied input and output embeddings; quer
 an adapter can be put on any of them.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from sublora.experiment import Gpt
+from sublora.models.output import Read, in_pieces
 
 
 class Attention(nn.Module):
@@ -57,8 +60,11 @@ class GPT(nn.Module):
 
     A residual one also takes log_q, the reference's ln q(. | past) at each place (batch, time, vocab_size), and adds a multiple of
     it to the logits, which is learned and depends on the place: it learns what the reference does not know.
+    With `read`, logits are read a piece at a time, at the places `rows` (`models.output.in_pieces`).
     Initial weights are a function of `config.seed` alone: they are drawn on the CPU from a generator of their own.
     """
+
+    reads_pieces = True
 
     def __init__(self, config: Gpt, vocab_size: int):
         super().__init__()
@@ -85,11 +91,31 @@ class GPT(nn.Module):
                 std /= (2 * config.layers) ** 0.5
             parameter.copy_(torch.empty(parameter.shape).normal_(0.0, std, generator=generator))
 
-    def forward(self, tokens: torch.Tensor, log_q: torch.Tensor | None = None) -> torch.Tensor:
+    def forward(
+        self, tokens: torch.Tensor, log_q: torch.Tensor | None = None, *, read: Read | None = None, rows: torch.Tensor | None = None
+    ) -> Any:
         if (self.gain is None) != (log_q is None):
             raise ValueError("a residual model takes the reference's ln q, and no other does")
         x = self.tokens(tokens) + self.positions.weight[: tokens.shape[1]]
         for block in self.blocks:
             x = block(x)
         x = self.norm(x)
-        return self.head(x) if self.gain is None else self.head(x) + self.gain(x)[..., None] * log_q
+        if read is None:
+            return _logits(self.head, self.gain, x, log_q)
+        given = (x,) if log_q is None else (x, log_q)
+        return in_pieces(_Output(self.head, self.gain), given, read, rows, vocab_size=self.vocab_size)
+
+
+def _logits(head: nn.Module, gain: Gain | None, x: torch.Tensor, log_q: torch.Tensor | None) -> torch.Tensor:
+    return head(x) if gain is None else head(x) + gain(x)[..., None] * log_q
+
+
+class _Output(nn.Module):
+    """Hidden states, and the reference's ln q of a residual model, to logits."""
+
+    def __init__(self, head: nn.Module, gain: Gain | None):
+        super().__init__()
+        self.head, self.gain = head, gain
+
+    def forward(self, x: torch.Tensor, log_q: torch.Tensor | None = None) -> torch.Tensor:
+        return _logits(self.head, self.gain, x, log_q)

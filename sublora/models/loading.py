@@ -45,7 +45,7 @@ def load_weights(auto: Any, source: str, config: Any, local_only: bool = False, 
     one that is unexpected, of another size, or not finite; and for weights of their own where `config` ties two into one.
     """
     where = f"model.source: {source!r}"
-    blank = _blank(auto, config, where)
+    blank = refuse_large(auto, config, where)
     built, body = dict(blank.named_parameters()), f"{blank.base_model_prefix}."
     parts = {_part(name, body) for name in built if name.startswith(body)}
     cure = "save the model itself, not a wrapper of it, with save_pretrained, or give another one"
@@ -77,14 +77,14 @@ def load_weights(auto: Any, source: str, config: Any, local_only: bool = False, 
 def random_model(auto: Any, source: str, config: Any) -> Any:
     """The model that `auto` builds of `config`, float32, its weights drawn by torch. Raises SubloraError as `load_weights`."""
     where = f"model.source: {source!r}"
-    _blank(auto, config, where)
+    refuse_large(auto, config, where)
     with errors_named(f"{where}: no configuration of such a model", "give another model"):
         return auto.from_config(config, dtype=torch.float32, trust_remote_code=False)
 
 
 def blank_weights(auto: Any, source: str, config: Any) -> int:
     """How many weights the model that `auto` builds of `config` has. Raises SubloraError for one that is none, or is too large."""
-    return sum(weight.numel() for weight in _blank(auto, config, f"model.source: {source!r}").parameters())
+    return sum(weight.numel() for weight in refuse_large(auto, config, f"model.source: {source!r}").parameters())
 
 
 def refuse_infinite(weights: Iterable[tuple[str, torch.Tensor]], where: str) -> None:
@@ -94,7 +94,7 @@ def refuse_infinite(weights: Iterable[tuple[str, torch.Tensor]], where: str) -> 
             raise SubloraError(f"{where}: the weight {listed([name])} has an element that is not finite; give a model without")
 
 
-def _blank(auto: Any, config: Any, where: str) -> Any:
+def refuse_large(auto: Any, config: Any, where: str) -> Any:
     """A model of this configuration without memory for its weights. Raises SubloraError for one that is none, or is too large."""
     layers = getattr(config, "num_hidden_layers", 1)
     if isinstance(layers, int) and layers > MOST:

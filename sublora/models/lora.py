@@ -28,6 +28,21 @@ def linear_layers(module: nn.Module) -> dict[str, int]:
     return {name: max(map(min, shapes)) for name, shapes in linear_shapes(module).items()}
 
 
+def chosen_targets(module: nn.Module, targets: Sequence[str], rank: int) -> list[str]:
+    """The names of layers that `targets` are: for ("all",) those of every linear map.
+
+    Raises SubloraError when one names no linear layer, or for a rank that no layer can have.
+    """
+    ranks = linear_layers(module)
+    chosen = list(ranks) if tuple(targets) == ("all",) else list(targets)
+    for target in chosen:
+        if target not in ranks:
+            raise SubloraError(f"subspace.targets: no linear layer is named {target!r}; there are {', '.join(ranks)}")
+    if rank > (most := max(ranks[target] for target in chosen)):
+        raise SubloraError(f"subspace.rank {rank:,} is beyond any use: the layers have rank {most:,} at most")
+    return chosen
+
+
 def add_lora(module: nn.Module, settings: Subspace, targets: Sequence[str]) -> list[str]:
     """Put W + (alpha/rank)·B·A in place of every W whose name ends with one of `targets`; return the names of all A and B.
 
@@ -37,15 +52,9 @@ def add_lora(module: nn.Module, settings: Subspace, targets: Sequence[str]) -> l
     """
     from peft import LoraConfig, inject_adapter_in_model
 
-    ranks = linear_layers(module)
-    targets = list(ranks) if tuple(targets) == ("all",) else targets
-    for target in targets:
-        if target not in ranks:
-            raise SubloraError(f"subspace.targets: no linear layer is named {target!r}; there are {', '.join(ranks)}")
-    if settings.rank > (most := max(ranks[target] for target in targets)):
-        raise SubloraError(f"subspace.rank {settings.rank:,} is beyond any use: the layers have rank {most:,} at most")
+    targets = chosen_targets(module, targets, settings.rank)
     scale: Any = settings.lora_alpha  # peft says int, and means any number
-    config = LoraConfig(r=settings.rank, lora_alpha=scale, lora_dropout=settings.lora_dropout, target_modules=list(targets))
+    config = LoraConfig(r=settings.rank, lora_alpha=scale, lora_dropout=settings.lora_dropout, target_modules=targets)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="fan_in_fan_out")  # peft sees by itself that GPT-2's maps are transposed
         warnings.filterwarnings("ignore", message="Model has `tie_word_embeddings")  # what is tied keeps its weights

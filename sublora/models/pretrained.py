@@ -9,11 +9,16 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.func import functional_call
+from torch.utils.checkpoint import checkpoint
 
+from sublora.data.gguf import is_gguf
 from sublora.errors import SubloraError, errors_named, one_line
+from sublora.models.gguf import model_folder
 from sublora.models.llama2c import load_llama2c
 from sublora.models.loading import MOST, load_config, load_weights, refuse_infinite
 from sublora.models.lora import linear_shapes
+from sublora.models.output import Read, Rest, in_pieces
 from sublora.progress import silence_transformers
 
 FAMILIES = tuple(
@@ -67,6 +72,8 @@ ROPE: dict[str, dict[str, Any]] = {
 makes a prediction depend on the length of the window, so it is refused."""
 CAUSAL = 1e-3
 """How much a probability may change when a later token does: rounding of large logits."""
+TRIED = 2**33
+"""About how many weights times tokens of a window are computed to try that: seconds on one core."""
 
 NOT_CAUSAL = "model.source: predictions depend on tokens after them or on their number, so it is not a causal language model"
 
@@ -79,23 +86,46 @@ class Causal(nn.Module):
     """
 
     base: Any  # of one of the many classes of `transformers`
+    reads_pieces = True
 
     def __init__(self, base: Any, vocab_size: int, block_size: int):
         """Raises SubloraError when the model has fewer tokens, or reads shorter windows."""
         super().__init__()
         self.base, self.vocab_size, self.block_size = base.eval(), vocab_size, block_size
+        self.rows = base.config.vocab_size  # of its output layer
         if (tokens := base.config.vocab_size) < vocab_size:
             raise SubloraError(f"corpus.tokenizer: it has {vocab_size:,} tokens, the model {tokens:,}; take the model's own")
         if base.config.model_type in (*LEARNT_POSITIONS, "gptj"):  # gptj has a table
             _refuse_longer(base.config, block_size)
 
-    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        return self.base(input_ids=tokens, use_cache=False).logits[..., : self.vocab_size]
+    def forward(self, tokens: torch.Tensor, *, read: Read | None = None, rows: torch.Tensor | None = None) -> Any:
+        """Logits; with `read` what it says of them, a piece at a time, at the places `rows` (`models.output.in_pieces`)."""
+        if read is None:
+            return self.base(input_ids=tokens, use_cache=False).logits[..., : self.vocab_size]
+        said = self.base.base_model(input_ids=tokens, use_cache=False)
+        rest = Rest(self.base, said, self.vocab_size)
+        return in_pieces(rest, (said.last_hidden_state,), read, rows, vocab_size=self.base.config.vocab_size)
+
+    def compute_layers_again(self) -> None:
+        """While training, keep the inputs of layers alone, and compute the layers again on the way back.
+
+        Raises SubloraError for a family whose layers cannot be. They have then the weights that they have now: what
+        `transformers` itself does would take the base's, since `torch.func.functional_call` lends weights for one call only.
+        """
+        from transformers.modeling_layers import GradientCheckpointingLayer
+
+        layers: list[Any] = [each for each in self.base.modules() if isinstance(each, GradientCheckpointingLayer)]
+        if not layers:
+            kind = self.base.config.model_type
+            raise SubloraError(f"training.gradient_checkpointing: models of type {kind} cannot do without; remove it")
+        for layer in layers:
+            layer.gradient_checkpointing, layer._gradient_checkpointing_func = True, _again
 
     @torch.no_grad()
     def check_causal(self) -> None:
         """Raises SubloraError for a model that looks at the tokens it is to predict, or their number, or cannot be computed."""
-        time, random = min(self.block_size, 1024), torch.Generator().manual_seed(0)
+        weights = sum(parameter.numel() for parameter in self.parameters())
+        time, random = min(self.block_size, max(64, min(1024, TRIED // weights))), torch.Generator().manual_seed(0)
         tokens, others = torch.randint(self.vocab_size, (2, 1, time), generator=random)
         knowns = [known for known in (1, time // 2, time - 1) if known]
         rows = torch.cat([tokens, *(torch.cat([tokens[:, :known], others[:, known:]], dim=1) for known in knowns)])
@@ -110,10 +140,28 @@ class Causal(nn.Module):
                     raise SubloraError(NOT_CAUSAL)
 
 
+class _Called(nn.Module):
+    """A layer as `transformers` calls it, for `functional_call`."""
+
+    def __init__(self, layer: nn.Module, call: Callable[..., Any]):
+        super().__init__()
+        self.layer, self.call = layer, call
+
+    def forward(self, *inputs: Any) -> Any:
+        return self.call(*inputs)
+
+
+def _again(call: functools.partial, *inputs: Any) -> Any:
+    """What a layer's `forward` (`call`, whose first argument is the layer) returns; computed again for the gradients."""
+    layer = call.args[0]
+    called, weights = _Called(layer, call), {f"layer.{name}": weight for name, weight in layer.named_parameters()}
+    return checkpoint(lambda *given: functional_call(called, weights, given), *inputs, use_reentrant=False)
+
+
 def load_causal(
     source: str, vocab_size: int, block_size: int, local_only: bool = False, *, stated: Mapping[str, Any] | None = None
 ) -> Causal:
-    """The model in a folder, on the hub, or in a llama2.c file (.bin), in float32. No code of the model's own is run.
+    """The model in a folder, on the hub, in a llama2.c file (.bin) or a GGUF file, in float32. No code of the model's own is run.
 
     stated: its configuration, in place of the folder's. local_only: nothing is downloaded.
     Raises SubloraError for one that cannot be loaded, is not causal or of other sizes (`Causal`), or learnt more than parameters;
@@ -126,10 +174,11 @@ def load_causal(
     else:
         from transformers import AutoModelForCausalLM  # here, because importing it takes seconds
 
-        found = load_config(source, local_only)
+        folder = str(model_folder(source, FAMILIES)) if is_gguf(source) else source
+        found = load_config(folder, local_only)
         _refuse_longer(found, block_size)
         config = _config(_stated(found) if stated is None else stated)
-        base = load_weights(AutoModelForCausalLM, source, config, local_only)
+        base = load_weights(AutoModelForCausalLM, folder, config, local_only)
     model = Causal(base, vocab_size, block_size)
     parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
     # Files may say more than a certificate states. The model is what its architecture and its parameters make.

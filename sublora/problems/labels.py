@@ -61,6 +61,12 @@ class LabelProblem:
             experiment = experiment.model_copy(update={"model": model.model_copy(update={"architecture": stated})})
         return cls(experiment, pool, *draw_training(pool, experiment), validation, classes)
 
+    @staticmethod
+    def refuse_base(experiment: Classify) -> None:
+        """Raises SubloraError for a pretrained model whose configuration cannot be had."""
+        if isinstance(experiment.model, Encoder) and experiment.model.architecture is None:
+            load_config(experiment.model.source)
+
     @classmethod
     def open_for_verification(
         cls, experiment: Classify, certificate: Certificate, path: Path, corpora: Path, given: Path | None

@@ -25,7 +25,7 @@ from sublora.data.corpora import corpus_identity
 from sublora.data.duplicates import near_duplicates
 from sublora.data.files import files_fingerprint, given_path
 from sublora.data.store import groups_sha256
-from sublora.data.tokenizers import Tokenizer, get_tokenizer
+from sublora.data.tokenizers import Tokenizer, tokenizer_of
 from sublora.errors import SubloraError
 from sublora.experiment import ALPHA_GRID, Counts, Finetune, Gpt, Level, OnText, Pretrain, Pretrained
 from sublora.experiment.packages import WHEELS
@@ -81,8 +81,12 @@ class DocumentProblem:
 
     @classmethod
     def open(cls, experiment: OnText, corpora: Path) -> Self:
-        """Prepare the corpus below the folder `corpora`, draw the split, and state a pretrained model's architecture."""
-        problem = cls._on(prepare(experiment.corpus, corpora), experiment)
+        """State a pretrained model's architecture, prepare the corpus below the folder `corpora`, and draw the split.
+
+        In this order, so that a base model that cannot be used leaves nothing.
+        """
+        stated = cls.refuse_base(experiment)
+        problem = cls._on(prepare(experiment.corpus, corpora), stated)
         store, levels = problem.store, set(experiment.bounds.levels)
         by_byte = experiment.corpus.tokenizer != "bytes" and bool(levels & set(statements.BY_BYTE))
         if by_byte and store.altered:
@@ -90,14 +94,23 @@ class DocumentProblem:
             notice(f"{store.name}: bits per byte are not stated, since {why}")
         return replace(problem, per_byte=by_byte and not store.altered)
 
+    @staticmethod
+    def refuse_base(experiment: OnText) -> OnText:
+        """The experiment with its pretrained model's architecture. Raises SubloraError for a base that cannot be used; writes
+        nothing but what a GGUF file is converted to."""
+        model = experiment.model
+        if not isinstance(model, Pretrained) or model.architecture is not None:
+            return experiment
+        base = base_model(model, tokenizer_of(experiment.corpus).vocab_size)
+        assert isinstance(base, Causal)
+        return experiment.model_copy(update={"model": model.model_copy(update={"architecture": architecture(base)})})
+
     @classmethod
     def _on(cls, store: TokenStore, experiment: OnText) -> Self:
-        model = experiment.model
-        if isinstance(model, Pretrained) and model.architecture is None:
-            base = base_model(model, store.vocab_size)
-            assert isinstance(base, Causal)
-            stated = {"architecture": architecture(base)}
-            experiment = experiment.model_copy(update={"model": model.model_copy(update=stated)})
+        subspace = getattr(experiment, "subspace", None)
+        if subspace is not None and subspace.tokens == "end" and subspace.parametrization == "biases":
+            named = {"subspace": subspace.model_copy(update={"tokens": (store.eot,)})}
+            experiment = experiment.model_copy(update=named)
         return cls(experiment, store, split_of(store, experiment.corpus))
 
     @classmethod
@@ -325,7 +338,7 @@ class DocumentProblem:
 
     @functools.cached_property
     def _tokenizer(self) -> Tokenizer:
-        return get_tokenizer(self.experiment.corpus.tokenizer, self.local_only)
+        return tokenizer_of(self.experiment.corpus, self.local_only)
 
     @property
     def _pool(self) -> int:
@@ -398,6 +411,9 @@ class TextProblem(DocumentProblem):
     def train(self, folder: Path) -> tuple[Subspace, pd.DataFrame]:
         """(the trained model, its training log). Finished or interrupted training is read from `folder` and continued."""
         model = self.build()
+        if self.experiment.training.gradient_checkpointing:
+            for causal in [each for each in model.modules() if isinstance(each, Causal)]:
+                causal.compute_layers_again()
         return model, self._phase(model, folder, "pretrain")
 
     def compress(self, folder: Path, model: Subspace) -> tuple[bytes, pd.DataFrame | None]:

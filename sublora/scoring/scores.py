@@ -8,13 +8,17 @@ the document, it would tell where that ends, and no bound for tokens would hold.
 certificate. A sequence is read as if it were a document; a single token is predicted in the window that the rule gives it.
 """
 
+import collections
 import contextlib
 import hashlib
+import itertools
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -27,12 +31,13 @@ from sublora.atomic import replaced_atomically
 from sublora.data import TokenStore
 from sublora.errors import SubloraError
 from sublora.experiment import ALPHA_GRID, TOP_K
+from sublora.models.output import LOGITS, vocabulary_in_pieces
 from sublora.models.references import DocumentCode, log_distributions
 from sublora.progress import progress_bar
 
-LOGITS = {"cpu": 2**24, "cuda": 2**29}
-"""The most logits, or numbers of a wider layer, that a forward pass makes at once, unless one window has more: 64 MiB on a CPU
-(more is slower), 2 GiB on a GPU."""
+Result = TypeVar("Result")
+PARALLEL = 2**22
+"""Weights of a model from which on a CPU's cores do better with a batch each than with a share of each."""
 PIECE = {"cpu": 2**20, "cuda": 2**26}
 """Logits looked at together: on a CPU so many as stay in its cache."""
 SECONDS_BETWEEN_SAVES = 30
@@ -177,7 +182,8 @@ def score(
     """Run `model` (token ids (batch, time) to logits (batch, time, V)) over `windows` in float32.
 
     offsets, places: of the units, as in `Scores`. batch_tokens: the most tokens in a forward pass, padding included (fewer where
-    the vocabulary or a layer is large: `LOGITS`); it changes speed and memory, not the scores. label: what the progress bar says.
+    a layer is wide: `LOGITS`); it changes speed and memory, not the scores. Of a large vocabulary the logits are made a piece at a
+    time. Of a large model, each core of a CPU scores other batches. label: what the progress bar says.
     expectations: also what the model expects of each token. code: what a residual `model` adds to; it then takes ln q, too.
     keep: a file that holds the finished scores, or, while they are made, those so far: interrupted scoring goes on from there, and
     finished scores are read. identity: which model this is, for `keep`.
@@ -212,25 +218,32 @@ def score(
     model.eval()
     predictions = (windows.size - windows.skip)[order]
     total, done, quiet = int(predictions.sum()), int(predictions[:at].sum()), not state.is_main_process
-    matrices = (weights.shape for weights in model.parameters() if weights.ndim > 1)
-    widest = max([store.vocab_size, *map(max, matrices)])
-    most = min(batch_tokens, _by_device(LOGITS, device) // widest)
+    most = min(batch_tokens, _by_device(LOGITS, device) // _widest(model, store.vocab_size))
     saved = time.monotonic()
-    with torch.inference_mode(), progress_bar(
-        total=total, initial=done, desc=f"score {label}", unit="token", unit_scale=True, disable=quiet
-    ) as progress:  # fmt: skip
+
+    def batches(at: int) -> Iterator[np.ndarray]:
         while at < len(order):
             size = int(windows.size[order[at]])
             rows = order[at : min(at + max(1, most // size), np.searchsorted(group, group[at], side="right"))]
-            inputs, targets, predicted, goal = _gather(store, windows, rows, size)
-            given = (inputs,) if past is None else (inputs, past.of(rows, size))
-            logits = model(*(torch.from_numpy(each).to(device) for each in given))
-            if logits.shape[-1] != store.vocab_size:
-                raise SubloraError(f"{store.path}: the model has {logits.shape[-1]} tokens, the token store {store.vocab_size}")
-            which, wanted = torch.from_numpy(np.flatnonzero(predicted)).to(device), torch.from_numpy(targets[predicted]).to(device)
-            for name, values in _looked_at(logits.flatten(0, 1), which, wanted, expectations).items():
-                arrays[name][goal] = values.cpu().numpy()
+            yield rows
             at += len(rows)
+
+    def scored(rows: np.ndarray) -> tuple[int, np.ndarray, dict[str, torch.Tensor]]:
+        size = int(windows.size[rows[0]])
+        inputs, targets, predicted, goal = _gather(store, windows, rows, size)
+        given = (inputs,) if past is None else (inputs, past.of(rows, size))
+        which, wanted = torch.from_numpy(np.flatnonzero(predicted)).to(device), torch.from_numpy(targets[predicted]).to(device)
+        with torch.inference_mode():  # of this thread
+            found = _predicted(model, [torch.from_numpy(each).to(device) for each in given], which, wanted, (store, expectations))
+        return len(rows), goal, found
+
+    with progress_bar(
+        total=total, initial=done, desc=f"score {label}", unit="token", unit_scale=True, disable=quiet
+    ) as progress, _each(scored, batches(at), _workers(model, device, past is not None)) as results:  # fmt: skip
+        for rows, goal, found in results:
+            for name, values in found.items():
+                arrays[name][goal] = values.cpu().numpy()
+            at += rows
             progress.update(len(goal))
             if part is not None and at < len(order) and time.monotonic() - saved > SECONDS_BETWEEN_SAVES:
                 _write(part, arrays, {"identity": mine, "windows": str(at)})
@@ -278,6 +291,74 @@ class _Past:
             skip, end = windows.skip[row], windows.size[row]
             given[place, skip:end] = self.found[row - self.begin, : end - skip]
         return given
+
+
+def _widest(model: nn.Module, vocab_size: int) -> int:
+    """Numbers that a layer makes of one token; the logits among them, unless they are made a piece at a time."""
+    sides = {side for weights in model.parameters() if weights.ndim > 1 for side in weights.shape}
+    if (rows := vocabulary_in_pieces(model)) is None:
+        return max([vocab_size, *sides])
+    return max([1, *(sides - {rows, vocab_size, getattr(model, "rows", rows)})])
+
+
+def _workers(model: nn.Module, device: torch.device, in_order: bool) -> int:
+    """How many batches to score at once: on a CPU as many as torch may use threads, if the model is large."""
+    weights = sum(weights.numel() for weights in model.parameters())
+    return torch.get_num_threads() if device.type == "cpu" and weights >= PARALLEL and not in_order else 1
+
+
+@contextlib.contextmanager
+def _each(call: Callable[[Any], Result], things: Iterator[Any], workers: int) -> Iterator[Iterator[Result]]:
+    """What `call` makes of each of some things, in order; with several workers some of them at once, each on one thread."""
+    if workers == 1:
+        yield map(call, things)
+        return
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # new threads begin with that
+    try:
+        with ThreadPoolExecutor(workers) as pool:
+
+            def results() -> Iterator[Result]:
+                ahead = collections.deque(pool.submit(call, each) for each in itertools.islice(things, 2 * workers))
+                while ahead:
+                    found = ahead.popleft().result()
+                    ahead.extend(pool.submit(call, each) for each in itertools.islice(things, 1))
+                    yield found
+
+            try:
+                yield results()
+            finally:
+                pool.shutdown(cancel_futures=True)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _predicted(
+    model: nn.Module,
+    inputs: list[torch.Tensor],
+    which: torch.Tensor,
+    wanted: torch.Tensor,
+    of: tuple[TokenStore, bool],
+) -> dict[str, torch.Tensor]:
+    """`_looked_at` of a model's predictions for `inputs`. of: the store, and whether expectations are asked for, too."""
+    store, expectations = of
+    numbers = inputs[0].numel() * store.vocab_size
+    if vocabulary_in_pieces(model) is None or numbers <= _by_device(LOGITS, inputs[0].device):
+        logits = model(*inputs)
+        _refuse_other_tokens(logits, store)
+        return _looked_at(logits.flatten(0, 1), which, wanted, expectations)
+
+    def read(logits: torch.Tensor, place: slice) -> dict[str, torch.Tensor]:
+        _refuse_other_tokens(logits, store)
+        return _looked_at(logits, torch.arange(len(logits), device=logits.device), wanted[place], expectations)
+
+    found = model(*inputs, read=read, rows=which)
+    return {name: torch.cat([piece[name] for piece in found]) for name in found[0]}
+
+
+def _refuse_other_tokens(logits: torch.Tensor, store: TokenStore) -> None:
+    if logits.shape[-1] != store.vocab_size:
+        raise SubloraError(f"{store.path}: the model has {logits.shape[-1]} tokens, the token store {store.vocab_size}")
 
 
 def _looked_at(logits: torch.Tensor, which: torch.Tensor, wanted: torch.Tensor, expectations: bool) -> dict[str, torch.Tensor]:

@@ -10,6 +10,8 @@ from sublora.models.references import DocumentCode, log_distributions
 
 IGNORED = -100
 """Target of the positions behind a document's end; `torch.nn.functional.cross_entropy` skips it."""
+WIDTH = 128
+"""What the number of tokens read of a sequence is a multiple of, or else it is the block: few shapes, and little padding."""
 VALIDATION = 2**63 - 1
 """The step whose draw is for validation; no training has as many."""
 
@@ -50,10 +52,20 @@ class Batch:
     log_q: torch.Tensor | Unread | None = None
 
     def part(self, index: int, parts: int) -> "Batch":
-        """The index-th of `parts` interleaved pieces."""
+        """The index-th of `parts` interleaved pieces, as wide as its longest sequence, to the next multiple of `WIDTH`.
+
+        A model that reads thousands of tokens would else read as many of padding behind every document.
+        """
         piece = slice(index, None, parts)
         log_q = None if self.log_q is None else self.log_q[piece]
-        return Batch(self.inputs[piece], self.targets[piece], self.weights[piece], log_q)
+        inputs, targets = self.inputs[piece], self.targets[piece]
+        if inputs.shape == targets.shape and (used := _used(targets)) < inputs.shape[1]:
+            inputs, targets = inputs[:, :used], targets[:, :used]
+            if isinstance(log_q, Unread):
+                log_q = replace(log_q, block=used, windows=np.minimum(log_q.windows, [2**62, 2**62, used]))
+            elif log_q is not None:
+                log_q = log_q[:, :used]
+        return Batch(inputs, targets, self.weights[piece], log_q)
 
     def past(self) -> torch.Tensor | None:
         """Its `log_q`, computed."""
@@ -62,6 +74,13 @@ class Batch:
     def read(self) -> "Batch":
         """The same with its `log_q` computed."""
         return replace(self, log_q=self.past())
+
+
+def _used(targets: torch.Tensor) -> int:
+    """How many places of sequences hold a target, rounded up to a multiple of `WIDTH`; at most all."""
+    places = (targets != IGNORED).any(0).nonzero()
+    used = int(places.max()) + 1 if len(places) else 1
+    return min(targets.shape[1], -(-used // WIDTH) * WIDTH)
 
 
 class Sampler:

@@ -16,6 +16,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from sublora.errors import SubloraError
+from sublora.models.output import logits_at_once, vocabulary_in_pieces
 from sublora.progress import progress_bar
 from sublora.training.batches import IGNORED, Batch
 from sublora.training.checkpoint import load_checkpoint, save_checkpoint
@@ -258,11 +259,18 @@ def _bits(autocast: torch.autocast, forward: nn.Module, batch: Batch) -> torch.T
 def _losses(autocast: torch.autocast, forward: nn.Module, batch: Batch) -> torch.Tensor:
     """Each target's loss in bits, (sequences, time); 0 where it is ignored."""
     device = _device(forward)
-    log_q = batch.past()
+    log_q, targets = batch.past(), batch.targets.to(device)
+    inputs = batch.inputs.to(device), *(() if log_q is None else (log_q.to(device),))
+    vocabulary = vocabulary_in_pieces(forward)
+
+    def nats(logits: torch.Tensor, place: slice = slice(None)) -> torch.Tensor:
+        return F.cross_entropy(logits.float(), targets.flatten()[place], ignore_index=IGNORED, reduction="none")
+
     with autocast:
-        logits = forward(batch.inputs.to(device), *(() if log_q is None else (log_q.to(device),)))
-    targets = batch.targets.to(device)
-    losses = F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORED, reduction="none")
+        if vocabulary is None or batch.inputs.numel() * vocabulary <= logits_at_once(device):
+            losses = nats(forward(*inputs).flatten(0, 1))
+        else:
+            losses = torch.cat(forward(*inputs, read=nats))
     return losses.view(targets.shape) / math.log(2)
 
 
