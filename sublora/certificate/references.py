@@ -64,10 +64,12 @@ def rules(experiment: OnText, vocab_size: int, shortest: int) -> dict[str, Any]:
         return {}
     if set(experiment.bounds.levels) - set(SINGLE):
         c = _whole(settings, vocab_size, shortest, np.zeros(1), np.ones(1)).excess
-        offset = settings.offset
+        offset = settings.f
         g = [HALF * math.log2(vocab_size)] if offset == "half" else None if offset == "reference" else list(offset)
         wholes = {"beta": settings.beta, "gamma": settings.gamma, "g": g, "c": c, "shortest": shortest}
     code: dict[str, Any] = {"pseudo_counts": list(settings.pseudo_counts), "distinct": settings.distinct, "start": settings.start}
+    if settings.name == "base":
+        code = {}
     return {"reference": {"name": settings.name, **code, "floor": FLOOR, "tau": settings.tau, **wholes}}
 
 
@@ -87,7 +89,7 @@ def code_of(level: Level, of: Metric, facts: Facts, nats: np.ndarray, lengths: n
 
 
 def _whole(settings: Settings, vocab_size: int, least: int, nats: np.ndarray, lengths: np.ndarray) -> Reference:
-    keys: dict[str, Any] = {"beta": settings.beta, "gamma": settings.gamma, "offset": settings.offset, "excess": settings.excess}
+    keys: dict[str, Any] = {"beta": settings.beta, "gamma": settings.gamma, "offset": settings.f, "excess": settings.excess}
     return of_whole_units(nats, lengths, vocab_size=vocab_size, shortest=least, **keys)
 
 
@@ -159,19 +161,24 @@ def bound(
     half, free = paid._replace(delta=facts.delta / 2), (charged_bits(0.0, J), facts.delta / 2)
     by: dict[str, Any] = {"level": level, "assumption": assumption, "inequality": inequality, "candidates": candidates}
     shared: dict[str, Any] = {"assumption": assumption, "message_bits": free[0], "delta": free[1], "pool": facts.pool}
-    if level == "position":
+    if facts.reference.name == "base":
+        offset = _base_offset(units, tried, facts=paid._replace(message_bits=free[0], delta=free[1]), **by)
+    elif level == "position":
         offset = _position_offset(population, V, **shared)
     elif level in SINGLE:
         offset = _token_offset(population, V, facts.nominal, free[0] + facts.nominal_bits, free[1])
     else:
         offset = _offset(population, facts.reference, V, least=least, **shared)
-    found = Bound(offset + _difference(units, tried, of, facts=half, **by), float(units.losses.mean()), None)
+    difference = _difference(units, tried, of, facts=half, **by)
+    found = Bound(offset + difference, float(units.losses.mean()), None)
     gain = None
     if inequality in TIGHT and level in SINGLE:
         gain = -_difference(units, tried, of, facts=paid, **by)
     elif inequality in TIGHT:
         price = -math.log2(facts.reference.beta) * _shortness(population, least=least, **shared)
-        gain = -_difference(units.from_the_top(), tried.from_the_top(), of, facts=half, **by) - price
+        if units.code.excess > 0.0:
+            difference = _difference(units.from_the_top(), tried.from_the_top(), of, facts=half, **by)
+        gain = -difference - price
     return statement(
         found,
         tolerant,
@@ -238,6 +245,36 @@ def _token_difference(
     guesses, on_pilot = np.zeros(D.size), (pilot, np.zeros(pilot.size))
     ranges = {"low": least, "width": code.largest, "guess_width": code.excess}
     return freedman_bound(D, guesses, on_pilot, ranges, facts, candidates=candidates, one_inner=True)
+
+
+def _base_offset(
+    units: _Units, tried: _Units, *, level: Level, assumption: AssumptionName, inequality: str, candidates: int, facts: Facts
+) -> float:
+    """The limit of the mean offset where the base is the reference: from the n evaluated units, since it is not scored on all m.
+
+    The base is one public hypothesis: no K. The n were drawn after the message was fixed, and with it the base; each of the A
+    messages has a draw of its own, so the subsample's term pays for A as that of the difference does (THEORY 5). Of a document f is
+    the top T, of a single token the base's own loss (15.4, 15.5). facts: with the bits to be charged and this part's delta.
+    """
+    code, on_pilot = units.code, (tried.code.offsets, tried.places)
+    top = code.largest - code.excess if level in SINGLE else code.largest
+    if level == "token":
+        guesses, pilot = np.zeros(code.offsets.size), (on_pilot[0], np.zeros(tried.places.size))
+        ranges = {"low": 0.0, "width": top, "guess_width": top}
+        found = freedman_bound(code.offsets, guesses, pilot, ranges, facts, candidates=candidates, one_inner=True)
+        return min(found, top)
+    return bound_offset(
+        code.offsets,
+        largest=top,
+        assumption=assumption,
+        message_bits=facts.message_bits,
+        delta=facts.delta,
+        m=facts.units[level],
+        pool=facts.pool,
+        candidates=candidates,
+        places=units.places,
+        pilot=on_pilot,
+    )
 
 
 @functools.lru_cache(maxsize=16)  # the same for every inequality and smoothing weight

@@ -37,7 +37,7 @@ Positive = Annotated[float, Field(gt=0, le=1e9)]
 Seconds = Annotated[float, Field(ge=0, le=1e9)]  # 32 years
 LevelName = Literal["document", "sequence", "token", "position", "example"]
 AssumptionName = Literal["iid", "pool", "unseen", "martingale"]
-ReferenceName = Literal["document", "stream"]
+ReferenceName = Literal["document", "stream", "base"]
 SplitRule = Literal["permutation", "positions", "paper", "all"]
 TokenizerOrigin = Literal["elsewhere", "pool"]
 ConditionName = Annotated[
@@ -183,6 +183,14 @@ class CorpusFacts(Part):
         ),
     ]
     unit: Annotated[str, Field(description="what a token is: byte, token; example for a classifier")]
+    prior: Annotated[
+        Count | None,
+        Field(description="documents that were removed at random before the split and are in no part of it; absent where none were"),
+    ] = None
+
+    @model_serializer(mode="wrap")
+    def _without_keys_of_others(self, handler):
+        return _without(handler(self), "prior")
 
 
 class Windows(Part):
@@ -196,17 +204,31 @@ class ReferencePublic(Part):
     """The public code that costs no bits. Every key is fixed beforehand, but for shortest, which the pool says."""
 
     name: Annotated[
-        ReferenceName, Field(description="document: it adapts within each unit; stream: to all training text before, too")
+        ReferenceName,
+        Field(
+            description="document: it adapts within each unit; stream: to all training text before, too; base: the public base "
+            "model, whose weights have the SHA-256 `base_weights_sha256`"
+        ),
     ]
-    pseudo_counts: Annotated[list[Positive], Field(description="pseudo-counts of its orders 0, 1, ...")]
+    pseudo_counts: Annotated[
+        list[Positive] | None, Field(description="pseudo-counts of its orders 0, 1, ...; absent for a base")
+    ] = None
     distinct: Annotated[
-        float, Field(ge=0, description="what each different token behind a context adds to its pseudo-count (orders above 0)")
-    ]
+        float | None,
+        Field(
+            ge=0,
+            description="what each different token behind a context adds to its pseudo-count (orders above 0); absent for a base",
+        ),
+    ] = None
     start: Annotated[
-        Literal["uniform", "characters"],
-        Field(description="what it expects before anything is read: all tokens alike, or the bytes of ASCII text"),
+        Literal["uniform", "characters"] | None,
+        Field(
+            description="what it expects before anything is read: all tokens alike, or the bytes of ASCII text; absent for a base"
+        ),
+    ] = None
+    floor: Annotated[
+        Share, Field(description="the uniform guess's share in each of its predictions; of a base's, in those of single tokens")
     ]
-    floor: Annotated[Share, Field(description="the uniform guess's share in each of its predictions")]
     tau: Annotated[Positive, Field(description="hoeffding, azuma and bounds of a subsample count no difference as less than -tau")]
     beta: Annotated[
         Share | None, Field(description="its share in the mixture over a whole document or sequence; null without such a level")
@@ -221,6 +243,16 @@ class ReferencePublic(Part):
     ]
     c: Annotated[FiniteFloat | None, Field(description="the most that the mixture's loss is above f; null as beta")]
     shortest: Annotated[Count | None, Field(description="tokens of the pool's shortest document; null as beta")]
+
+    @model_serializer(mode="wrap")
+    def _without_keys_of_others(self, handler):
+        return _without(handler(self), "pseudo_counts", "distinct", "start")
+
+    @model_validator(mode="after")
+    def _a_code_says_its_counts(self):
+        if {self.pseudo_counts is None, self.distinct is None, self.start is None} != {self.name == "base"}:
+            raise ValueError("pseudo_counts, distinct and start belong to a code of counts, and to no base")
+        return self
 
 
 class TextPublic(Part):

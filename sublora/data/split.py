@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -19,7 +19,7 @@ Rule = Literal["permutation", "positions", "paper"]
 class Split:
     """Indices of documents, int64, each array in the order drawn. Together they are every index once.
 
-    `rule` says how they were drawn, and `description` in words. For rule positions they are indices of the store's tokens.
+    prior: those that were removed before the pool was split. `rule` says how they were drawn, and `description` in words. For rule positions they are indices of the store's tokens.
     """
 
     train: np.ndarray
@@ -27,6 +27,7 @@ class Split:
     test: np.ndarray
     rule: Rule
     description: str
+    prior: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
 
 
 def split_of(store: TokenStore, corpus: Corpus) -> Split:
@@ -39,11 +40,12 @@ def draw_split(units: int, corpus: Corpus) -> Split:
 
     units: documents; for `corpus.split: positions` the tokens of all documents.
     train and validation are `corpus.train` and `corpus.validation` of the units, rounded, at least one each; test is what
-    remains. `corpus.split: paper` is the paper's split of openwebtext: 0.05% held out by
-    `datasets.Dataset.train_test_split` with seed 2357, of which the first half is validation and the rest test.
+    remains. `corpus.prior_documents` of the units leave the pool before that, at random, and no split seed enters their choice: what
+    is made of them is public for every split of the rest (THEORY 15.7). `corpus.split: paper` is the paper's split of openwebtext:
+    0.05% held out by `datasets.Dataset.train_test_split` with seed 2357, of which the first half is validation and the rest test.
     Raises SubloraError when there are too few units for three parts.
     """
-    many = "positions" if corpus.split == "positions" else "documents"
+    many, prior = "positions" if corpus.split == "positions" else "documents", np.zeros(0, np.int64)
     if corpus.split == "paper":
         # As `datasets` draws it, from a stream that numpy does not promise to keep for ever.
         order = np.random.default_rng(OPENWEBTEXT_SEED).permutation(units)
@@ -52,7 +54,9 @@ def draw_split(units: int, corpus: Corpus) -> Split:
         settings = f"test_size {OPENWEBTEXT_SHARE}, seed {OPENWEBTEXT_SEED}"
         how = f"the paper's rule for openwebtext ({settings}; validation and test halve the held-out part)"
     else:
-        order = permutation(units, corpus.split_seed)
+        prior, pool = np.split(_by_keys(units, b"sublora prior"), [corpus.prior_documents or 0])
+        units = len(pool)
+        order = np.sort(pool)[permutation(units, corpus.split_seed)]
         sizes = [max(1, round(share * units)) for share in (corpus.train, corpus.validation)]
         train, validation, test = np.split(order, np.cumsum(sizes))
         how = f"a uniformly random permutation from split seed {corpus.split_seed} (order of SHAKE-256 keys)"
@@ -62,9 +66,11 @@ def draw_split(units: int, corpus: Corpus) -> Split:
             "test, and none may be 0; add documents, or change corpus.train and corpus.validation"
         )
     description = f"{units} {many} by {how}: {len(train)} train, {len(validation)} validation, {len(test)} test"
+    if len(prior):
+        description = f"{len(prior)} documents removed at random (order of SHAKE-256 keys, without a seed), then {description}"
     rule: Rule = "permutation" if corpus.split == "seeded" else corpus.split
     train, validation, test = (part.astype(np.int64, copy=False) for part in (train, validation, test))
-    return Split(train, validation, test, rule, description)
+    return Split(train, validation, test, rule, description, prior)
 
 
 def permutation(n: int, seed: int) -> np.ndarray:
@@ -73,5 +79,9 @@ def permutation(n: int, seed: int) -> np.ndarray:
     The key of index i is bytes 8i..8i+7, little-endian, of SHAKE-256("sublora split " + the seed in decimal); indices are
     sorted by key, then by index.
     """
-    keys = np.frombuffer(hashlib.shake_256(b"sublora split %d" % seed).digest(8 * n), dtype="<u8")
+    return _by_keys(n, b"sublora split %d" % seed)
+
+
+def _by_keys(n: int, text: bytes) -> np.ndarray:
+    keys = np.frombuffer(hashlib.shake_256(text).digest(8 * n), dtype="<u8")
     return np.argsort(keys, kind="stable").astype(np.int64, copy=False)

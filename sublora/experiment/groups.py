@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from datetime import date
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import (
@@ -83,6 +84,14 @@ _Hex = Annotated[
 _Modules = _must("[attention, head], [attention] or [head]", (("attention", "head"), ("attention",), ("head",)).__contains__)
 
 
+def _is_day(text: str) -> bool:
+    try:
+        return date.fromisoformat(text).isoformat() == text
+    except ValueError:
+        return False
+
+
+_Day = Annotated[str, _must("a day, as YYYY-MM-DD", _is_day)]
 _Package = Annotated[
     str,
     _must(
@@ -141,6 +150,7 @@ class Corpus(Group):
     # where a tokenizer that is neither bytes nor gpt2 was made: elsewhere, without this corpus | pool, of it: no iid, no martingale
     tokenizer_from: Literal["elsewhere", "pool"] | None = None
     max_documents: Count | None = None  # keep a fixed uniform sample of the pool, for trials
+    prior_documents: Count | None = None  # so many, drawn at random, leave the pool before the split: what is made of them is public
     # seeded: of documents | positions: of all tokens, each to be predicted from what truly precedes it | paper: openwebtext's own
     split: Literal["seeded", "positions", "paper"] = "seeded"
     train: Share = 0.75  # shares of the documents or positions; the rest after train and validation is the test split
@@ -158,6 +168,12 @@ class Corpus(Group):
     def _paper_splits_openwebtext(self):
         if self.split == "paper" and self.source != "openwebtext":
             raise ValueError(f"split paper is of openwebtext, not of source {self.source}; remove it")
+        return self
+
+    @model_validator(mode="after")
+    def _prior_documents_leave_a_pool_of_documents(self):
+        if self.prior_documents is not None and self.split != "seeded":
+            raise ValueError(f"prior_documents goes with split seeded, not with {self.split}; remove it")
         return self
 
     @model_validator(mode="after")
@@ -188,7 +204,9 @@ class Corpus(Group):
 
     @model_serializer(mode="wrap")
     def _what_has_an_effect(self, handler):
-        return {key: value for key, value in handler(self).items() if key not in self._without_effect()}
+        """Without prior documents there is no such key: checkpoints and certificates of before are as they were."""
+        unsaid = {*self._without_effect(), *(["prior_documents"] if self.prior_documents is None else [])}
+        return {key: value for key, value in handler(self).items() if key not in unsaid}
 
 
 class Gpt(Group):
@@ -229,6 +247,12 @@ class Pretrained(Group):
     source: str  # a dense AutoModelForCausalLM by folder or hub name, or a llama2.c checkpoint (.bin)
     block: Count = 128  # the longest window that it reads, in tokens
     architecture: dict[str, Any] | None = None  # its configuration; null: what `source` says. It is in the message
+    public_since: _Day | None = None  # the day on which its weights were published, as YYYY-MM-DD: a claim that nobody can verify
+
+    @model_serializer(mode="wrap")
+    def _what_is_said(self, handler):
+        """Certificates of before there was a day are as they were."""
+        return {key: value for key, value in handler(self).items() if key != "public_since" or value is not None}
 
 
 class Words(Group):
@@ -477,7 +501,8 @@ class Reference(Group):
     A stream's code is no function of a document, so it is for levels [token] only.
     """
 
-    name: Literal["uniform", "document", "stream"] = "uniform"  # document: adapts within each; stream: to all training text before
+    # document: adapts within each; stream: to all training text before; base: the pretrained model that the message starts from
+    name: Literal["uniform", "document", "stream", "base"] = "uniform"
     # of its orders 0, 1, ...; of a stream by default `STREAM_COUNTS`
     pseudo_counts: Annotated[tuple[_PseudoCount, ...], AsTuple, Field(min_length=1, max_length=8)] = DOCUMENT_COUNTS
     # document: what each different token behind a context adds to its pseudo-count
@@ -500,8 +525,15 @@ class Reference(Group):
         keys = [key for key in type(self).model_fields if key != "name"]
         if self.name == "uniform":
             return dict.fromkeys(keys, "reference uniform")
+        if self.name == "base":  # f = T, c = 0
+            return dict.fromkeys(("pseudo_counts", "distinct", "start", "offset", "excess"), "reference base")
         found = {"excess": "offset reference"} if self.offset == "reference" else {}
         return found if self.name == "document" else {**found, "distinct": "reference stream", "start": "reference stream"}
+
+    @property
+    def f(self) -> Literal["half", "reference"] | tuple[float, float, float, float]:
+        """The offset of documents and sequences: beside a base it is the top (THEORY 15.5)."""
+        return "reference" if self.name == "base" else self.offset
 
     @property
     def of_document(self) -> tuple[tuple[float, ...], float, str]:

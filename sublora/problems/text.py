@@ -45,6 +45,8 @@ HEADLINES: dict[Level, By] = {
 """What the smoothing weight is chosen for, by the level that comes first in an experiment."""
 BASES = {Gpt: "gpt", Pretrained: "transformers", Counts: "none"}
 """What a certificate calls the base model."""
+TO_THE_BASE = 0.1
+"""Bits per token by which a fine-tuned document differs from its base, about: what the search is steered by."""
 PROMISED = ("message_bits", "alpha", "empirical", "gap", "bound", "seconds")
 """What is known of a way to make a message before it is certified."""
 
@@ -219,7 +221,12 @@ class DocumentProblem:
         """What the public reference says of all training units; empty for the uniform guess."""
         if self.experiment.reference.name == "uniform":
             return {}
-        return populations(self.store, self.split.train, self.experiment.bounds.levels, self.experiment)
+        return populations(self.store, self.split.train, self.experiment.bounds.levels, self.experiment, shortest=self._shortest)
+
+    @property
+    def _shortest(self) -> int:
+        """Tokens of the pool's shortest document."""
+        return int(np.delete(self.store.lengths, self.split.prior).min())
 
     @property
     def _pool(self) -> int:
@@ -237,6 +244,7 @@ class DocumentProblem:
             "tokens": len(split.train) if by_position else int(store.lengths[split.train].sum()),
             "vocab_size": store.vocab_size,
             "split": split.rule,
+            **({"prior": len(split.prior)} if len(split.prior) else {}),
             "unit": "byte" if self.experiment.corpus.tokenizer == "bytes" else "token",
         }
 
@@ -256,9 +264,9 @@ class DocumentProblem:
             "draw": None if whole else "message" if experiment.bounds.beacon is None else "beacon",
             "beacon": None if whole else experiment.bounds.beacon,
             "end_of_text": self.store.eot,
-            "condition": "base_independent" if isinstance(experiment, Finetune) or tokenizer.name != "bytes" else None,
+            "condition": "base_independent" if experiment.needs_base or tokenizer.name != "bytes" else None,
             **statements.text_rules(experiment),
-            **references.rules(experiment, self.store.vocab_size, int(self.store.lengths.min())),
+            **references.rules(experiment, self.store.vocab_size, self._shortest),
         }
 
     def _base_sha256(self) -> str | None:
@@ -296,7 +304,8 @@ class TextProblem(DocumentProblem):
         """What the statement that training works for makes of a message's bits: that of the first level.
 
         With the uniform guess it is that at alpha .1. Beside a reference differences count: they are at most c, and on the whole
-        about a quarter of c below zero and half of it apart; those of single tokens have the width log2(1/alpha) at alpha .5.
+        about a quarter of c below zero and half of it apart; those of single tokens have the width log2(1/alpha) at alpha .5; those
+        to the base about `TO_THE_BASE`.
         """
         bounds, level = self.experiment.bounds, self.experiment.bounds.levels[0]
         facts = self._facts(b"", ALPHA_GRID[0])
@@ -308,6 +317,8 @@ class TextProblem(DocumentProblem):
             return Pricing(m, nats, lambda mean: top - mean, single)
         if single:
             return Pricing(m, nats, lambda mean: 1.0, True)
+        if self.experiment.reference.name == "base":
+            return Pricing(m, nats, lambda mean: TO_THE_BASE, False, TO_THE_BASE)
         c = self.experiment.reference.excess or math.log2(self.store.vocab_size) / 4
         return Pricing(m, nats, lambda mean: 1.25 * c, False, c / 2)
 

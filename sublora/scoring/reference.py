@@ -1,6 +1,10 @@
-"""What a public reference says of units of text: `ln q` of each of their tokens. No model takes part."""
+"""What a public reference says of units of text: `ln q` of each of their tokens.
+
+A code of counts reads all of them here; a base model is scored as the decoded model is (`scoring.text`), on the same units.
+"""
 
 import functools
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -10,6 +14,7 @@ from sublora.data import TokenStore
 from sublora.experiment import Level, OnText
 from sublora.experiment.groups import Reference
 from sublora.models.references import DocumentCode, log_probabilities, stream_log_probabilities
+from sublora.models.references.document import FLOOR
 from sublora.scoring.scores import sequences
 
 
@@ -17,7 +22,8 @@ from sublora.scoring.scores import sequences
 class Population:
     """What the reference says of all training units of a level, in the split's order, and the pool's shortest document in tokens.
 
-    nats: ln q of each unit (of a token: of itself), float64 (units,), float32 for tokens; lengths: tokens of each unit.
+    nats: ln q of each unit (of a token: of itself), float64 (units,), float32 for tokens; empty for a base model, which does not
+    read all of them. lengths: tokens of each unit.
     """
 
     nats: np.ndarray
@@ -41,20 +47,36 @@ def log_q(
     return _log_q(store, documents.tobytes(), block, experiment.reference, stream)
 
 
-def populations(store: TokenStore, documents: np.ndarray, levels: Iterable[Level], experiment: OnText) -> dict[Level, Population]:
-    """All training units by level: what the reference's own bound is made of."""
+def populations(
+    store: TokenStore, documents: np.ndarray, levels: Iterable[Level], experiment: OnText, *, shortest: int
+) -> dict[Level, Population]:
+    """All training units by level: what the reference's own bound is made of. shortest: as in `Population`."""
     found: dict[Level, Population] = {}
-    shortest = int(store.lengths.min())
+    base = experiment.reference.name == "base"
     for level in levels:
-        nats = log_q(store, documents, level, experiment)
+        nats = np.zeros(0) if base else log_q(store, documents, level, experiment)
         if level in ("token", "position"):
             found[level] = Population(nats, np.broadcast_to(np.int64(1), nats.shape), shortest)
             continue
         lengths = store.lengths[documents]
         if level == "sequence":
             _, lengths = sequences(store.offsets[documents], lengths, experiment.model.block)
-        found[level] = Population(np.add.reduceat(nats, np.cumsum(lengths) - lengths, dtype=np.float64), lengths, shortest)
+        if not base:
+            nats = np.add.reduceat(nats, np.cumsum(lengths) - lengths, dtype=np.float64)
+        found[level] = Population(nats, lengths, shortest)
     return found
+
+
+def of_base(log_probability: np.ndarray, level: Level, vocab_size: int) -> np.ndarray:
+    """ln q of each token from the base model's ln p, float32 (tokens,); what is no probability counts as zero.
+
+    At levels of single tokens it is mixed with the uniform guess at `FLOOR`, so that no loss is large (THEORY 15.4). Documents and
+    sequences are mixed with it as wholes (`inequalities.reference`).
+    """
+    nats = np.where(np.isfinite(log_probability), np.minimum(log_probability, 0.0), -np.inf)
+    if level in ("token", "position"):
+        nats = np.logaddexp(math.log1p(-FLOOR) + nats, math.log(FLOOR / vocab_size))
+    return nats.astype(np.float32)
 
 
 @functools.lru_cache(maxsize=4)  # the pilot, the certifying units, and all units ask for those of the same documents
