@@ -161,8 +161,12 @@ def bound(
     half, free = paid._replace(delta=facts.delta / 2), (charged_bits(0.0, J), facts.delta / 2)
     by: dict[str, Any] = {"level": level, "assumption": assumption, "inequality": inequality, "candidates": candidates}
     shared: dict[str, Any] = {"assumption": assumption, "message_bits": free[0], "delta": free[1], "pool": facts.pool}
-    if facts.reference.name == "base":
-        offset = _base_offset(units, tried, facts=paid._replace(message_bits=free[0], delta=free[1]), **by)
+    if facts.reference.name == "base" and level == "token":
+        freely = paid._replace(message_bits=free[0], delta=free[1])
+        offset = _base_token_offset(units, tried, facts=freely, candidates=candidates)
+    elif facts.reference.name == "base":
+        once: dict[str, Any] = {"least": None if level in SINGLE else least, "m": m, "candidates": candidates}
+        offset = _base_offset(scores, pilot, facts.reference, V, **once, **shared)
     elif level == "position":
         offset = _position_offset(population, V, **shared)
     elif level in SINGLE:
@@ -247,34 +251,43 @@ def _token_difference(
     return freedman_bound(D, guesses, on_pilot, ranges, facts, candidates=candidates, one_inner=True)
 
 
+def _base_token_offset(units: _Units, tried: _Units, *, facts: Facts, candidates: int) -> float:
+    """`_base_offset` of single tokens of a stream: freedman for the base's own loss (THEORY 15.4)."""
+    top, drawn = units.code.largest - units.code.excess, tried.code.offsets
+    guesses, on_pilot = np.zeros(units.places.size), (drawn, np.zeros(drawn.size))
+    ranges = {"low": 0.0, "width": top, "guess_width": top}
+    return min(freedman_bound(units.code.own, guesses, on_pilot, ranges, facts, candidates=candidates, one_inner=True), top)
+
+
+@functools.lru_cache(maxsize=16)  # the same for every inequality and smoothing weight
 def _base_offset(
-    units: _Units, tried: _Units, *, level: Level, assumption: AssumptionName, inequality: str, candidates: int, facts: Facts
+    scores: Scores,
+    pilot: Scores,
+    settings: Settings,
+    V: int,
+    *,
+    least: int | None,
+    m: int,
+    **shared: Any,
 ) -> float:
     """The limit of the mean offset where the base is the reference: from the n evaluated units, since it is not scored on all m.
 
-    The base is one public hypothesis: no K. The n were drawn after the message was fixed, and with it the base; each of the A
-    messages has a draw of its own, so the subsample's term pays for A as that of the difference does (THEORY 5). Of a document f is
-    the top T, of a single token the base's own loss (15.4, 15.5). facts: with the bits to be charged and this part's delta.
+    The base is one public hypothesis: no K. The n were drawn after the message was fixed, and the base long before; each of the A
+    messages that are compared has a draw of its own, so the subsample's term pays for A as that of the difference does (THEORY 5).
+    Of documents and sequences f is the top T (15.5); of positions (least: None) it is the base's own loss.
+    shared: assumption, message_bits, delta, pool and candidates.
     """
-    code, on_pilot = units.code, (tried.code.offsets, tried.places)
-    top = code.largest - code.excess if level in SINGLE else code.largest
-    if level == "token":
-        guesses, pilot = np.zeros(code.offsets.size), (on_pilot[0], np.zeros(tried.places.size))
-        ranges = {"low": 0.0, "width": top, "guess_width": top}
-        found = freedman_bound(code.offsets, guesses, pilot, ranges, facts, candidates=candidates, one_inner=True)
-        return min(found, top)
-    return bound_offset(
-        code.offsets,
-        largest=top,
-        assumption=assumption,
-        message_bits=facts.message_bits,
-        delta=facts.delta,
-        m=facts.units[level],
-        pool=facts.pool,
-        candidates=candidates,
-        places=units.places,
-        pilot=on_pilot,
-    )
+
+    def offsets(of: Scores) -> tuple[np.ndarray, float]:
+        if least is None:
+            code = of_tokens(of.reference, vocab_size=V, alpha=0.5, floor=FLOOR)
+            return code.own, code.largest - code.excess
+        nats = np.add.reduceat(of.reference, of.offsets[:-1], dtype=np.float64)
+        code = _whole(settings, V, least, nats, np.diff(of.offsets))
+        return code.offsets, code.largest
+
+    (f, largest), (tried, _) = offsets(scores), offsets(pilot)
+    return bound_offset(f, largest=largest, m=m, places=scores.places, pilot=(tried, pilot.places), **shared)
 
 
 @functools.lru_cache(maxsize=16)  # the same for every inequality and smoothing weight
