@@ -31,6 +31,7 @@ from sublora.message import Coded, Gridded, configured, decode, with_alpha
 from sublora.message.language import Message, encode
 from sublora.models import Subspace, base_model, base_sha256, build, layer_names
 from sublora.models.pretrained import Causal, architecture
+from sublora.problems.prior import refuse_base_of_the_pool
 from sublora.progress import progress_bar
 from sublora.scoring.reference import Population, populations
 from sublora.scoring.text import Evaluation, evaluate, evaluate_pilot, evaluated_units, unit_count
@@ -66,8 +67,13 @@ class DocumentProblem:
 
     @classmethod
     def open(cls, experiment: OnText, corpora: Path) -> Self:
-        """Prepare the corpus below the folder `corpora`, draw the split, and state a pretrained model's architecture."""
-        return cls._on(prepare(experiment.corpus, corpora), experiment)
+        """Prepare the corpus below the folder `corpora`, draw the split, and state a pretrained model's architecture.
+
+        Raises SubloraError for what is not here, and for a base that was made of documents of this pool (`problems.prior`).
+        """
+        store = prepare(experiment.corpus, corpora)
+        refuse_base_of_the_pool(experiment, store)
+        return cls._on(store, experiment)
 
     @classmethod
     def _on(cls, store: TokenStore, experiment: OnText) -> Self:
