@@ -95,7 +95,7 @@ class Statement(Part):
         Field(
             ge=1,
             description="J, what could have been chosen with the data in hand: configurations, or for unseen and pool, whose split "
-            "comes after that, split seeds; costs log2 J bits beside the message's",
+            "comes after that, split seeds and base models; costs log2 J bits beside the message's",
         ),
     ]
     empirical: Annotated[FiniteFloat, Field(description="the mean loss of the evaluated units")]
@@ -185,7 +185,7 @@ class CorpusFacts(Part):
     unit: Annotated[str, Field(description="what a token is: byte, token; example for a classifier")]
     prior: Annotated[
         Count | None,
-        Field(description="documents that were removed at random before the split and are in no part of it; absent where none were"),
+        Field(description="documents removed at random before the split, which are in no part of it; absent where none were"),
     ] = None
 
     @model_serializer(mode="wrap")

@@ -19,7 +19,8 @@ Rule = Literal["permutation", "positions", "paper"]
 class Split:
     """Indices of documents, int64, each array in the order drawn. Together they are every index once.
 
-    prior: those that were removed before the pool was split. `rule` says how they were drawn, and `description` in words. For rule positions they are indices of the store's tokens.
+    `rule` says how they were drawn, and `description` in words. For rule positions they are indices of the store's tokens.
+    prior: documents that were removed before the pool was split.
     """
 
     train: np.ndarray
@@ -40,9 +41,9 @@ def draw_split(units: int, corpus: Corpus) -> Split:
 
     units: documents; for `corpus.split: positions` the tokens of all documents.
     train and validation are `corpus.train` and `corpus.validation` of the units, rounded, at least one each; test is what
-    remains. `corpus.prior_documents` of the units leave the pool before that, at random, and no split seed enters their choice: what
-    is made of them is public for every split of the rest (THEORY 15.7). `corpus.split: paper` is the paper's split of openwebtext:
-    0.05% held out by `datasets.Dataset.train_test_split` with seed 2357, of which the first half is validation and the rest test.
+    remains. `corpus.prior_documents` of the units leave the pool before that, at random, and no split seed enters their choice, so
+    that what is made of them is public for every split of the rest (THEORY 15.7). `corpus.split: paper` is the paper's split of
+    openwebtext: 0.05% held out by `datasets.Dataset.train_test_split` with seed 2357, the first half of it for validation.
     Raises SubloraError when there are too few units for three parts.
     """
     many, prior = "positions" if corpus.split == "positions" else "documents", np.zeros(0, np.int64)

@@ -150,7 +150,7 @@ class Corpus(Group):
     # where a tokenizer that is neither bytes nor gpt2 was made: elsewhere, without this corpus | pool, of it: no iid, no martingale
     tokenizer_from: Literal["elsewhere", "pool"] | None = None
     max_documents: Count | None = None  # keep a fixed uniform sample of the pool, for trials
-    prior_documents: Count | None = None  # so many, drawn at random, leave the pool before the split: what is made of them is public
+    prior_documents: Count | None = None  # so many, drawn at random, leave the pool before the split; what they make is public
     # seeded: of documents | positions: of all tokens, each to be predicted from what truly precedes it | paper: openwebtext's own
     split: Literal["seeded", "positions", "paper"] = "seeded"
     train: Share = 0.75  # shares of the documents or positions; the rest after train and validation is the test split
@@ -460,7 +460,8 @@ class Bounds(Group):
 
     delta: Share = 0.05
     configurations: Count = 2**20  # J: settings that could have been chosen with the data in hand; iid, martingale pay log2 J bits
-    split_seeds: Count = 1  # how many split seeds could have been chosen after a look at the data; unseen and pool pay their log2
+    # how many split seeds, times base models, could have been chosen after a look at the data; unseen and pool pay their log2
+    split_seeds: Count = 1
     candidates: Count = 1  # A: how many certificates are compared by their subsamples before one is chosen
     levels: Annotated[tuple[Level, ...], AsTuple, _Choices] = ("document",)  # which units; alpha is chosen for the first
     documents: Count | None = 10_000  # n, the evaluated subsample; null: all m

@@ -40,8 +40,9 @@ def without_adapters(module: nn.Module) -> nn.Module:
     for name, layer in list(module.named_modules()):
         if isinstance(layer, BaseTunerLayer):
             plain: Any = layer.get_base_layer()
-            if plain.weight is tied:
-                plain.weight = nn.Parameter(plain.weight.detach().clone())
+            weight: torch.Tensor = plain.weight
+            if weight is tied:
+                plain.weight = nn.Parameter(weight.detach().clone())
                 base.config.tie_word_embeddings = False
             layer.merge()
             parent, _, last = name.rpartition(".")
