@@ -9,7 +9,7 @@ import pytest
 from tiny import put, settings
 
 from sublora.certificate.build import certify
-from sublora.certificate.schema import digest
+from sublora.certificate.schema import Certificate, digest
 from sublora.certificate.statements import DETERMINISM, charged_bits
 from sublora.data import prepare
 from sublora.errors import SubloraError
@@ -167,11 +167,13 @@ def test_the_day_is_only_said(made, home):
     without = values()
     del without["model"]["public_since"]
     run = Run(without, "runs")
-    assert run.message == made.message and {p.name: p.stat().st_mtime_ns for p in made.folder.glob("*.safetensors")} == before
-    certificate = run.certify()
-    assert "public_since" not in certificate.params["model"] and "public since" not in sentences.small_print(certificate)
+    assert before and run.draft == made.draft
+    assert {p.name: p.stat().st_mtime_ns for p in made.folder.glob("*.safetensors")} == before
+    assert "public_since" not in run.experiment.parameters()["model"]
+    unsaid = put(made.certificate.data(), ("params", "model", "public_since"), KeyError)
+    assert "The maker says" not in sentences.small_print(Certificate.model_validate(unsaid))
+    Run(values(), "runs").draft  # noqa: B018
     made.certificate.save(made.path)
-    Run(values(), "runs").certify()
     for day in ("2024-02-30", "yesterday", "2024-2-1"):
         with pytest.raises(SubloraError, match="model.public_since.*a day, as YYYY-MM-DD"):
             as_experiment(put(values(), ("model", "public_since"), day))
@@ -183,7 +185,7 @@ def test_the_day_is_only_said(made, home):
 @pytest.mark.parametrize("assumption", ["iid", "unseen"])
 @pytest.mark.parametrize("all_units", [True, False])
 def test_a_document_s_statement_is_two_parts_at_half_of_delta(made, drawn, all_units, assumption):
-    """f = T, c = 0. Both parts are of the evaluated units; the base's pays for A, for J under iid, and for no bit of the message."""
+    """f = T, c = 0. Both parts are of the evaluated units; the base's pays for A, for J under iid, and for no bit of K."""
     problem, evaluation, certificate = (made.problem, made.evaluation, made.certificate) if all_units else drawn
     scores, pilot = evaluation.training["document"], evaluation.pilot["document"]
     T, losses, L = top_and_loss(problem, scores, certificate.alpha)

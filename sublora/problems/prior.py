@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from sublora.atomic import replaced_atomically, write_text
+from sublora.atomic import read_text, replaced_atomically, write_text
 from sublora.data import TokenStore
 from sublora.data.files import given_path
 from sublora.errors import SubloraError
@@ -24,7 +24,7 @@ NOTE = "prior.json"
 """In the model's folder, written last: which documents made it, and by which settings."""
 VALIDATION = 10
 """One of so many prior documents is for validation."""
-WEIGHTS = "model.safetensors"
+WEIGHTS, MOST = "model.safetensors", 2**20
 
 
 def train_on_prior(experiment: Experiment, folder: Path, corpora: Path) -> Path:
@@ -43,6 +43,7 @@ def train_on_prior(experiment: Experiment, folder: Path, corpora: Path) -> Path:
     problem = TextProblem.open(experiment, corpora)
     store, prior = problem.store, problem.split.prior
     settings = {key: problem.experiment.parameters()[key] for key in ("corpus", "model", "subspace", "training")}
+    settings["model"].pop("public_since", None)  # which is only said
     made_from = {"tokens": store.sha256, "documents": count, "torch": torch.__version__, "settings": settings}
     text = json.dumps(made_from, indent=1) + "\n"
     claim(folder)
@@ -69,10 +70,10 @@ def refuse_base_of_the_pool(experiment: OnText, store: TokenStore) -> None:
     if not isinstance(model := experiment.model, Pretrained):
         return
     try:
-        values = json.loads((given_path(model.source, "model.source") / NOTE).read_text("utf-8"))
+        values = json.loads(read_text(given_path(model.source, "model.source") / NOTE, MOST, "a note of prior documents"))
         tokens, count = values["tokens"], int(values["documents"])
-    except (OSError, ValueError, TypeError, KeyError, RecursionError):
-        return  # no such folder
+    except (OSError, ValueError, TypeError, KeyError, RecursionError, SubloraError):
+        return  # a model of another making
     if tokens == store.sha256 and count > (experiment.corpus.prior_documents or 0):
         why = f"trained on {count:,} prior documents of this corpus, which must not be in its pool"
         raise SubloraError(f"model.source: {model.source!r:.80} was {why}; set corpus.prior_documents to {count}")
