@@ -235,7 +235,8 @@ class Classify(_Named):
 OnText = Pretrain | Finetune | Round | Zeroshot | Ngram
 Experiment = OnText | Classify
 KINDS: dict[str, type[Experiment]] = {
-    "pretrain": Pretrain, "finetune": Finetune, "round": Round, "zeroshot": Zeroshot, "ngram": Ngram, "classify": Classify
+    "pretrain": Pretrain, "finetune": Finetune, "round": Round, "ngram": Ngram, "classify": Classify,
+    "zeroshot": Zeroshot,
 }  # fmt: skip
 
 
