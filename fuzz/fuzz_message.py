@@ -30,6 +30,7 @@ from sublora.experiment import ALPHA_GRID, PARAMETRIZATIONS, Subspace, TaskSubsp
 from sublora.message import Coded, Gridded, MessageError, classifier, configured, decode, early, hypothesis, language, with_alpha
 from sublora.message.frame import Reader, prefixed
 from sublora.message.ngram import NGramMessage, bucketed, decode_ngrams, encode_ngrams
+from sublora.message.unchanged import decode_unchanged, encode_unchanged
 from sublora.message.whole import decode_whole, encode_whole, settings
 from sublora.models import PROJECTORS
 from sublora.models.ngrams import count_ngrams
@@ -54,6 +55,8 @@ EXPERIMENTS = {
     0x47: {"kind": "classify"},
 }
 KINDS = {format: as_experiment({"name": "fuzz", **values}) for format, values in EXPERIMENTS.items()}
+UNCHANGED = as_experiment({"name": "fuzz", "kind": "zeroshot", "model": {"source": "none", "block": 8}})
+"""Its model is no part of the message, so only the message is read."""
 BLANK = blank_causal(GPT2, V, 8)
 SHAPES = [(name, parameter.shape) for name, parameter in BLANK.named_parameters()]
 hypothesis.stated_form = _remembered(hypothesis.stated_form)  # type: ignore[assignment]
@@ -82,6 +85,7 @@ def valid_messages(random: np.random.Generator) -> list[bytes]:
         messages.append((early if index % 3 == 1 and not later else language).encode(message))
     tensors = dict(BLANK.named_parameters())
     messages += [configured(GPT2, encode_whole(tensors, bits, 0.1, rows)) for bits in (2, 3, 5, 8) for rows in (False, True)]
+    messages += [configured(GPT2, encode_unchanged(alpha)) for alpha in ALPHA_GRID]
     for orders in range(1, 6):
         layers = count_ngrams(random.geometric(0.4, 500) % V, V - 1, V, orders + 1, 2)
         messages.append(encode_ngrams(NGramMessage(0.1, orders % 4, (*range(orders + 1),), bucketed(layers, 2, 2)), V))
@@ -139,7 +143,7 @@ class Attack:
         """Whether `data` is a message. Raises AssertionError if it has another form than its meaning's, or an error has lines."""
         self.inputs += 1
         meaning = None
-        for read in (_language, _classifier, _whole, _ngram):
+        for read in (_language, _classifier, _whole, _ngram, _unchanged):
             try:
                 found = read(data)
             except MessageError as error:
@@ -206,6 +210,11 @@ def _whole(data: bytes) -> bytes:
 def _ngram(data: bytes) -> bytes:
     message = decode_ngrams(data, V)
     return repr(message[:3]).encode() + b"".join(array.tobytes() for layer in message.layers for array in layer)
+
+
+def _unchanged(data: bytes) -> bytes:
+    _, message, configuration = hypothesis.read_configuration(data, UNCHANGED)
+    return json.dumps(["unchanged", configuration, decode_unchanged(message)], sort_keys=True).encode()
 
 
 def attack(random: np.random.Generator, seconds: float | None, inputs: int | None) -> Attack:

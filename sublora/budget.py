@@ -159,6 +159,10 @@ def scoring(experiment: OnText, certificate: Certificate) -> Cost:
     memory = FLOAT * max(AT_ONCE, 6.0 * rows * widest) + 48 * (scored + held_out) + 150 * single + 64 * (corpus.pool or 0)
     columns = len(ALPHA_GRID) + len(TOP_K)
     made = Cost(memory, read * (2 * model_weights(model, V) + attention) + called + single * V * 20 * columns)
+    if experiment.reference.name == "base":  # another model beside the decoded one, scored on the same units
+        weights = model_weights(model, V)
+        kept = FLOAT * 3 * weights + 48 * (scored + held_out) + 150 * single
+        return made.plus(Cost(kept, read * 2 * weights + called))
     numbers, predicted = max(float(window) * V, 2.0**24), scored + held_out + single
     return made.plus(_reference(experiment, corpus.tokens + held_out, V, numbers=numbers, predicted=predicted))
 
@@ -167,7 +171,7 @@ def _reference(experiment: OnText, tokens: float, V: int, *, numbers: float, pre
     """What it costs to read the training and held-out documents as the reference does, once for each level and for the residual
     model; `numbers` of ln q are held at once for that, of `predicted` tokens in all."""
     reference = experiment.reference
-    if reference.name == "uniform":
+    if reference.name in ("uniform", "base"):
         return Cost()
     passes, spread = 2.0 + len(experiment.bounds.levels), 0.0
     memory = 24 * tokens * (1 + len(experiment.bounds.levels))

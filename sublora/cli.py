@@ -321,6 +321,21 @@ def plan(
 
 
 @app.command()
+def prior(
+    params: Annotated[Path, typer.Argument(help="A params file of kind finetune with corpus.prior_documents.")],
+    folder: Annotated[Path, typer.Argument(help="Where the model goes: a new or an empty folder.")],
+    runs: Runs = Path("runs"),
+    *,
+    set: Annotated[list[str] | None, typer.Option("--set", help="Override a key, such as training.steps=100. Repeatable.")] = None,
+) -> None:
+    """Fine-tune on the documents that corpus.prior_documents removes from the pool. The model is a public base for the rest."""
+    from sublora.problems.prior import train_on_prior
+
+    train_on_prior(load_experiment(params, set or ()), folder, runs / "corpora")
+    _say(f"finished: {folder}; certify it on the rest with model.source: {folder} and the same corpus.prior_documents")
+
+
+@app.command()
 def sample(
     checkpoint: Annotated[Path, typer.Argument(help="A certificate.json, or a run's .safetensors checkpoint.")],
     prompt: Annotated[str, typer.Option(help="The beginning of the text.")] = "",

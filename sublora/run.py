@@ -25,8 +25,8 @@ from sublora.reporting.runs import load_runs as kept_runs
 
 HELD = "SUBLORA_HELD"
 """In the environment: the folder of a run that this process, or the one that started it, is at work in (`alone`)."""
-NOT_TRAINED = {f"reference.{key}" for key in ("beta", "gamma", "offset", "excess", "tau")}
-"""What bounds alone depend on, as on all below `bounds`."""
+NOT_TRAINED = {f"reference.{key}" for key in ("beta", "gamma", "offset", "excess", "tau")} | {"model.public_since"}
+"""What bounds alone depend on, as on all below `bounds`, or nothing but what is said."""
 
 
 class Run:

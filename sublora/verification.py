@@ -13,7 +13,7 @@ from sublora.certificate.statements import tolerance
 from sublora.data.corpora import corpus_name, on_hub
 from sublora.data.labelled import task_name
 from sublora.errors import SubloraError, errors_named
-from sublora.experiment import Classify, Experiment, Finetune, OnText, Pretrain, as_experiment
+from sublora.experiment import Classify, Experiment, OnText, Pretrain, as_experiment
 from sublora.limits import DEFAULT, Limits
 from sublora.message import MessageError, decode
 from sublora.models import base_model, base_sha256
@@ -104,8 +104,7 @@ def verify_arithmetic(path: str | Path, corpus: str | Path | None = None, *, lim
     params = {group: {**claimed["params"][group], **values} for group, values in hypothesis.said.items()}
     again = {**claimed, "params": {**claimed["params"], **params}, "alpha": hypothesis.alpha}
     again["paper_accounting"] = {**claimed["paper_accounting"], "bits": hypothesis.published_bits}
-    if isinstance(stated, Pretrain | Finetune):  # a rounded model starts from no weights
-        assert isinstance(here, Pretrain | Finetune)
+    if isinstance(here, Pretrain) or isinstance(here, OnText) and here.needs_base:  # a rounded model starts from no weights
         base = base_sha256(base_model(here.model, size, local_only=True))
         again["public"] = {**claimed["public"], "base_weights_sha256": base}
     return Verdict([*wrong, *_differences(claimed, again, ""), *_unfounded(certificate, claimed, stated)])

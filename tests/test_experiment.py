@@ -14,6 +14,7 @@ from sublora.experiment import (
     Pretrain,
     Round,
     Words,
+    Zeroshot,
     as_experiment,
     load_experiment,
     load_experiments,
@@ -105,6 +106,7 @@ LEAST = {
     "round": {"model": {"source": "gpt2"}},
     "ngram": {},
     "classify": {},
+    "zeroshot": {"model": {"source": "gpt2"}},
 }
 KINDS = {
     "pretrain": (Pretrain, ("pretrain", "bounds"), {"corpus", "model", "subspace", "training", "compression", "bounds"}),
@@ -112,6 +114,7 @@ KINDS = {
     "round": (Round, ("pretrained",), {"corpus", "model", "rounding", "bounds"}),
     "ngram": (Ngram, ("pretrained",), {"corpus", "model", "counting", "bounds"}),
     "classify": (Classify, ("glue",), {"task", "model", "subspace", "training", "compression", "bounds"}),
+    "zeroshot": (Zeroshot, ("pretrained",), {"corpus", "model", "bounds"}),
 }
 
 
@@ -133,7 +136,8 @@ def test_a_kind_has_its_groups_and_its_notebooks(kind):
 def test_the_kind_is_pretrain_unless_it_is_said():
     assert as_experiment({"name": "mine"}) == experiment("pretrain")
     for kind in ("pretrian", None, ["round"]):
-        assert "there are pretrain, finetune, round, ngram, classify" in refused(as_experiment, {"kind": kind, "name": "mine"})
+        line = refused(as_experiment, {"kind": kind, "name": "mine"})
+        assert "there are pretrain, finetune, round, ngram, classify, zeroshot" in line
 
 
 def test_a_classifier_starts_from_words_or_from_an_encoder():

@@ -180,6 +180,8 @@ def _beside(certificate: Certificate, facts: Facts, evaluated: Mapping[Level, in
             least = max(loss, min(loss + gap, own)) - SEARCHED
         elif level not in references.SINGLE:
             most += price
+            if name == "base":  # both parts are of the same units, and no limit is below its mean
+                least = loss - SEARCHED
         gain = said.gain and max(min(said.gain, most + EXACT), -price - statements.tolerance(of.name))
         yield {
             **said.model_dump(mode="json"),

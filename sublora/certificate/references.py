@@ -86,10 +86,12 @@ def rules(experiment: OnText, vocab_size: int, shortest: int) -> dict[str, Any]:
         return {}
     if set(experiment.bounds.levels) - set(SINGLE):
         c = _whole(settings, vocab_size, shortest, np.zeros(1), np.ones(1)).excess
-        offset = settings.offset
+        offset = settings.f
         g = [HALF * math.log2(vocab_size)] if offset == "half" else None if offset == "reference" else list(offset)
         wholes = {"beta": settings.beta, "gamma": settings.gamma, "g": g, "c": c, "shortest": shortest}
     code: dict[str, Any] = {"pseudo_counts": list(settings.pseudo_counts), "distinct": settings.distinct, "start": settings.start}
+    if settings.name == "base":
+        code = {}
     return {"reference": {"name": settings.name, **code, "floor": FLOOR, "tau": settings.tau, **wholes}}
 
 
@@ -127,7 +129,7 @@ def code_of(
 def _whole(
     settings: Settings, vocab_size: int, least: int, nats: np.ndarray, lengths: np.ndarray, by_byte: PerByte | None = None
 ) -> Reference:
-    keys: dict[str, Any] = {"beta": settings.beta, "gamma": settings.gamma, "offset": settings.offset, "excess": settings.excess}
+    keys: dict[str, Any] = {"beta": settings.beta, "gamma": settings.gamma, "offset": settings.f, "excess": settings.excess}
     return of_whole_units(nats, lengths, vocab_size=vocab_size, shortest=least, by_byte=by_byte, **keys)
 
 
@@ -203,19 +205,29 @@ def bound(
     half, free = paid._replace(delta=facts.delta / 2), (charged_bits(0.0, J), facts.delta / 2)
     by: dict[str, Any] = {"level": level, "assumption": assumption, "inequality": inequality, "candidates": candidates}
     shared: dict[str, Any] = {"assumption": assumption, "message_bits": free[0], "delta": free[1], "pool": facts.pool}
-    if level == "position":
+    if facts.reference.name == "base" and level == "token":
+        freely = paid._replace(message_bits=free[0], delta=free[1])
+        offset = _base_token_offset(units, tried, facts=freely, candidates=candidates)
+    elif facts.reference.name == "base":
+        once: dict[str, Any] = {"least": None if level in SINGLE else least, "m": m, "candidates": candidates}
+        once["ratio"] = ratio if name == "bpb" else None
+        offset = _base_offset(scores, pilot, facts.reference, V, **once, **shared)
+    elif level == "position":
         offset = _position_offset(population, V, **shared)
     elif level in SINGLE:
         offset = _token_offset(population, V, facts.nominal, free[0] + facts.nominal_bits, free[1])
     else:
         offset = _offset(population, facts.reference, V, least=least, ratio=ratio if name == "bpb" else None, **shared)
-    found = Bound(offset + _difference(units, tried, of, facts=half, **by), float(units.losses.mean()), None)
+    difference = _difference(units, tried, of, facts=half, **by)
+    found = Bound(offset + difference, float(units.losses.mean()), None)
     gain = None
     if inequality in TIGHT and level in SINGLE:
         gain = -_difference(units, tried, of, facts=paid, **by)
     elif inequality in TIGHT:
         price = -math.log2(facts.reference.beta) * _shortness(population, least=least, by_byte=name == "bpb", **shared)
-        gain = -_difference(units.from_the_top(), tried.from_the_top(), of, facts=half, **by) - price
+        if units.code.excess > 0.0:
+            difference = _difference(units.from_the_top(), tried.from_the_top(), of, facts=half, **by)
+        gain = -difference - price
     return statement(
         found,
         tolerant,
@@ -282,6 +294,49 @@ def _token_difference(
     guesses, on_pilot = np.zeros(D.size), (pilot, np.zeros(pilot.size))
     ranges = {"low": least, "width": code.largest, "guess_width": code.excess}
     return freedman_bound(D, guesses, on_pilot, ranges, facts, candidates=candidates, one_inner=True)
+
+
+def _base_token_offset(units: _Units, tried: _Units, *, facts: Facts, candidates: int) -> float:
+    """`_base_offset` of single tokens of a stream: freedman for the base's own loss (THEORY 15.4)."""
+    top, drawn = units.code.largest - units.code.excess, tried.code.offsets
+    guesses, on_pilot = np.zeros(units.places.size), (drawn, np.zeros(drawn.size))
+    ranges = {"low": 0.0, "width": top, "guess_width": top}
+    return min(freedman_bound(units.code.own, guesses, on_pilot, ranges, facts, candidates=candidates, one_inner=True), top)
+
+
+@functools.lru_cache(maxsize=16)  # the same for every inequality and smoothing weight
+def _base_offset(
+    scores: Scores,
+    pilot: Scores,
+    settings: Settings,
+    V: int,
+    *,
+    least: int | None,
+    ratio: float | None,
+    m: int,
+    **shared: Any,
+) -> float:
+    """The limit of the mean offset where the base is the reference: from the n evaluated units, since it is not scored on all m.
+
+    The base is one public hypothesis: no K. The n were drawn after the message was fixed, and the base long before; each of the A
+    messages that are compared has a draw of its own, so the subsample's term pays for A as that of the difference does (THEORY 5).
+    Of documents and sequences f is the top T (15.5); of positions (least: None) it is the base's own loss. ratio: rho, for bits per
+    byte.
+    shared: assumption, message_bits, delta, pool and candidates.
+    """
+
+    def offsets(of: Scores) -> tuple[np.ndarray, float]:
+        if least is None:
+            code = of_tokens(of.reference, vocab_size=V, alpha=0.5, floor=FLOOR)
+            return code.own, code.largest - code.excess
+        nats = np.add.reduceat(of.reference, of.offsets[:-1], dtype=np.float64)
+        by_byte = None if ratio is None else PerByte(of.sizes, ratio, BYTE_GUESS)
+        code = _whole(settings, V, least, nats, np.diff(of.offsets), by_byte)
+        _, code = of_groups(code.own, code, of.members)
+        return code.offsets, code.largest
+
+    (f, largest), (tried, _) = offsets(scores), offsets(pilot)
+    return bound_offset(f, largest=largest, m=m, places=scores.places, pilot=(tried, pilot.places), **shared)
 
 
 @functools.lru_cache(maxsize=16)  # the same for every inequality and smoothing weight

@@ -38,7 +38,7 @@ Seconds = Annotated[float, Field(ge=0, le=1e9)]  # 32 years
 LevelName = Literal["document", "sequence", "token", "position", "group", "example"]
 BITS = ("bpd", "bpb")
 AssumptionName = Literal["iid", "pool", "unseen", "martingale"]
-ReferenceName = Literal["document", "stream"]
+ReferenceName = Literal["document", "stream", "base"]
 SplitRule = Literal["permutation", "positions", "paper", "all"]
 TokenizerOrigin = Literal["elsewhere", "pool"]
 ConditionName = Annotated[
@@ -99,7 +99,7 @@ class Statement(Part):
         Field(
             ge=1,
             description="J, what could have been chosen with the data in hand: configurations, or for unseen and pool, whose split "
-            "comes after that, split seeds; costs log2 J bits beside the message's",
+            "comes after that, split seeds and base models; costs log2 J bits beside the message's",
         ),
     ]
     empirical: Annotated[FiniteFloat, Field(description="the mean loss of the evaluated units")]
@@ -229,10 +229,14 @@ class CorpusFacts(Part):
     ]
     unit: Annotated[str, Field(description="what a token is: byte, token; example for a classifier")]
     groups: Annotated[GroupFacts | None, Field(description="groups of documents; absent where the split drew documents")] = None
+    prior: Annotated[
+        Count | None,
+        Field(description="documents removed at random before the split, which are in no part of it; absent where none were"),
+    ] = None
 
     @model_serializer(mode="wrap")
     def _without_keys_of_others(self, handler):
-        return _without(handler(self), "groups")
+        return _without(handler(self), "groups", "prior")
 
 
 class Windows(Part):
@@ -246,17 +250,31 @@ class ReferencePublic(Part):
     """The public code that costs no bits. Every key is fixed beforehand, but for shortest, which the pool says."""
 
     name: Annotated[
-        ReferenceName, Field(description="document: it adapts within each unit; stream: to all training text before, too")
+        ReferenceName,
+        Field(
+            description="document: it adapts within each unit; stream: to all training text before, too; base: the public base "
+            "model, whose weights have the SHA-256 `base_weights_sha256`"
+        ),
     ]
-    pseudo_counts: Annotated[list[Positive], Field(description="pseudo-counts of its orders 0, 1, ...")]
+    pseudo_counts: Annotated[
+        list[Positive] | None, Field(description="pseudo-counts of its orders 0, 1, ...; absent for a base")
+    ] = None
     distinct: Annotated[
-        float, Field(ge=0, description="what each different token behind a context adds to its pseudo-count (orders above 0)")
-    ]
+        float | None,
+        Field(
+            ge=0,
+            description="what each different token behind a context adds to its pseudo-count (orders above 0); absent for a base",
+        ),
+    ] = None
     start: Annotated[
-        Literal["uniform", "characters"],
-        Field(description="what it expects before anything is read: all tokens alike, or the bytes of ASCII text"),
+        Literal["uniform", "characters"] | None,
+        Field(
+            description="what it expects before anything is read: all tokens alike, or the bytes of ASCII text; absent for a base"
+        ),
+    ] = None
+    floor: Annotated[
+        Share, Field(description="the uniform guess's share in each of its predictions; of a base's, in those of single tokens")
     ]
-    floor: Annotated[Share, Field(description="the uniform guess's share in each of its predictions")]
     tau: Annotated[Positive, Field(description="hoeffding, azuma and bounds of a subsample count no difference as less than -tau")]
     beta: Annotated[
         Share | None, Field(description="its share in the mixture over a whole document or sequence; null without such a level")
@@ -271,6 +289,16 @@ class ReferencePublic(Part):
     ]
     c: Annotated[FiniteFloat | None, Field(description="the most that the mixture's loss is above f; null as beta")]
     shortest: Annotated[Count | None, Field(description="tokens of the pool's shortest document; null as beta")]
+
+    @model_serializer(mode="wrap")
+    def _without_keys_of_others(self, handler):
+        return _without(handler(self), "pseudo_counts", "distinct", "start")
+
+    @model_validator(mode="after")
+    def _a_code_says_its_counts(self):
+        if {self.pseudo_counts is None, self.distinct is None, self.start is None} != {self.name == "base"}:
+            raise ValueError("pseudo_counts, distinct and start belong to a code of counts, and to no base")
+        return self
 
 
 class BytesPublic(Part):

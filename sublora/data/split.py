@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -22,6 +22,7 @@ class Split:
     `rule` says how they were drawn, and `description` in words. For rule positions they are indices of the store's tokens.
     groups: where groups of documents were drawn, how many documents each has, of train, validation and test in the order drawn; a
     group's documents follow each other. Else None.
+    prior: documents that were removed before the pool was split.
     """
 
     train: np.ndarray
@@ -29,6 +30,7 @@ class Split:
     test: np.ndarray
     rule: Rule
     description: str
+    prior: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     groups: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
 
     @property
@@ -57,7 +59,7 @@ def split_of(store: TokenStore, corpus: Corpus) -> Split:
 
     train, validation, test = (documents(groups) for groups in (drawn.train, drawn.validation, drawn.test))
     counts = sizes[drawn.train], sizes[drawn.validation], sizes[drawn.test]
-    return Split(train, validation, test, drawn.rule, f"{drawn.description}, of {len(store)} documents", counts)
+    return Split(train, validation, test, drawn.rule, f"{drawn.description}, of {len(store)} documents", groups=counts)
 
 
 def draw_split(units: int, corpus: Corpus) -> Split:
@@ -65,11 +67,13 @@ def draw_split(units: int, corpus: Corpus) -> Split:
 
     units: documents; for `corpus.split: positions` the tokens of all documents; with `corpus.group` groups.
     train and validation are `corpus.train` and `corpus.validation` of the units, rounded, at least one each; test is what
-    remains. `corpus.split: paper` is the paper's split of openwebtext: 0.05% held out by
-    `datasets.Dataset.train_test_split` with seed 2357, of which the first half is validation and the rest test.
+    remains. `corpus.prior_documents` of the units leave the pool before that, at random, and no split seed enters their choice, so
+    that what is made of them is public for every split of the rest (THEORY 15.7). `corpus.split: paper` is the paper's split of
+    openwebtext: 0.05% held out by `datasets.Dataset.train_test_split` with seed 2357, the first half of it for validation.
     Raises SubloraError when there are too few units for three parts.
     """
     many = "positions" if corpus.split == "positions" else "groups" if corpus.group is not None else "documents"
+    prior = np.zeros(0, np.int64)
     if corpus.split == "paper":
         # As `datasets` draws it, from a stream that numpy does not promise to keep for ever.
         order = np.random.default_rng(OPENWEBTEXT_SEED).permutation(units)
@@ -78,7 +82,9 @@ def draw_split(units: int, corpus: Corpus) -> Split:
         settings = f"test_size {OPENWEBTEXT_SHARE}, seed {OPENWEBTEXT_SEED}"
         how = f"the paper's rule for openwebtext ({settings}; validation and test halve the held-out part)"
     else:
-        order = permutation(units, corpus.split_seed)
+        prior, pool = np.split(_by_keys(units, b"sublora prior"), [corpus.prior_documents or 0])
+        units = len(pool)
+        order = np.sort(pool)[permutation(units, corpus.split_seed)]
         sizes = [max(1, round(share * units)) for share in (corpus.train, corpus.validation)]
         train, validation, test = np.split(order, np.cumsum(sizes))
         how = f"a uniformly random permutation from split seed {corpus.split_seed} (order of SHAKE-256 keys)"
@@ -88,9 +94,11 @@ def draw_split(units: int, corpus: Corpus) -> Split:
             "test, and none may be 0; add documents, or change corpus.train and corpus.validation"
         )
     description = f"{units} {many} by {how}: {len(train)} train, {len(validation)} validation, {len(test)} test"
+    if len(prior):
+        description = f"{len(prior)} documents removed at random (order of SHAKE-256 keys, without a seed), then {description}"
     rule: Rule = "permutation" if corpus.split == "seeded" else corpus.split
     train, validation, test = (part.astype(np.int64, copy=False) for part in (train, validation, test))
-    return Split(train, validation, test, rule, description)
+    return Split(train, validation, test, rule, description, prior)
 
 
 def permutation(n: int, seed: int, purpose: str = "split") -> np.ndarray:
@@ -99,5 +107,9 @@ def permutation(n: int, seed: int, purpose: str = "split") -> np.ndarray:
     The key of index i is bytes 8i..8i+7, little-endian, of SHAKE-256("sublora split " + the seed in decimal); indices are
     sorted by key, then by index. Another purpose stands in the place of `split`: draws of the same seed are independent.
     """
-    keys = np.frombuffer(hashlib.shake_256(f"sublora {purpose} {seed}".encode()).digest(8 * n), dtype="<u8")
+    return _by_keys(n, f"sublora {purpose} {seed}".encode())
+
+
+def _by_keys(n: int, text: bytes) -> np.ndarray:
+    keys = np.frombuffer(hashlib.shake_256(text).digest(8 * n), dtype="<u8")
     return np.argsort(keys, kind="stable").astype(np.int64, copy=False)

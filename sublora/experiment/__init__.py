@@ -28,5 +28,5 @@ from sublora.experiment.groups import (
     class_name,
     is_table,
 )
-from sublora.experiment.kinds import Classify, Experiment, Finetune, Ngram, OnText, Pretrain, Round, as_experiment
+from sublora.experiment.kinds import Classify, Experiment, Finetune, Ngram, OnText, Pretrain, Round, Zeroshot, as_experiment
 from sublora.experiment.params import load_experiment, load_experiments

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from datetime import date
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import (
@@ -84,6 +85,14 @@ _Hex = Annotated[
 _Modules = _must("[attention, head], [attention] or [head]", (("attention", "head"), ("attention",), ("head",)).__contains__)
 
 
+def _is_day(text: str) -> bool:
+    try:
+        return date.fromisoformat(text).isoformat() == text
+    except ValueError:
+        return False
+
+
+_Day = Annotated[str, _must("a day, as YYYY-MM-DD", _is_day)]
 _Package = Annotated[
     str,
     _must(
@@ -145,6 +154,7 @@ class Corpus(Group):
     # where a tokenizer that is neither bytes nor gpt2 was made: elsewhere, without this corpus | pool, of it: no iid, no martingale
     tokenizer_from: Literal["elsewhere", "pool"] | None = None
     max_documents: Count | None = None  # keep a fixed uniform sample of the pool, for trials
+    prior_documents: Count | None = None  # so many, drawn at random, leave the pool before the split; what they make is public
     # seeded: of documents | positions: of all tokens, each to be predicted from what truly precedes it | paper: openwebtext's own
     split: Literal["seeded", "positions", "paper"] = "seeded"
     train: Share = 0.75  # shares of the documents or positions; the rest after train and validation is the test split
@@ -164,6 +174,14 @@ class Corpus(Group):
             raise ValueError(f"split paper is of openwebtext, not of source {self.source}; remove it")
         if self.group is not None and self.split != "seeded":
             raise ValueError(f"group needs split seeded, which draws groups; split {self.split} does not")
+        return self
+
+    @model_validator(mode="after")
+    def _prior_documents_leave_a_pool_of_documents(self):
+        if self.prior_documents is not None and self.split != "seeded":
+            raise ValueError(f"prior_documents goes with split seeded, not with {self.split}; remove it")
+        if self.prior_documents is not None and self.group is not None:
+            raise ValueError("prior_documents goes without group: it removes documents, not groups; remove one of them")
         return self
 
     @model_validator(mode="after")
@@ -196,9 +214,10 @@ class Corpus(Group):
 
     @model_serializer(mode="wrap")
     def _what_has_an_effect(self, handler):
-        """Certificates of before there were groups, or a choice of the token that ends documents, are as they were."""
+        """Certificates and checkpoints of before there were these keys are as they were."""
         effective = {key: value for key, value in handler(self).items() if key not in self._without_effect()}
-        return {key: value for key, value in effective.items() if key not in ("group", "end_of_text") or value is not None}
+        later = ("group", "end_of_text", "prior_documents")
+        return {key: value for key, value in effective.items() if key not in later or value is not None}
 
 
 class Gpt(Group):
@@ -238,13 +257,13 @@ class Pretrained(Group):
     """A public pretrained causal language model."""
 
     source: str  # a dense AutoModelForCausalLM by folder or hub name, a llama2.c checkpoint (.bin), or a GGUF file (.gguf)
-    public_since: str | None = None  # since when its weights are public, as far as is known: a date, stated in the certificate
     block: Count = 128  # the longest window that it reads, in tokens
     architecture: dict[str, Any] | None = None  # its configuration; null: what `source` says. It is in the message
+    public_since: _Day | None = None  # the day on which its weights were published, as YYYY-MM-DD: a claim that nobody can verify
 
     @model_serializer(mode="wrap")
-    def _what_has_an_effect(self, handler):
-        """Certificates of before it could be said since when a base is public are as they were."""
+    def _what_is_said(self, handler):
+        """Certificates of before there was a day are as they were."""
         return {key: value for key, value in handler(self).items() if key != "public_since" or value is not None}
 
 
@@ -482,7 +501,8 @@ class Bounds(Group):
 
     delta: Share = 0.05
     configurations: Count = 2**20  # J: settings that could have been chosen with the data in hand; iid, martingale pay log2 J bits
-    split_seeds: Count = 1  # how many split seeds could have been chosen after a look at the data; unseen and pool pay their log2
+    # how many split seeds, times base models, could have been chosen after a look at the data; unseen and pool pay their log2
+    split_seeds: Count = 1
     candidates: Count = 1  # A: how many certificates are compared by their subsamples before one is chosen
     levels: Annotated[tuple[Level, ...], AsTuple, _Choices] = ("document",)  # which units; alpha is chosen for the first
     documents: Count | None = 10_000  # n, the evaluated subsample; null: all m
@@ -535,7 +555,8 @@ class Reference(Group):
     A stream's code is no function of a document, so it is for levels [token] only.
     """
 
-    name: Literal["uniform", "document", "stream"] = "uniform"  # document: adapts within each; stream: to all training text before
+    # document: adapts within each; stream: to all training text before; base: the pretrained model that the message starts from
+    name: Literal["uniform", "document", "stream", "base"] = "uniform"
     # of its orders 0, 1, ...; of a stream by default `STREAM_COUNTS`
     pseudo_counts: Annotated[tuple[_PseudoCount, ...], AsTuple, Field(min_length=1, max_length=8)] = DOCUMENT_COUNTS
     # document: what each different token behind a context adds to its pseudo-count
@@ -558,8 +579,15 @@ class Reference(Group):
         keys = [key for key in type(self).model_fields if key != "name"]
         if self.name == "uniform":
             return dict.fromkeys(keys, "reference uniform")
+        if self.name == "base":  # f = T, c = 0
+            return dict.fromkeys(("pseudo_counts", "distinct", "start", "offset", "excess"), "reference base")
         found = {"excess": "offset reference"} if self.offset == "reference" else {}
         return found if self.name == "document" else {**found, "distinct": "reference stream", "start": "reference stream"}
+
+    @property
+    def f(self) -> Literal["half", "reference"] | tuple[float, float, float, float]:
+        """The offset of documents and sequences: beside a base it is the top (THEORY 15.5)."""
+        return "reference" if self.name == "base" else self.offset
 
     @property
     def of_document(self) -> tuple[tuple[float, ...], float, str]:

@@ -50,7 +50,8 @@ class _OnText(_Named):
     corpus: groups.Corpus = groups.Corpus()
     bounds: groups.Bounds = groups.Bounds()
     reference: groups.Reference = groups.Reference()
-    if TYPE_CHECKING:  # a field of each of them, behind its kind
+    if TYPE_CHECKING:  # fields of each of them
+        kind: str
         model: groups.Gpt | groups.Pretrained | groups.Counts
 
     @model_validator(mode="after")
@@ -89,6 +90,8 @@ class _OnText(_Named):
         if reference.name == "stream" and others:
             why = "depends on the other documents, so bounds speak of tokens alone; take levels [token]"
             raise ValueError(f"reference.name stream at level {sorted(others)[0]} {why}")
+        if reference.name == "base" and not isinstance(self.model, groups.Pretrained):
+            raise ValueError("reference.name base is the pretrained model of kinds finetune, zeroshot and round; take another")
         for key in () if others - {"position"} else ("beta", "gamma", "offset", "excess"):
             if getattr(reference, key) != groups.Reference.model_fields[key].default:
                 raise ValueError(f"reference.{key} has no effect for levels [{self.bounds.levels[0]}]; remove it")
@@ -98,6 +101,11 @@ class _OnText(_Named):
     def _what_has_an_effect(self, handler):
         """The uniform reference is no group: certificates of before there were others are as they were."""
         return {key: value for key, value in handler(self).items() if key != "reference" or self.reference.name != "uniform"}
+
+    @property
+    def needs_base(self) -> bool:
+        """Whether losses depend on the weights of a pretrained model that are not in the message."""
+        return self.kind in ("finetune", "zeroshot") or self.reference.name == "base"
 
     @property
     def stride(self) -> int:
@@ -173,6 +181,14 @@ class Round(_OnText):
     rounding: groups.Rounding = groups.Rounding()
 
 
+class Zeroshot(_OnText):
+    """A public pretrained language model as it is: its message is one of zero coordinates."""
+
+    kind: Literal["zeroshot"]
+    notebooks: Annotated[tuple[str, ...], AsTuple] = ("pretrained",)
+    model: groups.Pretrained
+
+
 class Ngram(_OnText):
     """An n-gram model, all counts of which are coded."""
 
@@ -231,10 +247,11 @@ class Classify(_Named):
         return self
 
 
-OnText = Pretrain | Finetune | Round | Ngram
+OnText = Pretrain | Finetune | Round | Zeroshot | Ngram
 Experiment = OnText | Classify
 KINDS: dict[str, type[Experiment]] = {
-    "pretrain": Pretrain, "finetune": Finetune, "round": Round, "ngram": Ngram, "classify": Classify
+    "pretrain": Pretrain, "finetune": Finetune, "round": Round, "ngram": Ngram, "classify": Classify,
+    "zeroshot": Zeroshot,
 }  # fmt: skip
 
 

@@ -139,10 +139,26 @@ def bound_difference(
     return min(found.unscaled(least, width).bound, excess)
 
 
-def bound_offset(offsets: np.ndarray, *, largest: float, **drawn: Any) -> float:
+def bound_offset(
+    offsets: np.ndarray,
+    *,
+    largest: float,
+    m: int | None = None,
+    places: np.ndarray | None = None,
+    pilot: tuple[np.ndarray, np.ndarray] | None = None,
+    **drawn: Any,
+) -> float:
     """Betting on `f` in [0, F] of all m units, in the split's order: in bits, at the delta and bits that are given (no K).
 
+    m: how many there are, if f is known of n of them only, which were drawn after f was fixed; then places, pilot (offsets, places)
+    and `candidates` as in `bound_mean`, all of the same draw as that of the message which f stands beside (THEORY 5, 15.5).
     drawn: assumption, message_bits, delta, pool, as in `bound_mean`.
     """
-    m, values = offsets.size, scale_to_unit(offsets, low=0.0, width=largest)
-    return bound_mean(values, inequality="betting", m=m, places=np.arange(m), **drawn).unscaled(0.0, largest).bound
+
+    def scaled(values: np.ndarray) -> np.ndarray:
+        return scale_to_unit(values, low=0.0, width=largest)
+
+    units: dict[str, Any] = {"m": m or offsets.size, "places": np.arange(offsets.size) if places is None else places}
+    if pilot is not None:
+        units |= {"pilot": (scaled(pilot[0]), pilot[1]), "one_inner": True}
+    return bound_mean(scaled(offsets), inequality="betting", **units, **drawn).unscaled(0.0, largest).bound

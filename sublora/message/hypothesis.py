@@ -8,12 +8,25 @@ import numpy as np
 from torch import nn
 
 from sublora.errors import SubloraError
-from sublora.experiment import BASES, Classify, Encoder, Experiment, Finetune, Ngram, Pretrain, Pretrained, Round, Subspace, Words
-from sublora.message import classifier, early, language, ngram, whole
+from sublora.experiment import (
+    BASES,
+    Classify,
+    Encoder,
+    Experiment,
+    Finetune,
+    Ngram,
+    Pretrain,
+    Pretrained,
+    Round,
+    Subspace,
+    Words,
+    Zeroshot,
+)
+from sublora.message import classifier, early, language, ngram, unchanged, whole
 from sublora.message.body import Coded, published_bits
 from sublora.message.configuration import configured, unwrapped
 from sublora.message.frame import MessageError, Reader
-from sublora.models import layer_names, model_weights
+from sublora.models import base_model, layer_names, model_weights
 from sublora.models.classifiers import LARGEST_HEAD, encoder_weights
 from sublora.models.pretrained import blank_causal, stated_form
 
@@ -153,6 +166,17 @@ def _whole_with_alpha(data: bytes, alpha: float, experiment: Round, vocab_size: 
     return whole.whole_with_alpha(data, alpha)
 
 
+def _unchanged(data: bytes, experiment: Zeroshot, vocab_size: int, local_only: bool) -> Hypothesis:
+    """Nothing was learnt, so the published size is that of no coordinates: 0 bits."""
+    alpha = unchanged.decode_unchanged(data)
+    return Hypothesis(base_model(experiment.model, vocab_size, local_only).eval(), alpha, 0.0, {})
+
+
+def _unchanged_with_alpha(data: bytes, alpha: float, experiment: Zeroshot, vocab_size: int) -> bytes:
+    unchanged.decode_unchanged(data)
+    return unchanged.encode_unchanged(alpha)
+
+
 def _ngram(data: bytes, experiment: Ngram, vocab_size: int, local_only: bool) -> Hypothesis:
     """The published size is that of a file, as for a rounded model."""
     message = ngram.decode_ngrams(data, vocab_size)
@@ -192,6 +216,9 @@ CODECS = {
     language.FORMAT: Codec((Pretrain, Finetune), _subspace, _subspace_with_alpha, _subspace_settings),
     early.FORMAT: Codec((Pretrain, Finetune), _subspace, _subspace_with_alpha, _subspace_settings),
     whole.FORMAT: Codec((Round,), _whole, _whole_with_alpha, lambda data, experiment, _: Settings(None, experiment.model, 0)),
+    unchanged.FORMAT: Codec(
+        (Zeroshot,), _unchanged, _unchanged_with_alpha, lambda data, experiment, _: Settings(None, experiment.model, 0)
+    ),
     ngram.FORMAT: Codec((Ngram,), _ngram, _ngram_with_alpha, lambda data, experiment, _: Settings(None, experiment.model, 0)),
     classifier.FORMAT: Codec((Classify,), _classifier, _classifier_with_alpha, _classifier_settings),
 }

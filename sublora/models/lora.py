@@ -43,6 +43,28 @@ def chosen_targets(module: nn.Module, targets: Sequence[str], rank: int) -> list
     return chosen
 
 
+def without_adapters(module: nn.Module) -> nn.Module:
+    """The module with its LoRA multiplied out: the same function, with layers as they were before `add_lora`.
+
+    A head that is tied to the embedding gets a weight of its own, since the embedding was not adapted.
+    """
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    base: Any = getattr(module, "base", module)
+    tied = None if base.get_output_embeddings() is None else base.get_input_embeddings().weight
+    for name, layer in list(module.named_modules()):
+        if isinstance(layer, BaseTunerLayer):
+            plain: Any = layer.get_base_layer()
+            weight: torch.Tensor = plain.weight
+            if weight is tied:
+                plain.weight = nn.Parameter(weight.detach().clone())
+                base.config.tie_word_embeddings = False
+            layer.merge()
+            parent, _, last = name.rpartition(".")
+            setattr(module.get_submodule(parent), last, plain)
+    return module
+
+
 def add_lora(module: nn.Module, settings: Subspace, targets: Sequence[str]) -> list[str]:
     """Put W + (alpha/rank)·B·A in place of every W whose name ends with one of `targets`; return the names of all A and B.
 

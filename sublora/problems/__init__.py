@@ -6,18 +6,20 @@ statements that a certificate makes of that. Nothing outside this room asks whic
 
 from typing import Any
 
-from sublora.experiment import Classify, Experiment, Finetune, Ngram, Pretrain, Round
+from sublora.experiment import Classify, Experiment, Finetune, Ngram, Pretrain, Round, Zeroshot
 from sublora.problems.labels import LabelProblem
 from sublora.problems.ngrams import NgramProblem
 from sublora.problems.rounding import RoundingProblem
 from sublora.problems.text import TextProblem
+from sublora.problems.zeroshot import ZeroshotProblem
 
-Problem = TextProblem | RoundingProblem | NgramProblem | LabelProblem
+Problem = TextProblem | RoundingProblem | ZeroshotProblem | NgramProblem | LabelProblem
 PROBLEMS: dict[type, type[Any]] = {
-    Pretrain: TextProblem, Finetune: TextProblem, Round: RoundingProblem, Ngram: NgramProblem, Classify: LabelProblem
+    Pretrain: TextProblem, Finetune: TextProblem, Round: RoundingProblem, Zeroshot: ZeroshotProblem, Ngram: NgramProblem,
+    Classify: LabelProblem,
 }  # fmt: skip
 
-__all__ = ["LabelProblem", "NgramProblem", "Problem", "RoundingProblem", "TextProblem", "problem_class"]
+__all__ = ["LabelProblem", "NgramProblem", "Problem", "RoundingProblem", "TextProblem", "ZeroshotProblem", "problem_class"]
 
 
 def problem_class(experiment: Experiment) -> type[Any]:

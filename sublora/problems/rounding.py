@@ -45,6 +45,6 @@ class RoundingProblem(DocumentProblem):
         """Wall time of the rounding, if it was done here."""
         return {"quantize": self._seconds}
 
-    def _base_sha256(self) -> None:
-        """None: all weights are in the message."""
-        return None
+    def _base_sha256(self) -> str | None:
+        """None: all weights are in the message, unless the base is the reference."""
+        return super()._base_sha256() if self.experiment.needs_base else None

@@ -35,6 +35,7 @@ from sublora.message import Coded, Gridded, configured, decode, with_alpha
 from sublora.message.language import Message, encode
 from sublora.models import Subspace, base_model, base_sha256, build, layer_names
 from sublora.models.pretrained import Causal, architecture
+from sublora.problems.prior import refuse_base_of_the_pool
 from sublora.progress import notice, progress_bar
 from sublora.scoring.baselines import baselines
 from sublora.scoring.reference import Population, populations
@@ -61,6 +62,8 @@ HEADLINES: dict[Level, By] = {
 """What the smoothing weight is chosen for, by the level that comes first in an experiment."""
 BASES = {Gpt: "gpt", Pretrained: "transformers", Counts: "none"}
 """What a certificate calls the base model."""
+TO_THE_BASE = 0.1
+"""Bits per token by which a fine-tuned document differs from its base, about: what the search is steered by."""
 PROMISED = ("message_bits", "alpha", "empirical", "gap", "bound", "seconds")
 """What is known of a way to make a message before it is certified."""
 
@@ -83,11 +86,13 @@ class DocumentProblem:
     def open(cls, experiment: OnText, corpora: Path) -> Self:
         """State a pretrained model's architecture, prepare the corpus below the folder `corpora`, and draw the split.
 
-        In this order, so that a base model that cannot be used leaves nothing.
+        In this order, so that a base model that cannot be used leaves nothing. Raises SubloraError for what is not here, and for a
+        base that was made of documents of this pool (`problems.prior`).
         """
         stated = cls.refuse_base(experiment)
-        problem = cls._on(prepare(experiment.corpus, corpora), stated)
-        store, levels = problem.store, set(experiment.bounds.levels)
+        store, levels = prepare(experiment.corpus, corpora), set(experiment.bounds.levels)
+        refuse_base_of_the_pool(experiment, store)
+        problem = cls._on(store, stated)
         by_byte = experiment.corpus.tokenizer != "bytes" and bool(levels & set(statements.BY_BYTE))
         if by_byte and store.altered:
             why = f"{store.altered:,} of {len(store):,} documents do not come back from tokenizer {store.tokenizer} as they were"
@@ -324,7 +329,7 @@ class DocumentProblem:
         """What the public reference says of all training units; empty for the uniform guess."""
         if self.experiment.reference.name == "uniform":
             return {}
-        return populations(self.store, self.split, self.experiment.bounds.levels, self.experiment)
+        return populations(self.store, self.split, self.experiment.bounds.levels, self.experiment, shortest=self._shortest)
 
     @functools.cached_property
     def _ratios(self) -> dict[str, float]:
@@ -339,6 +344,11 @@ class DocumentProblem:
     @functools.cached_property
     def _tokenizer(self) -> Tokenizer:
         return tokenizer_of(self.experiment.corpus, self.local_only)
+
+    @property
+    def _shortest(self) -> int:
+        """Tokens of the pool's shortest document."""
+        return int(np.delete(self.store.lengths, self.split.prior).min())
 
     @property
     def _pool(self) -> int:
@@ -356,6 +366,7 @@ class DocumentProblem:
             "tokens": len(split.train) if by_position else int(store.lengths[split.train].sum()),
             "vocab_size": store.vocab_size,
             "split": split.rule,
+            **({"prior": len(split.prior)} if len(split.prior) else {}),
             "unit": "byte" if self.experiment.corpus.tokenizer == "bytes" else "token",
             **self._groups(),
         }
@@ -387,9 +398,9 @@ class DocumentProblem:
             "draw": None if whole else "message" if experiment.bounds.beacon is None else "beacon",
             "beacon": None if whole else experiment.bounds.beacon,
             "end_of_text": self.store.eot,
-            "condition": "base_independent" if isinstance(experiment, Finetune) or tokenizer.name != "bytes" else None,
+            "condition": "base_independent" if experiment.needs_base or tokenizer.name != "bytes" else None,
             **statements.text_rules(experiment),
-            **references.rules(experiment, self.store.vocab_size, int(self.store.lengths.min())),
+            **references.rules(experiment, self.store.vocab_size, self._shortest),
             **({"bytes": {"ratio": ratio, "shortest": shortest}} if ratio else {}),
         }
 
@@ -431,7 +442,8 @@ class TextProblem(DocumentProblem):
         """What the statement that training works for makes of a message's bits: that of the first level.
 
         With the uniform guess it is that at alpha .1. Beside a reference differences count: they are at most c, and on the whole
-        about a quarter of c below zero and half of it apart; those of single tokens have the width log2(1/alpha) at alpha .5.
+        about a quarter of c below zero and half of it apart; those of single tokens have the width log2(1/alpha) at alpha .5; those
+        to the base about `TO_THE_BASE`.
         """
         bounds, level = self.experiment.bounds, self.experiment.bounds.levels[0]
         facts = self._facts(b"", ALPHA_GRID[0])
@@ -443,6 +455,8 @@ class TextProblem(DocumentProblem):
             return Pricing(m, nats, lambda mean: top - mean, single)
         if single:
             return Pricing(m, nats, lambda mean: 1.0, True)
+        if self.experiment.reference.name == "base":
+            return Pricing(m, nats, lambda mean: TO_THE_BASE, False, TO_THE_BASE)
         c = self.experiment.reference.excess or math.log2(self.store.vocab_size) / 4
         return Pricing(m, nats, lambda mean: 1.25 * c, False, c / 2)
 

@@ -109,7 +109,8 @@ def _beside(bound: Statement, this: Shown) -> str:
         return ""
     gains = {None: "", "none": "; the message is not proven to add anything, so zero bits are better"}
     gained = gains.get(this.gain, f"; the message is proven to improve on that by {this.gain}{this.unit} or more")
-    name = f"The public {bound.reference} reference, which costs no bits and is mixed with the model,"
+    name = "The base model" if bound.reference == "base" else f"The public {bound.reference} reference"
+    name += ", which costs no bits and is mixed with the model,"
     return f" {name} gets {this.reference}{this.unit} on training text by itself{gained}."
 
 
@@ -143,7 +144,17 @@ def small_print(certificate: Certificate) -> str:
         )
     if (drawn_from := statement(certificate, "unseen") or statement(certificate, "pool")) is not None:
         text += f" Unseen and pool bounds need {_split_needed(drawn_from)}. Whether more were tried, no verification shows."
-    return f"{text} {condition(certificate)}".rstrip()
+    return " ".join(filter(None, (text, base(certificate), condition(certificate))))
+
+
+def base(certificate: Certificate) -> str:
+    """Which pretrained model a message starts from, and since when it is public; empty where there is none."""
+    sha256, model = certificate.public.base_weights_sha256, certificate.params.get("model", {})
+    if certificate.public.base != "transformers" or certificate.alpha is None or sha256 is None:
+        return ""
+    since = model.get("public_since")
+    said = "" if since is None else f" The maker says that it is public since {since}, which nobody can verify."
+    return f"The base model is {model.get('source')}, with the SHA-256 {sha256} of its weights.{said}"
 
 
 def classes_alone(certificate: Certificate) -> str:
@@ -202,7 +213,8 @@ def split(certificate: Certificate) -> str:
         return f"{training}, by {rule}"
     if corpus.split == "positions":
         return f"{corpus.tokens:,} of {corpus.pool or 0:,} positions in {corpus.documents:,} documents to train on, by {rule}"
-    return f"{corpus.documents:,} of {corpus.pool or 0:,} to train on, by {rule}{apart}"
+    removed = f", behind {corpus.prior:,} that were removed at random" if corpus.prior else ""
+    return f"{corpus.documents:,} of {corpus.pool or 0:,} to train on, by {rule}{removed}{apart}"
 
 
 def meanings(certificate: Certificate) -> list[tuple[str, str]]:
@@ -226,7 +238,8 @@ def meanings(certificate: Certificate) -> list[tuple[str, str]]:
     }
     if this.reference is not None:
         meaning[f"{this.reference}{this.unit}: the public reference"] = (
-            f"What the {bound.reference} code loses by itself on the same training {many}. It costs no bits, and the model's"
+            f"What the {'base model' if bound.reference == 'base' else f'{bound.reference} code'} loses by itself on the same"
+            f" training {many}. It costs no bits, and the model's"
             " probabilities are mixed with it. The message pays only for what it adds."
         )
         if this.gain is not None:

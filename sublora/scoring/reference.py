@@ -1,6 +1,10 @@
-"""What a public reference says of units of text: `ln q` of each of their tokens. No model takes part."""
+"""What a public reference says of units of text: `ln q` of each of their tokens.
+
+A code of counts reads all of them here; a base model is scored as the decoded model is (`scoring.text`), on the same units.
+"""
 
 import functools
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +15,7 @@ from sublora.data import Split, TokenStore
 from sublora.experiment import Level, OnText
 from sublora.experiment.groups import Reference
 from sublora.models.references import DocumentCode, log_probabilities, stream_log_probabilities
+from sublora.models.references.document import FLOOR
 from sublora.scoring.scores import sequences
 
 
@@ -18,9 +23,9 @@ from sublora.scoring.scores import sequences
 class Population:
     """What the reference says of all training units of a level, in the split's order, and the pool's shortest document in tokens.
 
-    nats: ln q of each unit (of a token: of itself), float64 (units,), float32 for tokens; lengths: tokens of each unit.
-    sizes, fewest: the same in bytes and one more, where they were counted. members: as in `Scores`, where units are groups: then
-    all else is of their documents.
+    nats: ln q of each unit (of a token: of itself), float64 (units,), float32 for tokens; empty for a base model, which does not
+    read all of them. lengths: tokens of each unit. sizes, fewest: the same in bytes and one more, where they were counted.
+    members: as in `Scores`, where units are groups: then all else is of their documents.
     """
 
     nats: np.ndarray
@@ -47,19 +52,21 @@ def log_q(
     return _log_q(store, documents.tobytes(), block, experiment.reference, stream)
 
 
-def populations(store: TokenStore, split: Split, levels: Iterable[Level], experiment: OnText) -> dict[Level, Population]:
-    """All training units by level: what the reference's own bound is made of."""
+def populations(
+    store: TokenStore, split: Split, levels: Iterable[Level], experiment: OnText, *, shortest: int
+) -> dict[Level, Population]:
+    """All training units by level: what the reference's own bound is made of. shortest: as in `Population`."""
     found: dict[Level, Population] = {}
-    documents, shortest = split.train, int(store.lengths.min())
+    documents, base = split.train, experiment.reference.name == "base"
     for level in levels:
-        nats = log_q(store, documents, "document" if level == "group" else level, experiment)
+        nats = np.zeros(0) if base else log_q(store, documents, "document" if level == "group" else level, experiment)
         if level in ("token", "position"):
             found[level] = Population(nats, np.broadcast_to(np.int64(1), nats.shape), shortest)
             continue
         lengths = store.lengths[documents]
         if level == "sequence":
             _, lengths = sequences(store.offsets[documents], lengths, experiment.model.block)
-        summed = np.add.reduceat(nats, np.cumsum(lengths) - lengths, dtype=np.float64)
+        summed = nats if base else np.add.reduceat(nats, np.cumsum(lengths) - lengths, dtype=np.float64)
         counted: dict[str, Any] = {}
         if level != "sequence" and store.sizes is not None:
             counted = {"sizes": store.sizes[documents], "fewest": int(store.sizes.min())}
@@ -68,6 +75,18 @@ def populations(store: TokenStore, split: Split, levels: Iterable[Level], experi
             counted["members"] = np.concatenate([[0], np.cumsum(split.groups[0])])
         found[level] = Population(summed, lengths, shortest, **counted)
     return found
+
+
+def of_base(log_probability: np.ndarray, level: Level, vocab_size: int) -> np.ndarray:
+    """ln q of each token from the base model's ln p, float32 (tokens,); what is no probability counts as zero.
+
+    At levels of single tokens it is mixed with the uniform guess at `FLOOR`, so that no loss is large (THEORY 15.4). Documents and
+    sequences are mixed with it as wholes (`inequalities.reference`).
+    """
+    nats = np.where(np.isfinite(log_probability), np.minimum(log_probability, 0.0), -np.inf)
+    if level in ("token", "position"):
+        nats = np.logaddexp(math.log1p(-FLOOR) + nats, math.log(FLOOR / vocab_size))
+    return nats.astype(np.float32)
 
 
 @functools.lru_cache(maxsize=4)  # the pilot, the certifying units, and all units ask for those of the same documents

@@ -9,21 +9,23 @@ documents alone; a *group* all documents that have the same in a column, and its
 import dataclasses
 import functools
 import hashlib
+import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import nn
 
 from sublora.data import Split, TokenStore
-from sublora.experiment import ALPHA_GRID, Level, OnText
+from sublora.experiment import ALPHA_GRID, Level, OnText, Zeroshot
 from sublora.inequalities.subsampling import subsample
-from sublora.message import decode, with_alpha
+from sublora.message import decode, read_configuration, with_alpha
+from sublora.models import base_model, base_sha256
 from sublora.models.references import code_of_residual
-from sublora.scoring.reference import log_q
+from sublora.scoring.reference import log_q, of_base
 from sublora.scoring.scores import Scores, Windows, pieces, score, sequences, token_windows, unit_windows
 
 
@@ -67,6 +69,8 @@ def evaluate(
     The n training units are drawn by `subsample`, seeded with the message and the token store: unknown until the model is fixed.
     A beacon, a public value fixed after the message's hash was published, takes the message's place in that. If all are
     evaluated, they are in the split's order. Held out are the first of the test split, which is in random order.
+    Where the base is the reference, it is scored on the very same units (THEORY 5, 15.5): it is one public hypothesis, the draw is
+    unknown until the message is fixed, and whoever compares A messages by their draws pays for A in the base's limit, too.
     folder: where the scores are kept; interrupted scoring continues from there.
     local_only: a pretrained base is not downloaded.
     """
@@ -152,6 +156,15 @@ class _Scorer:
         decoded = decode(self.message, self.experiment, self.store.vocab_size, self.local_only).model
         return decoded.to("cuda" if torch.cuda.is_available() else "cpu")
 
+    @functools.cached_property
+    def base(self) -> tuple[nn.Module, str]:
+        """(the base model by itself, with the architecture that the message states; what its scores are kept under)."""
+        model = read_configuration(self.message, self.experiment)[0].model
+        base = base_model(model, self.store.vocab_size, self.local_only)
+        made_of = json.dumps([base_sha256(base), getattr(model, "architecture", None)], sort_keys=True)
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        return base.eval().to(device), hashlib.sha256(made_of.encode()).hexdigest()
+
     def training(self) -> dict[Level, Scores]:
         scores: dict[Level, Scores] = {}
         for level, m, n in self._counts():
@@ -196,31 +209,32 @@ class _Scorer:
 
     def _score(self, documents: np.ndarray, level: Level, drawn: np.ndarray, part: str) -> Scores:
         """Scores of the units `drawn` of those of a level in `documents` (at position level: positions)."""
-        experiment, units, members = self.experiment, drawn, np.zeros(0, np.int64)
+        experiment, chosen, members = self.experiment, drawn, np.zeros(0, np.int64)
         kind: Level = level
         if level == "group":
             assert self.split.groups is not None
             sizes = self.split.groups[2 if part == "held-out" else 0]
-            (drawn, members), kind = pieces(np.concatenate([[0], np.cumsum(sizes)]), units), "document"
+            (drawn, members), kind = pieces(np.concatenate([[0], np.cumsum(sizes)]), chosen), "document"
         windows, offsets = _windows(self.store, documents, kind, drawn, block=experiment.model.block, stride=experiment.stride)
-        scores = score(
-            self.model,
-            self.store,
-            windows,
-            offsets,
-            units,
-            batch_tokens=experiment.bounds.batch_tokens,
-            label=f"{part} {level}s",
-            expectations=level == "token",
-            code=code_of_residual(experiment),
-            keep=self.folder / "scores" / f"{part}-{level}.safetensors" if self.folder else None,
-            identity=hashlib.sha256(self.draft).hexdigest(),
-        )
+        units: tuple[TokenStore, Windows, np.ndarray, np.ndarray] = (self.store, windows, offsets, chosen)
+
+        def scored(model: nn.Module, name: str, what: str, identity: str, **others: Any) -> Scores:
+            keep = self.folder / "scores" / f"{name}.safetensors" if self.folder else None
+            size = experiment.bounds.batch_tokens
+            return score(model, *units, batch_tokens=size, label=what, keep=keep, identity=identity, **others)
+
+        of_model: dict[str, Any] = {"expectations": level == "token", "code": code_of_residual(experiment)}
+        name, what = f"{part}-{level}", f"{part} {level}s"
+        scores = scored(self.model, name, what, hashlib.sha256(self.draft).hexdigest(), **of_model)
         if kind == "document":
             sizes = scores.sizes if self.store.sizes is None else self.store.sizes[documents[drawn]]
             scores = dataclasses.replace(scores, sizes=sizes, members=members)
         if experiment.reference.name == "uniform":
             return scores
+        if experiment.reference.name == "base":
+            same = isinstance(experiment, Zeroshot)  # the decoded model is the base
+            by_base = scores if same else scored(self.base[0], f"{name}-base", f"{what} by the base", self.base[1])
+            return dataclasses.replace(scores, reference=of_base(by_base.log_probability, level, self.store.vocab_size))
         behind = self.split.train if part == "held-out" else None
         of_all, first = log_q(self.store, documents, kind, experiment, behind=behind), drawn
         if kind not in ("token", "position"):

@@ -71,6 +71,8 @@ def facts(store: TokenStore, experiment: Pretrain | Finetune) -> dict[str, Any]:
     """What a checkpoint must agree on to be continued or used: data, split and model."""
     groups = experiment.parameters()
     stated = {key: groups[key] for key in ("kind", "corpus", "model", "subspace")} | {"tokens": store.sha256}
+    stated["corpus"] = {**groups["corpus"], "prior_documents": experiment.corpus.prior_documents}  # also where there are none
+    stated["model"] = {key: value for key, value in groups["model"].items() if key != "public_since"}
     if code_of_residual(experiment):
         named, code = groups["reference"], ("pseudo_counts", "distinct", "start")
         stated["reference"] = {key: named[key] for key in ("name", *code * (named["name"] == "document"))}
