@@ -14,7 +14,8 @@ from tiny import HOME, NOTEBOOKS, write_params
 
 from sublora.errors import SubloraError
 from sublora.experiment import as_experiment, load_experiment
-from sublora.experiment.params import read_yaml
+from sublora.experiment.params import load_experiments, read_yaml
+from sublora.pipeline import _code, _taken
 
 every_notebook = pytest.mark.parametrize("path", sorted(NOTEBOOKS.glob("*.ipynb")), ids=lambda path: path.stem)
 
@@ -170,3 +171,11 @@ def test_an_output_that_differs_in_a_word_fails(tmp_path, stored, outcome):
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert done.returncode == outcome, done.stdout
     assert ("Cell outputs differ" in done.stdout) == bool(outcome)
+
+
+@pytest.mark.parametrize("path", sorted(HOME.glob("params/**/*.yaml")), ids=lambda path: path.stem)
+def test_the_notebooks_of_every_params_file_take_all_of_its_settings(path):
+    for experiment in load_experiments(path):
+        for name in experiment.notebooks:
+            source = NOTEBOOKS / f"{name}.ipynb"
+            _taken(source, _code(source), {**experiment.parameters(), "runs": "runs"})
