@@ -206,10 +206,12 @@ def optimize(
 
 
 def _print_table(frame) -> None:
-    """Prints a data frame: numbers rounded up, a gain rounded down."""
+    """Prints a data frame: what is measured or proven rounded up, a gain rounded down, settings as they are."""
+    made = [name for name in frame.select_dtypes("float") if "." not in name]  # a setting is named group.key
+    frame = frame.assign(**{name: [reading.number(value, 4) for value in frame[name]] for name in made if name != "gain"})
     if "gain" in frame:
         frame = frame.assign(gain=[f"{-reading.rounded_up(-value, 4):.4f}" for value in frame["gain"].astype(float)])
-    print(frame.to_string(index=False, float_format=lambda value: reading.number(value, 4)))
+    print(frame.to_string(index=False, float_format=lambda value: f"{value:g}"))
 
 
 @app.command()

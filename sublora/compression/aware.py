@@ -51,7 +51,7 @@ class Quantized(nn.Module):
     @torch.no_grad()
     def coded(self) -> tuple[np.ndarray, np.ndarray]:
         """(codebook float16 (L,) ascending, symbols int64 (d,)) as a message stores them."""
-        codebook = shortened_codebook(np.sort(self.codebook.cpu().numpy().astype(np.float16)))
+        codebook = shortened_codebook(np.unique(self.codebook.cpu().numpy().astype(np.float16)))  # levels that met are one
         return codebook, nearest(self.subspace.coordinates.cpu().numpy(), codebook)
 
 

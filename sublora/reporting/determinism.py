@@ -1,5 +1,7 @@
 """By how much scores move between machines, in words."""
 
+import decimal
+
 import pandas as pd
 
 from sublora.reporting.markdown import Markdown, escape
@@ -16,7 +18,12 @@ def determinism(moved: pd.DataFrame, reasons: list[str]) -> Markdown:
         if len(rows):
             most = rows.loc[rows["largest"].idxmax()]
             where = f" (change: {escape(most['change'])}; model: {escape(most['model'])})" if most["largest"] else ""
-            moves = f"at most {most['largest']:.2g} {unit}{where}, a mean by {rows['mean'].max():.2g}"
+            moves = f"at most {_up(most['largest'])} {unit}{where}, a mean by {_up(rows['mean'].max())}"
             parts.append(f"the loss of a unit moved by {moves}")
     changes = ", ".join(map(str, moved["change"].unique()))
     return Markdown(f"{text}Of these, {'; '.join(parts)}. Changes tried: {escape(changes)}.")
+
+
+def _up(value: float) -> str:
+    """Two digits, rounded up."""
+    return f"{decimal.Context(prec=2, rounding=decimal.ROUND_CEILING).create_decimal(repr(float(value))):g}"

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from sublora.certificate.schema import Certificate
 from sublora.reporting import sentences
 from sublora.reporting.markdown import Markdown, Table, bullets, escape, link
+from sublora.reporting.results import results_folder
 from sublora.reporting.runs import KeptRun
 from sublora.reporting.tables import bounds_table, errors_table
 
@@ -28,7 +29,8 @@ def evidence(run: KeptRun) -> Markdown:
     """Where the headline's numbers come from: the executed notebook, the certificate's digest, and the command that checks it."""
     digest = run.certificate.certificate_sha256[:12]
     made = link("the executed notebook", run.page) if run.page else escape("a notebook that was not kept")
-    where = Markdown(f"`{run.path.name}/certificate.json`")
+    kept = run.path.resolve().is_relative_to(results_folder().resolve())
+    where = Markdown(f"`{'results' if kept else 'runs'}/{run.label if kept else run.path.name}/certificate.json`")
     return Markdown(f"Run {escape(run.label)}: made by {made}. `sublora verify` checks {where} (digest {escape(digest)}).")
 
 

@@ -272,7 +272,7 @@ def document_losses_histogram(
     if reference is not None:
         own = float(np.mean(reference))
         ax.axvline(own, color=VIOLET, linewidth=1.5, label=f"mean of the reference by itself, {number(own)}")
-    ax.axvline(bound.bound, color=RED, linewidth=1.5, label=f"bound on the mean, {number(bound.bound)}{gained}")
+    ax.axvline(bound.bound, color=RED, linewidth=1.5, label=f"bound on the mean, {reading.written(bound)}{gained}")
     guess_line(ax.axvline, bound.vacuous_at)
     labelled(ax, f"loss of a {level} ({unit})", f"{level}s")
 

@@ -165,7 +165,9 @@ def possible(bound: Statement) -> float:
 
 def written(bound: Statement, decimals: int = 2) -> str:
     """The bound itself, in bits or percent without the unit; `vacuous` where no loss can exceed what would be written."""
-    return VACUOUS if rounded_up(bound.bound, decimals) >= largest_loss(bound) else scaled(bound, bound.bound, decimals)
+    scale = 100 if in_percent(bound.metric) else 1
+    largest = scale * largest_loss(bound)
+    return VACUOUS if rounded_up(scale * bound.bound, decimals) >= largest else scaled(bound, bound.bound, decimals)
 
 
 def scaled(bound: Statement, value: float, decimals: int = 2) -> str:

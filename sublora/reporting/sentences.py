@@ -29,7 +29,7 @@ UNITS: dict[LevelName, str] = {
     "each weighing the same, whatever its number of documents: it is not the mean over documents",
     "position": "the loss of one token of the corpus in its window, whatever document it is in; unseen are the positions of this "
     "corpus that were no targets in training, each with its true context, training positions included: not new documents",
-    "example": "the 0-1 error of a labelled example; examples of a task share sources (SST-2 has phrases of the same sentences), "
+    "example": "the 0-1 error of a labelled example; examples of a task share sources, "
     "so their independence is an approximation",
 }
 """What one unit is."""
@@ -90,7 +90,7 @@ def sentence(certificate: Certificate, bound: Statement) -> str:
     guessing = "always answering the commonest label" if bound.level == "example" else "guessing uniformly"
     if not bound.nonvacuous:
         what = "The bound is vacuous" if value == VACUOUS else f"The bound is {value}, which is vacuous"
-        return f"This certificate guarantees nothing about {subject}. {what}: {guessing} gets {guess}.{_beside(bound, this)}"
+        return f"This certificate guarantees nothing about {subject.removesuffix(' from that source')}. {what}: {guessing} gets {guess}.{_beside(bound, this)}"
     if bound.metric in BITS:
         text = f"{opening}, {model} predicts {subject} at {value} or better on average. {_capital(guessing)} costs {guess}."
         return text + _beside(bound, this)
@@ -140,10 +140,10 @@ def small_print(certificate: Certificate) -> str:
     if (paying := statement(certificate, "iid") or statement(certificate, "martingale")) is not None:
         text += (
             f" {_capital(paying.assumption)} bounds pay for {paying.configurations:,} configurations that could have been chosen"
-            " after a look at the data. Whether there were more, no verification shows."
+            " after a look at the data. No verification can show whether there were more."
         )
     if (drawn_from := statement(certificate, "unseen") or statement(certificate, "pool")) is not None:
-        text += f" Unseen and pool bounds need {_split_needed(drawn_from)}. Whether more were tried, no verification shows."
+        text += f" Unseen and pool bounds need {_split_needed(drawn_from)}. No verification can show whether more were tried."
     return " ".join(filter(None, (text, base(certificate), condition(certificate))))
 
 
@@ -246,8 +246,8 @@ def meanings(certificate: Certificate) -> list[tuple[str, str]]:
             meaning[f"{with_unit(this.gain, this.unit)}: the certified gain"] = (
                 "The message is not proven to add anything to the reference. Zero bits are better."
                 if this.gain == "none"
-                else f"With {confidence(certificate.delta)} confidence, by itself, the mixture is better than the reference alone"
-                " by this or more."
+                else f"With {confidence(certificate.delta)} confidence, the mixture is better than the reference alone by at least"
+                " this. This statement holds by itself."
             )
     if this.held_out is not None:
         meaning[f"{this.held_out}{this.unit}: the held-out value"] = (
