@@ -90,7 +90,8 @@ def sentence(certificate: Certificate, bound: Statement) -> str:
     guessing = "always answering the commonest label" if bound.level == "example" else "guessing uniformly"
     if not bound.nonvacuous:
         what = "The bound is vacuous" if value == VACUOUS else f"The bound is {value}, which is vacuous"
-        return f"This certificate guarantees nothing about {subject.removesuffix(' from that source')}. {what}: {guessing} gets {guess}.{_beside(bound, this)}"
+        about = subject.removesuffix(" from that source")  # none was named
+        return f"This certificate guarantees nothing about {about}. {what}: {guessing} gets {guess}.{_beside(bound, this)}"
     if bound.metric in BITS:
         text = f"{opening}, {model} predicts {subject} at {value} or better on average. {_capital(guessing)} costs {guess}."
         return text + _beside(bound, this)
