@@ -127,7 +127,8 @@ export README_FIGURE
 
 # Copies a finished run (2) to its place in results/ (1). A pretrained model has no training log.
 keep = mkdir -p results/$(1) && cp runs/$(2)/certificate.json runs/$(2)/*.ipynb results/$(1)/ \
-	&& if [ -f runs/$(2)/metrics.csv ]; then cp runs/$(2)/metrics.csv results/$(1)/; fi || exit 1
+	&& for file in metrics baselines duplicates; do \
+	if [ -f runs/$(2)/$$file.csv ]; then cp runs/$(2)/$$file.csv results/$(1)/; fi; done || exit 1
 
 # Every certificate in results/: decode and score the model again, recompute every bound. Certificates of public data sets need these
 # under data/ (`make glue` and `make pretrained` say which), and that of stories260K its prepared corpus, so they are left out here.

@@ -350,7 +350,7 @@ def write_gguf(path, folder, change=lambda weights: weights, tokenizer=True, arc
     writer.add_rope_freq_base(10000.0)
     writer.add_vocab_size(config.vocab_size)
     if tokenizer:
-        letters = ["<|end|>", "<|turn|>", *sorted(ByteLevel.alphabet())]
+        letters = ["<|end|>", "<|turn|>", *sorted(ByteLevel.alphabet()), "ed"]
         tokens = letters + [f"<{i}>" for i in range(config.vocab_size - len(letters))]
         writer.add_tokenizer_model("gpt2")
         writer.add_token_list(tokens)
@@ -466,11 +466,11 @@ def test_a_gguf_files_run_is_verified(llama, texts, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_gguf(tmp_path / "small.gguf", llama)
     corpus = {"source": "text", "path": str(texts), "train": 0.6, "tokenizer": "./small.gguf", "tokenizer_from": "elsewhere"}
-    model = {"source": "small.gguf", "block": 16, "public_since": "2024-11"}
+    model = {"source": "small.gguf", "block": 16, "public_since": "2024-11-30"}
     values = values_of(texts, "", SMALL["end"], corpus=corpus | {"end_of_text": "<|end|>"}, model=model, compression={"levels": 1})
     run = Run(values, "runs")
     certificate = run.certify()
-    assert certificate.params["subspace"]["tokens"] == [0] and certificate.params["model"]["public_since"] == "2024-11"
+    assert certificate.params["subspace"]["tokens"] == [0] and certificate.params["model"]["public_since"] == "2024-11-30"
     assert certificate.params["corpus"]["end_of_text"] == "<|end|>" and certificate.public.end_of_text == 0
     assert verify(run.folder / "certificate.json", run.corpora) == []
     torch.manual_seed(5)

@@ -77,7 +77,7 @@ def test_too_little_text_makes_no_dictionary_and_says_so(tmp_path, capsys):
 def test_a_group_weighs_as_one(store):
     """One of three documents and one of one: the mean of their means."""
     groups = np.array([10]), np.array([2]), np.array([3, 1])
-    split = Split(np.arange(10), np.arange(10, 12), np.array([20, 21, 22, 23]), "permutation", "by hand", groups)
+    split = Split(np.arange(10), np.arange(10, 12), np.array([20, 21, 22, 23]), "permutation", "by hand", groups=groups)
     frame = measured.baselines(store, split, get_tokenizer("bytes"), Bounds(levels=("group",)))
     single = [8 * len(gzip.compress(texts(400)[i].encode(), 9)) / (len(texts(400)[i]) + 1) for i in (20, 21, 22, 23)]
     assert frame.set_index("method").bits_per_byte["gzip -9"] == pytest.approx((np.mean(single[:3]) + single[3]) / 2)

@@ -70,8 +70,10 @@ def test_a_run_leaves_its_files_and_nothing_half_made(finished):
     names = {path.name for path in finished.folder.iterdir()}
     checkpoints = {"pretrain.safetensors", "quantize.safetensors"}
     assert names == checkpoints | {
+        "baselines.csv",
         "bounds.ipynb",
         "certificate.json",
+        "duplicates.csv",
         "made-by-sublora.txt",
         "metrics.csv",
         "params.yaml",
@@ -103,6 +105,7 @@ def test_a_run_says_names_printed_lines_and_bars_and_nothing_else(finished):
     assert then.strip().startswith("next ") and ("sublora verify" in then or "a smaller message" in then)
     assert "300 documents by a uniformly random permutation" in finished.out
     bars = ("text", "pretrain", "quantize", "score pilot documents", "score training documents", "score held-out documents")
+    bars += ("near-duplicates", "baselines")
     lines = finished.err.replace("\r", "\n").splitlines()
     assert {line.split(":")[0] for line in lines if line} == set(bars)
     assert any("step/s" in line and "20/20" in line for line in lines)

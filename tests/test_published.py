@@ -102,5 +102,6 @@ def test_the_readme_states_the_kept_certificates_numbers():
         assert re.search(rf"^{name} +{re.escape(value.strip())}$", text, re.MULTILINE), line
     fresh, papers = reading.first(quick, "iid"), reading.statement(quick, "iid", "bpd", "hoeffding")
     proven = f"at most {reading.written(fresh)} bits per byte{reading.gain_in_words(fresh)}"
-    assert f"{proven} ({reading.written(papers)} in the paper's own form" in " ".join(text.split())
+    words = " ".join(text.split())
+    assert f"{proven}." in words and f"Hoeffding's inequality, uniform guess) gives {reading.written(papers)}," in words
     assert len(text.splitlines()) <= 120

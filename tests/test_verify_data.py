@@ -52,7 +52,7 @@ def test_with_a_place_for_the_data_nothing_else_is_read(made, altered, source, t
 
 def test_a_tokenizer_is_not_downloaded(made, altered, tmp_path, monkeypatch):
     asked = []
-    monkeypatch.setattr("sublora.data.store.get_tokenizer", lambda name, local_only=False: asked.append(local_only) or 1 / 0)
+    monkeypatch.setattr("sublora.data.store.tokenizer_of", lambda corpus, local_only=False: asked.append(local_only) or 1 / 0)
     said = {"source": "text", "path": "texts", "tokenizer": "stranger/tokenizer", "tokenizer_from": "elsewhere", "train": 0.6}
     with pytest.raises(ZeroDivisionError):
         verify(altered(("params", "corpus"), said), tmp_path / "none", made.texts)

@@ -123,11 +123,11 @@ def code_of(
         assert of.alpha is not None
         return of_tokens(nats, vocab_size=facts.vocab_size, alpha=of.alpha, floor=FLOOR)
     by_byte = None if of.name == "bpd" or sizes is None else PerByte(sizes, ratio, BYTE_GUESS)
-    return _whole(facts.reference, facts.vocab_size, least, nats, lengths, by_byte)
+    return _whole(facts.reference, facts.vocab_size, least, nats, lengths, by_byte=by_byte)
 
 
 def _whole(
-    settings: Settings, vocab_size: int, least: int, nats: np.ndarray, lengths: np.ndarray, by_byte: PerByte | None = None
+    settings: Settings, vocab_size: int, least: int, nats: np.ndarray, lengths: np.ndarray, *, by_byte: PerByte | None = None
 ) -> Reference:
     keys: dict[str, Any] = {"beta": settings.beta, "gamma": settings.gamma, "offset": settings.f, "excess": settings.excess}
     return of_whole_units(nats, lengths, vocab_size=vocab_size, shortest=least, by_byte=by_byte, **keys)
@@ -149,7 +149,7 @@ class _Units(NamedTuple):
         return self._replace(code=self.code.as_offset())
 
 
-def _evaluated(level: Level, of: Metric, scores: Scores, facts: Facts, least: int, ratio: float = 1.0) -> _Units:
+def _evaluated(level: Level, of: Metric, scores: Scores, facts: Facts, least: int, *, ratio: float = 1.0) -> _Units:
     if level in SINGLE:
         bits, nats = bits_of_nats(scores.log_probability), scores.reference
     else:
@@ -199,7 +199,7 @@ def bound(
     of = per_byte(alpha, V, ratio) if name == "bpb" else metric("bpd", alpha, V)
     J, population = reachable(assumption, facts.configurations, facts.split_seeds), facts.populations[level]
     least = least_tokens(level, assumption, population.fewest if name == "bpb" else population.shortest)
-    units, tried = (_evaluated(level, of, each, facts, least, ratio) for each in (scores, pilot))
+    units, tried = (_evaluated(level, of, each, facts, least, ratio=ratio) for each in (scores, pilot))
     candidates = facts.compared(alpha, n == m)
     paid = facts._replace(message_bits=charged_bits(facts.message_bits, J))
     half, free = paid._replace(delta=facts.delta / 2), (charged_bits(0.0, J), facts.delta / 2)
@@ -331,7 +331,7 @@ def _base_offset(
             return code.own, code.largest - code.excess
         nats = np.add.reduceat(of.reference, of.offsets[:-1], dtype=np.float64)
         by_byte = None if ratio is None else PerByte(of.sizes, ratio, BYTE_GUESS)
-        code = _whole(settings, V, least, nats, np.diff(of.offsets), by_byte)
+        code = _whole(settings, V, least, nats, np.diff(of.offsets), by_byte=by_byte)
         _, code = of_groups(code.own, code, of.members)
         return code.offsets, code.largest
 
@@ -357,7 +357,7 @@ def _offset(
     if ratio is not None:
         assert population.sizes is not None
         by_byte = PerByte(population.sizes, ratio, BYTE_GUESS)
-    code = _whole(settings, V, least, population.nats, population.lengths, by_byte)
+    code = _whole(settings, V, least, population.nats, population.lengths, by_byte=by_byte)
     _, code = of_groups(code.own, code, population.members)
     shared: dict[str, Any] = {"assumption": assumption, "message_bits": message_bits, "delta": delta, "pool": pool}
     return bound_offset(code.offsets, largest=code.largest, **shared)
@@ -433,7 +433,7 @@ def unit_losses(scores: Scores, level: Level, facts: Facts, name: str = "bpd") -
     """
     of, ratio = metric("bpd", facts.alpha, facts.vocab_size), facts.ratios.get("pool", 1.0)
     of = per_byte(facts.alpha, facts.vocab_size, ratio) if name == "bpb" else of
-    units = _evaluated(level, of, scores, facts, 1, ratio)
+    units = _evaluated(level, of, scores, facts, 1, ratio=ratio)
     return units.losses, units.code.own
 
 

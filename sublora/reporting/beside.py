@@ -33,7 +33,7 @@ def baselines_table(run: KeptRun) -> Table | Markdown:
     try:
         frame = _kept(run, "baselines", BASELINES)
     except SubloraError as error:
-        return escape(f"No baselines were kept with this run: {error}.")
+        return escape(f"No baselines were kept with this run{_why(run, error)}.")
     rows = [*_of_certificate(run.certificate)]
     for row in frame.to_dict("records"):
         name = str(row["method"])
@@ -85,12 +85,18 @@ def baselines_of(runs: Sequence[KeptRun]) -> Markdown:
     return Markdown("\n\n".join(parts) or "There is no run of text.")
 
 
+def _why(run: KeptRun, error: SubloraError) -> str:
+    """What is wrong with a file that is there, without the folder, which is another on every machine."""
+    said = str(error).replace(f"{run.path}/", "")
+    return "" if "no such table" in said else f": {said}"
+
+
 def duplicates(run: KeptRun) -> Markdown:
     """How many held-out documents stand among the training documents, and what that weakens, in sentences."""
     try:
         frame = _kept(run, "duplicates", DUPLICATES)
     except SubloraError as error:
-        return escape(f"No count of near-duplicates was kept with this run: {error}.")
+        return escape(f"No count of near-duplicates was kept with this run{_why(run, error)}.")
     return escape(duplicates_in_words(frame) or "Near-duplicates were not counted.")
 
 
