@@ -79,7 +79,8 @@ def test_compared_outputs_hold_no_measured_number(path):
 def defaults(path):
     """What the cell tagged `parameters` assigns."""
     (tagged,) = [cell for cell in code(path) if "parameters" in cell.metadata.get("tags", [])]
-    return {line.targets[0].id: ast.literal_eval(line.value) for line in ast.parse(tagged.source).body}
+    lines = (line for line in ast.parse(tagged.source).body if isinstance(line, ast.Assign))
+    return {line.targets[0].id: ast.literal_eval(line.value) for line in lines}
 
 
 @every_notebook

@@ -69,8 +69,8 @@ def test_a_language_models_params_file_is_an_experiment(tmp_path):
     assert found.level in ("document", "position") and found.experiment.corpus.path == str(tmp_path / "mine.jsonl")
     assert found.coordinates == found.experiment.subspace.dimension and 0 < found.minutes < 10
     assert "level document" in text and "suggested" in text
-    beside, text = suggested(Corpus(3000, 300_000, 257), (2.0,), tmp_path, reference=2.5)
-    assert beside.experiment.reference.name == "document" and "the public reference has 2.500" in text
+    beside, text = suggested(Corpus(30_000, 9_000_000, 257), (2.0,), tmp_path, reference=3.5)
+    assert beside.experiment.reference.name == "document" and "the public reference has 3.500" in text
 
 
 def test_few_long_documents_lead_to_positions(tmp_path):
