@@ -381,7 +381,8 @@ def test_a_gguf_file_is_the_model_it_was_made_of(llama, tmp_path, monkeypatch):
         assert torch.equal(found(tokens), expected(tokens))
     for (name, weight), (other, same) in zip(found.named_parameters(), expected.named_parameters(), strict=True):
         assert name == other and torch.equal(weight, same)
-    assert architecture(found).get("rms_norm_eps", 1e-06) == architecture(expected).get("rms_norm_eps", 1e-06), "the shortest number that is the file's"
+    epsilon = [architecture(each).get("rms_norm_eps", 1e-06) for each in (found, expected)]
+    assert epsilon[0] == epsilon[1], "the shortest number that is the file's"
     kept = {file: file.stat().st_mtime_ns for file in (tmp_path / "data").rglob("*") if file.is_file()}
     monkeypatch.setattr("sublora.models.gguf._read", None)  # made once
     load_causal(str(path), 280, 16)
