@@ -65,12 +65,14 @@ def suggested(corpus, losses, tmp_path, reference=None, **data):
 
 
 def test_a_language_models_params_file_is_an_experiment(tmp_path):
-    found, text = suggested(Corpus(3000, 300_000, 257), (2.0,), tmp_path, data=tmp_path / "mine.jsonl")
-    assert found.level in ("document", "position") and found.experiment.corpus.path == str(tmp_path / "mine.jsonl")
+    found, text = suggested(Corpus(30_000, 3_000_000, 257), (2.0,), tmp_path, data=tmp_path / "mine.jsonl")
+    assert found.level == "document" and found.experiment.corpus.path == str(tmp_path / "mine.jsonl")
     assert found.coordinates == found.experiment.subspace.dimension and 0 < found.minutes < 10
     assert "level document" in text and "suggested" in text
-    beside, text = suggested(Corpus(30_000, 9_000_000, 257), (2.0,), tmp_path, reference=3.5)
-    assert beside.experiment.reference.name == "document" and "the public reference has 3.500" in text
+    beside, text = suggested(Corpus(30_000, 3_000_000, 257), (2.0,), tmp_path, reference=2.5)
+    assert beside.experiment.reference.name == "document" and "the public reference has 2.500" in text
+    none, _ = suggested(Corpus(3000, 300_000, 257), (2.0,), tmp_path, reference=2.5)
+    assert none is None, "no message of 50 bytes is below the reference"
 
 
 def test_few_long_documents_lead_to_positions(tmp_path):
@@ -81,8 +83,8 @@ def test_few_long_documents_lead_to_positions(tmp_path):
 def test_few_examples_lead_to_iid(tmp_path):
     found, text = suggested(Corpus(3000, 60_000, 257, 4), (0.2, 0.375), tmp_path)
     assert (found.assumption, found.experiment.task.train) == ("iid", 1.0) and found.coordinates == 3 * (found.coordinates // 3)
-    many, _ = suggested(Corpus(30_000, 600_000, 257, 4), (0.2, 0.375), tmp_path)
-    assert (many.assumption, many.experiment.task.train) == ("unseen", 0.5) and many.bytes >= found.bytes
+    many, _ = suggested(Corpus(300_000, 6_000_000, 257, 4), (0.2, 0.375), tmp_path)
+    assert (many.assumption, many.experiment.task.train) == ("unseen", 0.5) and many.bytes > found.bytes
     none, text = suggested(Corpus(40, 800, 257, 4), (0.5,), tmp_path)
     assert none is None and "No message of 50 bytes or more" in text and "[" in text
 
