@@ -6,8 +6,14 @@ from pathlib import Path
 
 import pytest
 from certificates import REFERENCE
+from test_bytes import save_tokenizer
 from test_glue_run import settings as task_settings
 from test_glue_run import write_sst2
+from test_groups import rows as authors
+from test_groups import write as grouped
+from test_own_task import LABEL, MORE, TEXT, write_rows
+from test_own_task import rows as labelled_rows
+from test_own_task import settings as task_of
 from tiny import put, settings, write_texts
 
 from sublora import verification
@@ -69,13 +75,13 @@ def refused(made, tmp_path, monkeypatch):
         monkeypatch.setattr(problem, "evaluate", evaluated)
     monkeypatch.setattr(verification, "facts", computed)
 
-    def check(data, quick=True):
+    def check(data, quick=True, corpora=None):
         """quick: what `verify_arithmetic` refuses is not scored, because `verify` checks the same and more."""
         path, sealed = tmp_path / "certificate.json", {**data, "certificate_sha256": digest(data)}
         try:
             certificate_of(json.loads(json.dumps(sealed)), path)
             path.write_text(json.dumps(sealed, indent=1) + "\n", "utf-8")
-            return bool(quick and verification.verify_arithmetic(path)) or bool(verification.verify(path, made[1]))
+            return bool(quick and verification.verify_arithmetic(path)) or bool(verification.verify(path, corpora or made[1]))
         except SubloraError as error:
             assert "\n" not in str(error)
             return True
@@ -111,6 +117,39 @@ def alterations(value):
     if isinstance(value, dict):
         others += [{**value, "unknown": 1}, {**value, "unknown": None}]
     return [other for other in others if json.dumps(other) != json.dumps(value)]
+
+
+OPTIONAL = ("corpus.groups", "corpus.prior", "public.bytes", "public.classes_from")
+"""Keys that only certificates of some settings have."""
+
+
+@pytest.fixture(scope="module")
+def optional(tmp_path_factory):
+    """(data, corpora folder) of tiny certificates that together have the keys `OPTIONAL`: groups of documents under a tokenizer of
+    pairs of bytes; documents removed before the split; an own task."""
+    folder, bounds = tmp_path_factory.mktemp("optional"), {"groups": None, "held_out_groups": 20, "pilot": 0.5}
+    texts = grouped(folder / "texts.jsonl", authors())
+    texts |= {"tokenizer": save_tokenizer(folder / "pairs"), "tokenizer_from": "elsewhere"}
+    by_group = settings(folder, corpus=texts, model__block=16, bounds={"levels": ["group"], **bounds})
+    prior = settings(write_texts(folder / "texts"), name="prior", corpus__prior_documents=60, bounds__documents=50)
+    task = {"source": str(write_rows(folder / "mine.csv", labelled_rows(200))), "text": [TEXT, MORE], "label": LABEL}
+    own = task_of(training__epochs=1, task=task)
+    runs = [Run(values, folder / "runs") for values in (by_group, prior, own)]
+    return [(run.certify().data(), run.corpora) for run in runs]
+
+
+def test_every_optional_key_altered_or_removed_is_refused(optional, refused):
+    seen = set()
+    for data, corpora in optional:
+        assert not refused(data, quick=False, corpora=corpora)
+        for path in places(data):
+            if named(path).startswith(OPTIONAL):
+                seen.add(named(path))
+                for other in [KeyError, *alterations(at(data, path))]:
+                    assert refused(put(data, path, other), corpora=corpora), (path, other)
+    rows = {row["Key"].replace("`", "").split(" (")[0] for row in keys_table().rows}
+    rows |= {f"public.bytes.ratio.{name}" for name in ("iid", "pool", "unseen")}  # one row of the table
+    assert seen == {key for key in rows if key.startswith(OPTIONAL)}
 
 
 def says_the_same(data, path):
@@ -157,15 +196,15 @@ def test_every_key_altered_or_removed_is_refused(kind, least, refused, request):
     said = [entry for entry in accepted if not means_the_same(data, *entry)]
     assert said == [] and tried > least, (said, tried)
     of = "language model" if kind == "made" else "classifier"
-    keys = (row["Key"].replace("`", "").replace(f" ({of})", "") for row in keys_table().rows)
+    keys = [row["Key"].replace("`", "").replace(f" ({of})", "") for row in keys_table().rows]
     free = ("environment", "certificate_sha256")
     beside = {f"bounds[i].{key}" for key in ("reference", "reference_empirical", "gain")}
     beside |= {"held_out[i].reference", "held_out[i].reference_value"} | {f"public.reference.{key}" for key in REFERENCE}
     assert (beside <= seen) == (kind == "made")
     proven = {f"held_out[i].test_bound{key}" for key in ("", ".population", ".iid", ".unseen")}
     assert proven <= seen or kind == "made", "no row of tokens has one: see below"
-    elsewhere = ("corpus.groups", "corpus.prior", "public.bytes", "public.classes_from")  # tests of their own
-    assert {key for key in keys if "(" not in key and not key.startswith((*free, *elsewhere))} - beside - proven <= seen
+    optional = {key for key in keys if key.startswith(OPTIONAL)}  # see below
+    assert {key for key in keys if "(" not in key and not key.startswith(free)} - beside - proven - optional <= seen
 
 
 def test_a_test_set_bound_is_computed_again_and_stated_of_all_held_out_values_or_none(made, refused):

@@ -114,7 +114,11 @@ def test_the_certificate_says_how_many_left_and_the_pool_is_what_is_left(free):
     data["params"]["corpus"]["prior_documents"] = PRIOR - 1
     other = run.folder.parent / "other.json"
     other.write_text(json.dumps(data, indent=1) + "\n", "utf-8")
-    assert any(line.startswith("corpus.prior: the certificate says 120") for line in verify(other, run.corpora))
+    with pytest.raises(SubloraError, match="corpus.prior is not params.corpus.prior_documents"):
+        verify(other, run.corpora)
+    data["corpus"]["prior"] = PRIOR - 1
+    other.write_text(json.dumps(data, indent=1) + "\n", "utf-8")
+    assert any(line.startswith("corpus.pool: the certificate says 180") for line in verify(other, run.corpora))
 
 
 def test_the_shortest_document_is_the_pool_s(home):

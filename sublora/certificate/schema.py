@@ -480,12 +480,15 @@ class Certificate(Part):
         return self
 
     @model_validator(mode="after")
-    def _says_what_bytes_and_groups_are(self):
+    def _says_what_bytes_groups_and_prior_documents_are(self):
         by_byte = isinstance(self.public, TextPublic) and self.public.bytes is not None
         if by_byte != any(bound.metric == "bpb" for bound in self.statements):
             raise ValueError("public.bytes and bounds of metric bpb belong together")
         if (self.corpus.groups is not None) != any(bound.level == "group" for bound in self.statements):
             raise ValueError("corpus.groups and bounds of level group belong together")
+        asked = self.params.get("corpus")
+        if self.corpus.prior != (asked.get("prior_documents") if isinstance(asked, dict) else None):
+            raise ValueError("corpus.prior is not params.corpus.prior_documents")
         return self
 
     @model_validator(mode="after")
