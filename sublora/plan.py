@@ -161,7 +161,7 @@ def bound(corpus: Corpus, level: str, size: int, loss: float, *, assumption: str
 
 
 def _beside(corpus: Corpus, loss: float, own: float, shared: dict[str, Any]) -> float:
-    """The same beside a reference of mean loss `own`: limits of offset and difference, each at delta/2 (THEORY 15)."""
+    """The same beside a reference of mean loss `own`: limits of offset and difference, each at delta/2."""
     m, spread = shared["m"], DEVIATION["document"] * math.log2(corpus.vocab_size)
     length, settings = corpus.tokens / corpus.documents, ReferenceSettings(name="document")
     code_losses = np.clip(stand_ins(m, own, spread), 0.0, None)

@@ -26,7 +26,7 @@ from sublora.reporting.runs import load_runs as kept_runs
 HELD = "SUBLORA_HELD"
 """In the environment: the folder of a run that this process, or the one that started it, is at work in (`alone`)."""
 NOT_TRAINED = {f"reference.{key}" for key in ("beta", "gamma", "offset", "excess", "tau")} | {"model.public_since"}
-"""What bounds alone depend on, as on all below `bounds`, or nothing but what is said."""
+"""Settings that training does not depend on, beside all of the group `bounds`: they change bounds or words alone."""
 
 
 class Run:

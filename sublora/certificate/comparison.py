@@ -63,7 +63,7 @@ class PairedStatement(Part):
     log_e: Annotated[
         FiniteFloat | None,
         Field(
-            description="natural logarithm of the e-value against no difference (mixture: against none that is an improvement); "
+            description="natural logarithm of the e-value against a mean difference of 0 (mixture: against one of 0 or more); "
             "null from training units, and where all units of the test split were scored"
         ),
     ]

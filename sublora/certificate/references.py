@@ -297,7 +297,7 @@ def _token_difference(
 
 
 def _base_token_offset(units: _Units, tried: _Units, *, facts: Facts, candidates: int) -> float:
-    """`_base_offset` of single tokens of a stream: freedman for the base's own loss (THEORY 15.4)."""
+    """`_base_offset` of single tokens of a stream: freedman for the base's own loss."""
     top, drawn = units.code.largest - units.code.excess, tried.code.offsets
     guesses, on_pilot = np.zeros(units.places.size), (drawn, np.zeros(drawn.size))
     ranges = {"low": 0.0, "width": top, "guess_width": top}
@@ -319,8 +319,8 @@ def _base_offset(
     """The limit of the mean offset where the base is the reference: from the n evaluated units, since it is not scored on all m.
 
     The base is one public hypothesis: no K. The n were drawn after the message was fixed, and the base long before; each of the A
-    messages that are compared has a draw of its own, so the subsample's term pays for A as that of the difference does (THEORY 5).
-    Of documents and sequences f is the top T (15.5); of positions (least: None) it is the base's own loss. ratio: rho, for bits per
+    messages that are compared has a draw of its own, so the subsample's term pays for A as that of the difference does.
+    Of documents and sequences f is the top T; of positions (least: None) it is the base's own loss. ratio: rho, for bits per
     byte.
     shared: assumption, message_bits, delta, pool and candidates.
     """

@@ -68,7 +68,7 @@ def draw_split(units: int, corpus: Corpus) -> Split:
     units: documents; for `corpus.split: positions` the tokens of all documents; with `corpus.group` groups.
     train and validation are `corpus.train` and `corpus.validation` of the units, rounded, at least one each; test is what
     remains. `corpus.prior_documents` of the units leave the pool before that, at random, and no split seed enters their choice, so
-    that what is made of them is public for every split of the rest (THEORY 15.7). `corpus.split: paper` is the paper's split of
+    that what is made of them is public for every split of the rest. `corpus.split: paper` is the paper's split of
     openwebtext: 0.05% held out by `datasets.Dataset.train_test_split` with seed 2357, the first half of it for validation.
     Raises SubloraError when there are too few units for three parts.
     """

@@ -586,7 +586,7 @@ class Reference(Group):
 
     @property
     def f(self) -> Literal["half", "reference"] | tuple[float, float, float, float]:
-        """The offset of documents and sequences: beside a base it is the top (THEORY 15.5)."""
+        """The offset of documents and sequences: beside a base it is the top."""
         return "reference" if self.name == "base" else self.offset
 
     @property

@@ -151,7 +151,7 @@ def bound_offset(
     """Betting on `f` in [0, F] of all m units, in the split's order: in bits, at the delta and bits that are given (no K).
 
     m: how many there are, if f is known of n of them only, which were drawn after f was fixed; then places, pilot (offsets, places)
-    and `candidates` as in `bound_mean`, all of the same draw as that of the message which f stands beside (THEORY 5, 15.5).
+    and `candidates` as in `bound_mean`, all of the same draw as that of the message which f stands beside.
     drawn: assumption, message_bits, delta, pool, as in `bound_mean`.
     """
 

@@ -139,7 +139,7 @@ def betting_two_stage(
     `(1/m) sum_m Z_i(R, c) < tau = (first + ln G)/m`, `Z_i(u, c) = ln(1 + c (u - X_i)/(1 - u)) >= ln(1 - c)`. Second,
     from the n: u is refuted if for some c the mean of Z(u, c) over the m units is at least tau, by betting against
     "it is at most tau" with complexity `second + ln G` and a uniform mixture over the inner bets b, whose wealth is
-    the product of `1 + b (Z_i - tau)/(tau - ln(1 - c))`: the test "LCB >= tau" of the theory at a single evaluation.
+    the product of `1 + b (Z_i - tau)/(tau - ln(1 - c))`: the test "LCB >= tau" at a single evaluation.
 
     This is the fixed-sequence walk down a grid of u, whatever the grid, at once for all of them: Z grows with u and tau
     does not depend on it, so the wealth of every (b, c) grows with u, and refutation at any u <= R implies refutation

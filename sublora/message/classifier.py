@@ -22,7 +22,7 @@
 As in `message.language`, the length comes first and is checked, so the set of messages is prefix-free, and every bit counts.
 What is not here is public: the task with its classes, the model's name with its pretrained weights, max_length.
 The head has as many rows as the task has classes (a bag of words one less). Their number and order are a function of the settings,
-or of all examples of the source, never of those drawn to train on: pool and unseen need no more (THEORY 1). For iid they are fixed
+or of all examples of the source, never of those drawn to train on: pool and unseen need no more. For iid they are fixed
 if the source has no other labels, which the certificate then says (`classes_from`).
 """
 

@@ -1,6 +1,6 @@
 """Fine-tuning on documents that left the pool before the split: what comes out is public for the rest, and costs no bits.
 
-THEORY 15.7: *pool* and *unseen* speak of what is left of the pool, and *iid* holds because the documents were removed at random. A
+*Pool* and *unseen* speak of what is left of the pool, and *iid* holds because the documents were removed at random. A
 tenth of them is for validation, so that no document of the pool has a say in which checkpoint is kept.
 """
 

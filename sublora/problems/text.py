@@ -101,8 +101,10 @@ class DocumentProblem:
 
     @staticmethod
     def refuse_base(experiment: OnText) -> OnText:
-        """The experiment with its pretrained model's architecture. Raises SubloraError for a base that cannot be used; writes
-        nothing but what a GGUF file is converted to."""
+        """The experiment with its pretrained model's architecture. Raises SubloraError for a base that cannot be used.
+
+        It writes no file, except the folder that a GGUF file is converted to.
+        """
         model = experiment.model
         if not isinstance(model, Pretrained) or model.architecture is not None:
             return experiment

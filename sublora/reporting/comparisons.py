@@ -21,7 +21,7 @@ def kept() -> tuple[list[tuple[str, Comparison]], list[str]]:
         except SubloraError as error:
             skipped.append(str(error))
     if not found and not skipped:
-        skipped = [f"{folder}: no comparisons; make one with `sublora compare A.json B.json --out {folder}/NAME.json`"]
+        skipped = ["no comparisons yet; `sublora compare A.json B.json --out results/compare/NAME.json` makes one"]
     return found, skipped
 
 

@@ -67,7 +67,8 @@ def drawn(height: float) -> Callable[[Callable[..., None]], Callable[..., Figure
 def labelled(ax: Axes, x: str, y: str = "") -> None:
     """Name the axes, and put a legend where it covers no data and takes no width."""
     ax.set(xlabel=x, ylabel=y)
-    ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False, fontsize=9)
+    long = any(len(text) > 45 for text in ax.get_legend_handles_labels()[1])  # two columns would leave no width
+    ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=1 if long else 2, frameon=False, fontsize=9)
 
 
 def nothing(ax: Axes, words: str) -> None:

@@ -44,7 +44,7 @@ END = 256
 def baselines(store: TokenStore, split: Split, tokenizer: Tokenizer, bounds: Bounds) -> pd.DataFrame:
     """One row a method, `COLUMNS`: mean bits per byte of the certificate's held-out units, and the standard error of that.
 
-    A document's bits are divided by its bytes and one more, as those of models are (section 10 of the theory). Codes tell where a
+    A document's bits are divided by its bytes and one more, as those of models are. Codes tell where a
     document ends; compressors have headers instead. training_bytes: what the method has read of training text. Deterministic.
     """
     documents = split.test[: bounds.held_out_documents]

@@ -80,7 +80,7 @@ def populations(
 def of_base(log_probability: np.ndarray, level: Level, vocab_size: int) -> np.ndarray:
     """ln q of each token from the base model's ln p, float32 (tokens,); what is no probability counts as zero.
 
-    At levels of single tokens it is mixed with the uniform guess at `FLOOR`, so that no loss is large (THEORY 15.4). Documents and
+    At levels of single tokens it is mixed with the uniform guess at `FLOOR`, so that no loss is large. Documents and
     sequences are mixed with it as wholes (`inequalities.reference`).
     """
     nats = np.where(np.isfinite(log_probability), np.minimum(log_probability, 0.0), -np.inf)

@@ -69,8 +69,8 @@ def evaluate(
     The n training units are drawn by `subsample`, seeded with the message and the token store: unknown until the model is fixed.
     A beacon, a public value fixed after the message's hash was published, takes the message's place in that. If all are
     evaluated, they are in the split's order. Held out are the first of the test split, which is in random order.
-    Where the base is the reference, it is scored on the very same units (THEORY 5, 15.5): it is one public hypothesis, the draw is
-    unknown until the message is fixed, and whoever compares A messages by their draws pays for A in the base's limit, too.
+    Where the base is the reference, it is scored on the very same units: it is one public hypothesis, the draw is
+    unknown until the message is fixed. If A messages are compared by their draws, the base's limit pays for A, too.
     folder: where the scores are kept; interrupted scoring continues from there.
     local_only: a pretrained base is not downloaded.
     """
