@@ -26,4 +26,4 @@ def determinism(moved: pd.DataFrame, reasons: list[str]) -> Markdown:
 
 def _up(value: float) -> str:
     """Two digits, rounded up."""
-    return f"{decimal.Context(prec=2, rounding=decimal.ROUND_CEILING).create_decimal(repr(float(value))):g}"
+    return f"{float(decimal.Context(prec=2, rounding=decimal.ROUND_CEILING).create_decimal(repr(float(value)))):.2g}"
