@@ -44,6 +44,8 @@ table1: METHODS := sublora lora subspace full
 table1: environment
 	$(BIN)/sublora run $(METHODS:%=params/table1/%.yaml)
 	for name in $(METHODS); do $(call keep,table1/$$name,table1-$$name); done
+	mkdir -p results/compare
+	$(BIN)/sublora compare $(METHODS:%=results/table1/%/certificate.json) --out results/compare/table1.json
 
 figure1: SIZES := $(notdir $(basename $(wildcard params/figure1/*.yaml)))
 figure1: environment
