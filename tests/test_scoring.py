@@ -110,11 +110,22 @@ def test_scores_survive_the_disk(store, gpt, tmp_path):
 def test_a_token_on_its_own_scores_as_within_its_document(store, gpt, stride):
     documents = np.array([3, 5, 6, 1])
     whole = score(gpt, store, documents, BLOCK, stride, 100)
-    drawn = np.array([0, 11, 12, 13, 20, 40, int(whole.offsets[-1]) - 1])
+    drawn = np.array([40, 0, 13, 11, 12, 21, 20, int(whole.offsets[-1]) - 1])
     windows = token_windows(store.offsets[documents], store.lengths[documents], drawn, BLOCK, stride)
     tokens = scoring.score(gpt, store, windows, np.arange(len(drawn) + 1), drawn, batch_tokens=60, label="test")
     np.testing.assert_allclose(tokens.log_probability, whole.log_probability[drawn], atol=2e-5)
     np.testing.assert_array_equal(tokens.rank, whole.rank[drawn])
+
+
+@pytest.mark.parametrize("stride", [1, 5, 12])
+def test_all_tokens_of_a_stream_take_the_windows_of_its_documents(store, stride):
+    documents = np.array([3, 5, 6, 1])
+    starts, lengths = store.offsets[documents], store.lengths[documents]
+    order = np.random.default_rng(0).permutation(lengths.sum())
+    whole, drawn = unit_windows(starts, lengths, BLOCK, stride), token_windows(starts, lengths, order, BLOCK, stride)
+    for name in ("first", "size", "start", "ends", "place"):
+        np.testing.assert_array_equal(getattr(drawn, name), getattr(whole, name))
+    np.testing.assert_array_equal(order[drawn.goal], whole.goal)
 
 
 def test_sequences_cover_every_token_once_and_are_read_on_their_own(store, gpt):

@@ -90,7 +90,8 @@ def moved_back(starts: np.ndarray, lengths: np.ndarray, block: int, stride: int)
     ends = np.repeat(starts + lengths, 1 + np.maximum(0, -(-(lengths - block) // stride)))
     last = (right.first > right.start) & (right.first + right.size == ends)
     earlier = np.where(last, block - right.size, 0)
-    return Windows(right.first - earlier, right.size + earlier, right.skip + earlier, right.goal, right.start)
+    place = right.place + np.repeat(earlier, np.diff(right.ends)).astype(np.int32)
+    return Windows(right.first - earlier, right.size + earlier, right.start, right.ends, place, right.goal)
 
 
 def cue_in_the_stream(rule, documents: int, block: int, random) -> tuple[np.ndarray, np.ndarray]:

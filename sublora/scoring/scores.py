@@ -5,7 +5,8 @@ never leaves the document; every one of its tokens, its own end of text included
 A longer document is read by a window that moves `stride` tokens at a time: window k begins at token `k stride`, the first predicts
 all of its tokens, each further one those behind its first `block - stride`. The last one may be shorter: moved back, to end with
 the document, it would tell where that ends, and no bound for tokens would hold. It is part of the hypothesis and stated in the
-certificate. A sequence is read as if it were a document; a single token is predicted in the window that the rule gives it.
+certificate. A sequence is read as if it were a document; a single token is predicted in the window that the rule gives it. Tokens of
+the same window are read in one go: a causal model does not see what comes behind a token.
 """
 
 import collections
@@ -105,14 +106,19 @@ def pieces(offsets: np.ndarray, chosen: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 @dataclass(frozen=True)
 class Windows:
-    """One row a forward window. first, size: its tokens in the store; skip: how many of them it does not predict;
-    goal: where in the scores its first prediction goes; start: where its unit begins in the store. All int64 (windows,)."""
+    """Forward windows, and what each predicts. All int64 but `place`.
+
+    first, size: (windows,) its tokens in the store; start: (windows,) where its unit begins there. ends: (windows + 1,), window i
+    makes the predictions ends[i] to ends[i+1]; place: int32 (predictions,) of each its place in the window, ascending; goal:
+    (predictions,) where it goes in the scores.
+    """
 
     first: np.ndarray
     size: np.ndarray
-    skip: np.ndarray
-    goal: np.ndarray
     start: np.ndarray
+    ends: np.ndarray
+    place: np.ndarray
+    goal: np.ndarray
 
 
 def unit_windows(starts: np.ndarray, lengths: np.ndarray, block: int, stride: int) -> Windows:
@@ -121,28 +127,29 @@ def unit_windows(starts: np.ndarray, lengths: np.ndarray, block: int, stride: in
     unit = np.repeat(np.arange(len(lengths)), further + 1)
     index = np.arange(len(unit)) - np.repeat(np.cumsum(further + 1) - further - 1, further + 1)
     begin = index * stride  # a function of what came before: the document's end plays no part in it
+    size = np.minimum(block, lengths[unit] - begin)
     skip = np.where(index > 0, block - stride, 0)
-    goals = np.cumsum(lengths) - lengths
-    return Windows(
-        first=starts[unit] + begin,
-        size=np.minimum(block, lengths[unit] - begin),
-        skip=skip,
-        goal=goals[unit] + begin + skip,
-        start=starts[unit],
-    )
+    ends = np.concatenate([[0], np.cumsum(size - skip)])
+    goal = np.arange(ends[-1])
+    place = (goal - np.repeat(ends[:-1] - skip, size - skip)).astype(np.int32)
+    return Windows(starts[unit] + begin, size, starts[unit], ends, place, goal)
 
 
 def token_windows(starts: np.ndarray, lengths: np.ndarray, tokens: np.ndarray, block: int, stride: int) -> Windows:
-    """One window for each of some tokens: that of `unit_windows` which predicts it, cut off behind it.
+    """The windows of `unit_windows` that predict some tokens, each cut off behind the last of these.
 
-    starts, lengths: the documents of a stream, in its order; tokens: places in that stream, int64 (n,).
+    starts, lengths: the documents of a stream, in its order; tokens: different places in that stream, int64 (n,).
     """
-    ends = np.cumsum(lengths)
-    document = np.searchsorted(ends, tokens, side="right")
-    place = tokens - (ends[document] - lengths[document])
+    order = np.argsort(tokens, kind="stable")
+    tokens, stream = tokens[order], np.cumsum(lengths)
+    document = np.searchsorted(stream, tokens, side="right")
+    place = tokens - (stream[document] - lengths[document])
     begin = np.maximum(0, -(-(place + 1 - block) // stride)) * stride
-    size = place + 1 - begin
-    return Windows(starts[document] + begin, size, size - 1, np.arange(len(tokens)), starts[document])
+    new = np.flatnonzero(np.diff(document, prepend=-1) | np.diff(begin, prepend=-1))
+    ends = np.append(new, len(tokens))
+    place = (place - begin).astype(np.int32)
+    start = starts[document[new]]
+    return Windows(start + begin[new], place[ends[1:] - 1].astype(np.int64) + 1, start, ends, place, order)
 
 
 def sequences(starts: np.ndarray, lengths: np.ndarray, block: int) -> tuple[np.ndarray, np.ndarray]:
@@ -216,7 +223,7 @@ def score(
             arrays, facts = _read(part, mine)
             at = int(facts["windows"])
     model.eval()
-    predictions = (windows.size - windows.skip)[order]
+    predictions = np.diff(windows.ends)[order]
     total, done, quiet = int(predictions.sum()), int(predictions[:at].sum()), not state.is_main_process
     most = min(batch_tokens, _by_device(LOGITS, device) // _widest(model, store.vocab_size))
     saved = time.monotonic()
@@ -232,7 +239,7 @@ def score(
         size = int(windows.size[rows[0]])
         inputs, targets, predicted, goal = _gather(store, windows, rows, size)
         given = (inputs,) if past is None else (inputs, past.of(rows, size))
-        which, wanted = torch.from_numpy(np.flatnonzero(predicted)).to(device), torch.from_numpy(targets[predicted]).to(device)
+        which, wanted = torch.from_numpy(predicted).to(device), torch.from_numpy(targets).to(device)
         with torch.inference_mode():  # of this thread
             found = _predicted(model, [torch.from_numpy(each).to(device) for each in given], which, wanted, (store, expectations))
         return len(rows), goal, found
@@ -270,7 +277,8 @@ class _Past:
     def __init__(self, store: TokenStore, windows: Windows, code: DocumentCode, numbers: int):
         """numbers: how many to hold at once, unless one window has more."""
         self.store, self.windows, self.code, self.read = store, windows, code, -1
-        self.width = int((windows.size - windows.skip).max(initial=1))
+        self.skip = windows.place[windows.ends[:-1]].astype(np.int64)  # what comes before a window's first prediction
+        self.width = int((windows.size - self.skip).max(initial=1))
         self.group = np.arange(len(windows.size)) // max(1, numbers // (self.width * store.vocab_size))
 
     def of(self, rows: np.ndarray, size: int) -> np.ndarray:
@@ -279,7 +287,8 @@ class _Past:
         if self.read != self.group[rows[0]]:
             self.read = self.group[rows[0]]
             mine = slice(*np.searchsorted(self.group, [self.read, self.read + 1]))
-            start, first, skip = windows.start[mine], windows.first[mine] + windows.skip[mine], windows.skip[mine]
+            skip = self.skip[mine]
+            start, first = windows.start[mine], windows.first[mine] + skip
             text = {"vocab_size": store.vocab_size, "eot": store.eot}
             sizes = windows.size[mine] - skip
             self.begin = mine.start
@@ -288,7 +297,7 @@ class _Past:
             )
         given = np.zeros((len(rows), size, store.vocab_size), np.float32)
         for place, row in enumerate(rows):
-            skip, end = windows.skip[row], windows.size[row]
+            skip, end = self.skip[row], windows.size[row]
             given[place, skip:end] = self.found[row - self.begin, : end - skip]
         return given
 
@@ -393,16 +402,14 @@ def _entropy(probability: torch.Tensor, alpha: float) -> torch.Tensor:
 
 
 def _gather(store: TokenStore, windows: Windows, rows: np.ndarray, size: int) -> tuple[np.ndarray, ...]:
-    """Inputs and targets (rows, size), which of them count (bool), and where in the scores each of those goes."""
-    position = np.arange(size)
-    inside = position < windows.size[rows, None]
-    where = np.where(inside, windows.first[rows, None] + position, windows.first[rows, None])
-    targets = store.tokens[where].astype(np.int64)
-    inputs = store.tokens[np.maximum(where - 1, 0)].astype(np.int64)
+    """Inputs (rows, size), and of each prediction its target, its place in the flat inputs, and where in the scores it goes."""
+    first, position = windows.first[rows, None], np.arange(size)
+    before = first - 1 + np.where(position < windows.size[rows, None], position, 0)  # a token is read in order to predict the next
+    inputs = store.tokens[np.maximum(before, 0)].astype(np.int64)
     inputs[windows.first[rows] == windows.start[rows], 0] = store.eot
-    predicted = inside & (position >= windows.skip[rows, None])
-    goal = (windows.goal[rows, None] + position - windows.skip[rows, None])[predicted]
-    return inputs, targets, predicted, goal
+    which, ends = pieces(windows.ends, rows)
+    row, place = np.repeat(np.arange(len(rows)), np.diff(ends)), windows.place[which]
+    return inputs, store.tokens[windows.first[rows][row] + place].astype(np.int64), row * size + place, windows.goal[which]
 
 
 def _fingerprint(store: TokenStore, windows: Windows, places: np.ndarray, expectations: bool) -> str:
