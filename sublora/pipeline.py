@@ -171,8 +171,8 @@ def _execute(source: Path, folder: Path, parameters: dict[str, Any]) -> None:
     out, err = _Relay(sys.stdout, "\n\t"), _Relay(sys.stderr, "\n\t\r\x1b")  # bars below bars move up by ESC
     try:
         papermill.execute_notebook(
-            _literal(source),
-            _literal(partial),
+            _literal(_from_here(source)),
+            _literal(_from_here(partial)),
             parameters,
             kernel_name="python3",
             language="python",
@@ -199,6 +199,12 @@ def _execute(source: Path, folder: Path, parameters: dict[str, Any]) -> None:
         out.end_line()
         err.end_line()
         partial.unlink(missing_ok=True)
+
+
+def _from_here(path: Path) -> Path:
+    """Relative to the current folder, if it is below: papermill writes the path into the notebook, which others may read."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
 
 
 def _literal(path: Path) -> str:

@@ -96,6 +96,7 @@ def test_executed_notebooks_are_whole_and_keep_only_the_last_state_of_a_bar(fini
     assert "\r" not in streams
     assert streams.count("pretrain: ") == 1 and "pretrain: 100%" in streams
     assert any("image/png" in output.get("data", {}) for output in outputs)
+    assert Path(notebook.metadata.papermill.output_path).parent == Path("runs", "tiny"), "others read it, too: no machine's folders"
 
 
 def test_a_run_says_names_printed_lines_and_bars_and_nothing_else(finished):
