@@ -42,6 +42,9 @@ Runs = Annotated[
     Path, typer.Option(help="Folder for runs. Its subfolder `corpora` holds prepared corpora.", callback=_of_the_study)
 ]
 
+Memory = Annotated[float, typer.Option(min=0.1, max=MOST.memory, help="The most memory that one check may take, in GiB.")]
+Minutes = Annotated[float, typer.Option(min=0.1, max=MOST.minutes, help="The most minutes that one check may take.")]
+
 
 @app.command()
 def init(folder: Annotated[Path, typer.Argument(help="A new or an empty folder.")]) -> None:
@@ -95,12 +98,8 @@ def verify(
     corpus: Annotated[
         Path | None, typer.Option(help="The file or folder with the certificate's data: its own path leads nowhere here.")
     ] = None,
-    limit_memory: Annotated[
-        float, typer.Option(min=0.1, max=MOST.memory, help="The most memory that one check may take, in GiB.")
-    ] = DEFAULT.memory,
-    limit_minutes: Annotated[
-        float, typer.Option(min=0.1, max=MOST.minutes, help="The most minutes that one check may take.")
-    ] = DEFAULT.minutes,
+    limit_memory: Memory = DEFAULT.memory,
+    limit_minutes: Minutes = DEFAULT.minutes,
 ) -> None:
     """Check certificates: decode the model, score it again, recompute every bound. Exit 0 only if all agree."""
     limits = Limits(limit_memory, limit_minutes)
@@ -142,12 +141,8 @@ def compare(
     corpus: Annotated[
         Path | None, typer.Option(help="The file or folder with the certificates' data: their own paths lead nowhere here.")
     ] = None,
-    limit_memory: Annotated[
-        float, typer.Option(min=0.1, max=MOST.memory, help="The most memory that it may take, in GiB.")
-    ] = DEFAULT.memory,
-    limit_minutes: Annotated[
-        float, typer.Option(min=0.1, max=MOST.minutes, help="The most minutes that it may take.")
-    ] = DEFAULT.minutes,
+    limit_memory: Memory = DEFAULT.memory,
+    limit_minutes: Minutes = DEFAULT.minutes,
 ) -> None:
     """Compare certified models on the same units: by how much the first is proven to be better, or worse, than each other."""
     if set_of not in get_args(UnitsFrom):
@@ -155,6 +150,8 @@ def compare(
     if verify is not None and out is not None:
         raise SubloraError("--out: nothing is written with --verify; leave one of them out")
     limits, given = Limits(limit_memory, limit_minutes), (certificates, runs / "corpora", corpus)
+    if out is not None:
+        _refuse_what_is_no_comparison(out)
     if verify is None:
         arguments = (certificates, set_of, *given[1:])
         found = limited("sublora.comparing:compare", *arguments, what=str(certificates[0]), limits=limits)
@@ -170,6 +167,17 @@ def compare(
             raise typer.Exit(1)
         found = load_comparison(verify)
     print(comparisons.summary(found))
+
+
+def _refuse_what_is_no_comparison(out: Path) -> None:
+    """A file that exists is replaced only by another comparison: a slip must not cost a certificate."""
+    if out.suffix != ".json":
+        raise SubloraError(f"--out: {out}: a comparison is a .json file; name one")
+    if out.exists():
+        try:
+            load_comparison(out)
+        except SubloraError:
+            raise SubloraError(f"--out: {out}: exists, and is no comparison; choose another name") from None
 
 
 @app.command()
@@ -318,6 +326,8 @@ def plan(
     if output is not None and found is None:
         raise SubloraError(f"{output}: not written, since nothing can be suggested; give lower losses, or more documents")
     if output is not None and found is not None:
+        if output.exists():
+            raise SubloraError(f"{output}: exists; choose another name")
         write_text(output, plans.params_file(found))
         _say(f"written: {output}; next: sublora run {shlex.quote(str(output))}")
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from sublora.certificate.comparison import FORMAT, Compared, Comparison, PairedStatement, UnitsFrom, load_comparison, sealed
 from sublora.certificate.paired import Measured, Terms, decisions, paired_statements
@@ -40,6 +40,8 @@ def compare(
     Raises SubloraError: certificates that do not speak of the same corpus, split and units, in one line that says what differs;
     data that cannot be had here; a check that would take more than the limits.
     """
+    if set_of not in get_args(UnitsFrom):
+        raise SubloraError(f"set_of: {set_of!r:.60} is none of {', '.join(get_args(UnitsFrom))}")
     return sealed(_found(paths, set_of, corpora, corpus, slacks=(1.0,), limits=limits)[0])
 
 

@@ -12,6 +12,7 @@ from scipy.stats import norm
 
 from sublora import budget
 from sublora.certificate.statements import charged_bits, metric
+from sublora.data.labelled import MOST_CLASSES
 from sublora.data.split import permutation
 from sublora.errors import SubloraError
 from sublora.experiment import Classify, Experiment, Gpt, Pretrain, as_experiment
@@ -90,8 +91,9 @@ def checked(documents: int, tokens: int, vocab_size: int, classes: int | None = 
     """The corpus. Raises SubloraError for sizes that cannot be."""
     given = {"documents": (documents, 4), "tokens": (tokens, 4), "vocab": (vocab_size, 2), "classes": (classes or 2, 2)}
     for name, (value, least) in given.items():
-        if not least <= value <= 2**45:
-            raise SubloraError(f"--{name} {value}: give a number from {least} to 2^45")
+        most, shown = (MOST_CLASSES, f"{MOST_CLASSES:,}") if name == "classes" else (2**45, "2^45")
+        if not least <= value <= most:
+            raise SubloraError(f"--{name} {value}: give a number from {least} to {shown}")
     if tokens < documents:
         raise SubloraError(f"--tokens {tokens}: fewer than --documents {documents}; count the tokens of all documents together")
     return Corpus(documents, tokens, vocab_size, classes)

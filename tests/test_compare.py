@@ -5,6 +5,7 @@ import functools
 import hashlib
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -246,6 +247,10 @@ def test_the_command_says_what_differs_and_what_is_proven(made, tmp_path, sublor
     assert "the comparison lists other certificates" in sublora("compare", good, few, *runs, "--verify", str(out))[2]
     assert "one certificate" in complaint(sublora("compare", good, *runs))
     assert "--set-of: 'test' is none of training, held-out" in complaint(sublora("compare", good, poor, "--set-of", "test"))
+    for file, why in ((tmp_path / "notes.md", "name one"), (good, "is no comparison"), (tmp_path / "x.json", "is no comparison")):
+        Path(file).touch()
+        before = Path(file).read_bytes()
+        assert why in complaint(sublora("compare", good, poor, *runs, "--out", str(file))) and Path(file).read_bytes() == before
     assert "--out: nothing is written" in complaint(sublora("compare", good, poor, "--out", "x", "--verify", "y"))
 
 

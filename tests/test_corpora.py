@@ -247,7 +247,8 @@ def test_parquet(tmp_path, kind):
         ("a.jsonl", b'{"text": "x"}\n{"text": \n', "a.jsonl: line 2: not a line of JSON"),
         ("a.jsonl", b'{"text": "x"}\n{"text": "\xff"}\n', "a.jsonl: line 2: not a line of JSON in UTF-8"),
         ("a.jsonl", b'{"text": "x"}\n[1]\n', "a.jsonl: line 2: holds list, not a JSON object"),
-        ("a.jsonl", b'{"title": "x", "body": ""}\n', "a.jsonl: line 1: no field 'text'; set corpus.field to one of: title, body"),
+        ("a.jsonl", b'{"title": "x", "body": ""}\n', "line 1: corpus.field: there is no field 'text'; there are: title, body"),
+        ("a.csv", b"title,texts\n1,2\n", "line 2: corpus.field: there is no field 'text'; did you mean 'texts'? there are: title"),
         ("a.jsonl", b'{"text": 3}\n', "a.jsonl: line 1: field 'text' holds int, not text"),
         ("a.jsonl", b"", "file: no document with text in "),
         ("a.jsonl", b'{"text": ""}\n', "file: no document with text in "),
@@ -255,7 +256,7 @@ def test_parquet(tmp_path, kind):
         ("a.jsonl.xz", lzma.compress(b'{"text": "x"}\n' * 1000)[:-30], "a.jsonl.xz: cannot read"),
         ("a.jsonl.gz", gzip.compress(b'{"text": "x"}\n' * 1000, mtime=0)[:-30], "a.jsonl.gz: cannot read"),
         ("a.jsonl.bz2", b"no bz2", "a.jsonl.bz2: cannot read"),
-        ("a.csv", b"title,body\n1,2\n", "a.csv: line 2: no field 'text'; set corpus.field to one of: title, body"),
+        ("a.csv", b"title,body\n1,2\n", "a.csv: line 2: corpus.field: there is no field 'text'; there are: title, body"),
         ("a.csv", b"", "file: no document with text in "),
         ("a.csv", b"id,text\n1\n", "a.csv: line 2: 1 cells, but the header has 2"),
         ("a.csv", b"text,text\n1,2\n", "a.csv: line 1: two columns have the same name"),
@@ -266,7 +267,7 @@ def test_parquet(tmp_path, kind):
         ("a.csv", b"id,text\n1,x\n2,one\rtwo\n", "a.csv: line 3: a carriage return in a cell without quotes"),
         ("a.csv", b'id,text\n1,x\n2,"open\n3,y\n', "a.csv: line 3: unexpected end of data"),
         ("a.csv", b"text\rone\rtwo\r", "a.csv: line 1: a carriage return"),
-        ("a.csv", b'"' + b"an article\x1b[2J\n" * 999 + b'"\n"x"\n', "set corpus.field to one of: an article\\x1b[2J\\nan article"),
+        ("a.csv", b'"' + b"an article\x1b[2J\n" * 999 + b'"\n"x"\n', "there are: an article\\x1b[2J\\nan article"),
         ("a.tsv", b"text\ttext\nx\ty\n", "a.tsv: line 1: two columns have the same name 'text'"),
         ("a.jsonl", b'{"text": "x"}\n{"text": "x", "text": "y"}\n', "line 2: not a line of JSON in UTF-8 ('text' is there twice"),
         ("a.jsonl", b'{"text": "x"}\n{"text": ' + b"[" * 100_000, "a.jsonl: line 2: not a line of JSON in UTF-8 (RecursionError"),
@@ -286,7 +287,7 @@ def test_file_errors(tmp_path, name, content, message):
 def test_parquet_errors(tmp_path):
     path = tmp_path / "a.parquet"
     pq.write_table(pa.table({"title": ["x"], "number": [1]}), path)
-    assert error_of(file_corpus(path)) == f"{path}: row 1: no field 'text'; set corpus.field to one of: title, number"
+    assert error_of(file_corpus(path)) == f"{path}: row 1: corpus.field: there is no field 'text'; there are: title, number"
     assert "row 1: field 'number' holds int, not text" in error_of(file_corpus(path, "number"))
     path.write_bytes(path.read_bytes()[:-10])
     assert error_of(file_corpus(path)).startswith(f"{path}: not a readable parquet file")
@@ -450,7 +451,7 @@ def test_a_local_copy_is_read_by_its_name_and_with_the_readers_of_files(tmp_path
     assert "the same name 'text'" in error_of(Corpus(source=str(tmp_path / name)))
     (tmp_path / name / "train.csv").rename(tmp_path / name / "train.jsonl")
     (tmp_path / name / "train.jsonl").write_text('{"text": "a"}\n{"other": "b"}\n')
-    assert "train.jsonl: line 2: no field 'text'" in error_of(Corpus(source=str(tmp_path / name)))
+    assert "train.jsonl: line 2: corpus.field: there is no field 'text'" in error_of(Corpus(source=str(tmp_path / name)))
 
 
 def test_a_copy_that_is_no_folder_of_tables_is_named(tmp_path):
@@ -462,7 +463,7 @@ def test_a_copy_that_is_no_folder_of_tables_is_named(tmp_path):
 
 def test_hugging_face_unknown_field(local_data_set):
     error = error_of(Corpus(source=str(local_data_set), field="body"))
-    assert error == f"{local_data_set / 'train-00000.parquet'}: row 1: no field 'body'; set corpus.field to one of: text"
+    assert error == f"{local_data_set / 'train-00000.parquet'}: row 1: corpus.field: there is no field 'body'; there are: text"
 
 
 def test_openwebtext_is_asked_for_by_its_name_on_the_hub(monkeypatch):

@@ -289,6 +289,7 @@ def test_warm_up_and_validations_scale_with_the_steps_unless_they_are_set(settin
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        ("subspace: {parametrization: biases, tokens: []}", "key 'subspace.tokens': "),
         ("modle: {}", "unknown key 'modle'; did you mean 'model'?"),
         ("model: {layer: 3}", "unknown key 'model.layer'; did you mean 'model.layers'?"),
         ("model: {xyzzy: 3}", "unknown key 'model.xyzzy'; the keys of model are layers, heads, width, block"),

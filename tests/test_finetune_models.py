@@ -279,16 +279,19 @@ def test_a_word_has_as_many_buckets_as_the_settings_say():
     assert (two.ids[0, 0, :3] == one.ids[0, 0]).all() and len(set(two.ids[0, 0])) == 6
 
 
+@pytest.mark.parametrize("kind", ["own", None])
 @pytest.mark.parametrize("load_pretrained", [True, False])
-def test_code_that_comes_with_a_model_is_not_run(tmp_path, load_pretrained):
+def test_code_that_comes_with_a_model_is_not_run(tmp_path, load_pretrained, kind):
+    """Nor is its model taken for one of transformers, though its type may be known."""
     folder = Path(save_model(tmp_path / "model"))
     (folder / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n", "utf-8")
     values = json.loads((folder / "config.json").read_text("utf-8"))
     own = {"AutoConfig": "own.Config", "AutoModelForSequenceClassification": "own.Model"}
-    (folder / "config.json").write_text(json.dumps({**values, "model_type": "own", "auto_map": own}), "utf-8")
+    (folder / "config.json").write_text(json.dumps({**values, **({"model_type": kind} if kind else {}), "auto_map": own}), "utf-8")
     with pytest.raises(SubloraError) as error:
         base_of(str(folder), local_only=True, load_pretrained=load_pretrained)
     assert "\n" not in str(error.value) and not (tmp_path / "ran").exists()
+    assert kind == "own" or "auto_map" in str(error.value)
 
 
 def test_nothing_is_asked_for_where_only_local_files_may_be_read(tmp_path, monkeypatch):

@@ -158,7 +158,7 @@ def test_settings_that_contradict_are_refused(folder, changes, says):
 @pytest.mark.parametrize(
     ("record", "says"),
     [
-        ({"text": "x"}, "line 2: no field 'author'; set corpus.group to one of: text"),
+        ({"text": "x"}, "line 2: corpus.group: there is no field 'author'; there are: text"),
         ({"text": "x", "author": None}, "line 2: field 'author' holds nothing"),
         ({"text": "x", "author": [1]}, "line 2: field 'author' holds list"),
     ],

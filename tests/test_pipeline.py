@@ -184,7 +184,7 @@ def test_arithmetic_alone_is_said_to_be_alone(here, sublora, tmp_path):
     shutil.copy("runs/tiny/certificate.json", file)
     status, out, _ = sublora("verify", "--arithmetic", file, "--runs", tmp_path / "no-corpora")
     assert status == 3 and out.startswith(f"{file}: arithmetic agrees, losses not checked\n")
-    assert "unchecked    environment; losses," in out
+    assert "unchecked    environment, name; losses," in out
     certificate = load_certificate(file).data()
     certificate["bounds"][0]["parts"]["complexity"] -= 1e-6
     file.write_text(json.dumps(certificate, indent=1) + "\n", "utf-8")

@@ -96,6 +96,7 @@ def test_few_examples_lead_to_iid(tmp_path):
         (["--documents", 300, "--tokens", 90], "--tokens 90: fewer than --documents 300"),
         (["--documents", 300, "--tokens", 9000, "--loss", 9], "--loss 9: must be from 0 to below 8.006"),
         (["--documents", 300, "--tokens", 9000, "--classes", 3, "--reference", 2], "--reference: has no effect for --classes"),
+        (["--documents", 300, "--tokens", 9000, "--classes", 30000], "--classes 30000: give a number from 2 to 10,000"),
         (["--documents", 300, "--tokens", 9000, "--vocab", 32000], "name the tokenizer with --tokenizer"),
         (["--documents", 40, "--tokens", 800, "--classes", 4, "-o", "x.yaml"], "x.yaml: not written, since nothing can be"),
     ],
@@ -113,6 +114,8 @@ def test_the_command_prints_a_table_and_writes_a_file(sublora, tmp_path, monkeyp
     assert status == 0, err
     assert "suggested" in out and "written: mine.yaml; next: sublora run mine.yaml" in out
     assert load_experiment("mine.yaml").task.source == "examples.csv"
+    status, _, err = sublora("plan", "--documents", 3000, "--tokens", 60000, "--classes", 4, "-o", "mine.yaml")
+    assert status == 1 and "mine.yaml: exists; choose another name" in err
 
 
 def test_sizes_are_checked():

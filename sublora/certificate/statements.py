@@ -65,7 +65,7 @@ PUBLISHED: dict[Level, By] = {
     "document": ("iid", "hoeffding"),
     "sequence": ("iid", "hoeffding"),
     "token": ("martingale", "azuma"),
-    "position": ("iid", "hoeffding"),  # which it does not have: the papers state nothing of positions
+    "position": ("iid", "hoeffding"),  # the papers state no bound for positions
     "group": ("iid", "hoeffding"),
 }
 """The papers' assumption and inequality of each level."""

@@ -10,7 +10,7 @@ from sublora.data.code import distinct_functions
 from sublora.data.files import files_below, files_fingerprint, given_path
 from sublora.data.packages import package_functions, packages_identity, parser_versions
 from sublora.data.rows import read_bytes, read_rows, table_kind
-from sublora.errors import SubloraError, errors_named, listed
+from sublora.errors import SubloraError, errors_named, no_such
 from sublora.experiment import Corpus
 from sublora.progress import notice, progress_bar
 
@@ -149,7 +149,7 @@ def _group(row: dict[str, Any], corpus: Corpus, where: str) -> str | None:
     if corpus.group is None:
         return None
     if corpus.group not in row:
-        raise SubloraError(f"{where}: no field {corpus.group!r}; set corpus.group to one of: {listed(row)}")
+        raise SubloraError(f"{where}: corpus.group: there is no field {no_such(corpus.group, row)}")
     value = row[corpus.group]
     if value is None or value == "" or not isinstance(value, str | int):
         what = "nothing" if value is None or value == "" else type(value).__name__
@@ -160,7 +160,7 @@ def _group(row: dict[str, Any], corpus: Corpus, where: str) -> str | None:
 def _text(row: dict[str, Any], field: str, where: str) -> str:
     """A row's text; a missing value (null) is an empty document, anything else an error."""
     if field not in row:
-        raise SubloraError(f"{where}: no field {field!r}; set corpus.field to one of: {listed(row)}")
+        raise SubloraError(f"{where}: corpus.field: there is no field {no_such(field, row)}")
     if row[field] is None:
         return ""
     if not isinstance(row[field], str):
@@ -191,7 +191,7 @@ def _hugging_face(corpus: Corpus) -> Iterator[tuple[str, str | None]]:
     name = _hub_name(corpus)
     cure = (
         "check the network, corpus.source and corpus.subset, or set corpus.path to a local copy; "
-        "the sources that download nothing are python-stdlib, text and file"
+        "python-stdlib, text and file download nothing, nor does python-packages if these versions are installed"
     )
     with errors_named(f"{name}: cannot load the Hugging Face data set", cure):
         stream = datasets.load_dataset(name, corpus.subset, split="train", streaming=True)

@@ -308,7 +308,7 @@ def _stem(path: Path) -> str:
 def _functions(folder: Path | None) -> tuple[Examples, dict[str, Examples]]:
     """As many functions of each package, shuffled; which are drawn is a function of the sources alone.
 
-    A text counts once. One that both packages have answers no question and is left out.
+    A text counts once. A text of both packages has no right answer and is left out.
     """
     found = [list(package_functions([package], folder)) for package in PACKAGES]
     both = set(found[0]) & set(found[1])

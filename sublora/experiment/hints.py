@@ -1,6 +1,7 @@
 """What is wrong with a params file, in one clause that names the key and, if there is one, the key that was meant."""
 
 import difflib
+import re
 from collections.abc import Mapping
 from typing import Any, get_args
 
@@ -27,12 +28,14 @@ ALIASES = {
     "dataset": "source",
     "pretrained": "rounding",
 }
+OF_A_UNION = re.compile(r"[\[({]")
+"""What pydantic calls the members of a union: no key."""
 CUTOFF = 0.7  # how alike a key must be to one that is valid before it is suggested
 
 
 def explain(error: Mapping[str, Any], kind: str, kinds: Mapping[str, type[BaseModel]]) -> str:
     """One pydantic error of an experiment of this kind as a clause."""
-    place = [str(part) for part in error["loc"] if part not in ("encoder", "words")]
+    place = [part for part in map(str, error["loc"]) if part not in ("encoder", "words") and not OF_A_UNION.search(part)]
     where = ".".join(place)
     if error["type"] == "extra_forbidden":
         return _unknown(place, kind, kinds)

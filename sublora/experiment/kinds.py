@@ -267,4 +267,5 @@ def as_experiment(parameters: Mapping[str, Any], origin: str = "parameters") -> 
     try:
         return KINDS[kind].model_validate(dict(parameters))
     except ValidationError as error:
-        raise SubloraError(f"{origin}: " + "; ".join(explain(each, kind, KINDS) for each in error.errors())) from None
+        clauses = dict.fromkeys(explain(each, kind, KINDS) for each in error.errors())
+        raise SubloraError(f"{origin}: {'; '.join(clauses)}") from None

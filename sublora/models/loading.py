@@ -22,7 +22,8 @@ NOT_REAL = ("I", "U", "BOOL", "C")
 def load_config(source: str, local_only: bool = False, **settings: Any) -> Any:
     """The configuration of the model in a folder or on the hub, with these settings changed. No code of its own is run.
 
-    local_only: nothing is downloaded. Raises SubloraError for one that cannot be read, and for a folder with an adapter.
+    local_only: nothing is downloaded. Raises SubloraError for one that cannot be read, for one that names code of the model's own
+    (without that it may be another model), and for a folder with an adapter.
     """
     from transformers import AutoConfig  # here, because importing it takes seconds
 
@@ -34,7 +35,11 @@ def load_config(source: str, local_only: bool = False, **settings: Any) -> Any:
     if not folder.is_dir():
         what = "is no local folder, and the hub does not give it" + " (nothing is downloaded to verify)" * local_only
     with errors_named(f"model.source: cannot load {source!r}: it {what}", "give a model's folder, or load it once with a network"):
-        return AutoConfig.from_pretrained(source, local_files_only=local_only, trust_remote_code=False, **settings)
+        config = AutoConfig.from_pretrained(source, local_files_only=local_only, trust_remote_code=False, **settings)
+    if getattr(config, "auto_map", None):
+        cure = f"without auto_map it is {config.model_type} of transformers"
+        raise SubloraError(f"model.source: {source!r}: its config.json names code of its own (auto_map), which is not run; {cure}")
+    return config
 
 
 def load_weights(auto: Any, source: str, config: Any, local_only: bool = False, head: bool = False) -> Any:
@@ -48,7 +53,7 @@ def load_weights(auto: Any, source: str, config: Any, local_only: bool = False, 
     blank = refuse_large(auto, config, where)
     built, body = dict(blank.named_parameters()), f"{blank.base_model_prefix}."
     parts = {_part(name, body) for name in built if name.startswith(body)}
-    cure = "save the model itself, not a wrapper of it, with save_pretrained, or give another one"
+    cure = "save the model itself as safetensors with save_pretrained, or give another one"
     options: dict[str, Any] = {"dtype": torch.float32, "local_files_only": local_only, "trust_remote_code": False}
     options |= {"use_safetensors": True, "output_loading_info": True, "ignore_mismatched_sizes": True}
     options["adapter_kwargs"] = {"local_files_only": local_only}  # transformers looks for adapters, too

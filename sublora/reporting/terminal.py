@@ -20,8 +20,8 @@ from sublora.reporting.reading import (
 )
 
 ARITHMETIC = (
-    "environment; losses, counts and sha256 of the data; betting, freedman and empirical_bernstein (kl of a subsample, too) beyond "
-    "the least that such losses allow"
+    "environment, name; losses, counts and sha256 of the data; betting, freedman and empirical_bernstein (kl of a subsample, too) "
+    "beyond the least that such losses allow"
 )
 """What `verify_arithmetic` leaves unchecked."""
 
@@ -32,7 +32,9 @@ def unchecked(certificate: Certificate, arithmetic: bool, corpus_given: bool) ->
         return ARITHMETIC
     source = certificate.params.get("corpus", {}).get("source")
     found = source is not None and source not in ("python-packages", "python-stdlib") and not corpus_given
-    return "environment" + "; what the corpus was made of (it is known by its SHA-256)" * found
+    since = certificate.params.get("model", {}).get("public_since") is not None
+    of_base = "; since when the base is public" * since
+    return "environment, name" + of_base + "; what the corpus was made of (it is known by its SHA-256)" * found
 
 
 def summary(certificate: Certificate, path: Path, verified: bool = False) -> str:
