@@ -6,7 +6,7 @@ PYTHON ?= python3
 TORCH_INDEX ?=
 BIN := .venv/bin
 
-.PHONY: quick test compare notebooks report results table1 figure1 glue structured pretrained smollm stories15M ngram ablation tokens headline verify coverage compression determinism fuzz dist lock audit environment clean
+.PHONY: quick test compare notebooks report results table1 figure1 glue structured pretrained smollm stories15M schema ngram ablation tokens headline verify coverage compression determinism fuzz dist lock audit environment clean
 
 # From nothing to a certificate and the report that shows it.
 quick: environment .venv/renderer
@@ -138,6 +138,10 @@ verify: environment
 	$(BIN)/sublora verify results/*/certificate.json $(filter-out $(NEED_DATA),$(wildcard results/*/*/certificate.json))
 
 NEED_DATA := results/pretrained/% results/glue/sst2-small/% results/glue/cola-small/%
+
+# The JSON Schema of certificates, after a change of `sublora/certificate/schema.py`.
+schema: environment
+	$(BIN)/python -c "from pathlib import Path; from sublora.certificate import schema as s; Path(s.__file__).with_suffix('.json').write_text(s.json_schema(), 'utf-8')"
 
 # How often each bound is violated where the truth is known, for the report: a minute or two.
 coverage: environment

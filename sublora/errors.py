@@ -34,8 +34,8 @@ def cannot_write(path: str | os.PathLike, error: Exception) -> SubloraError:
 
 
 def listed(names: Iterable[object], most: int = 8) -> str:
-    """Names out of a file for a message: escaped, each cut to 60 characters, the first `most` of them."""
-    shown = [ascii(str(name)[:60])[1:-1] for name in names]
+    """Names out of a file for a message: escaped, each cut to 100 characters, the first `most` of them."""
+    shown = [ascii(str(name)[:100])[1:-1] for name in names]
     return ", ".join(shown[:most]) + (f" and {len(shown) - most} more" if len(shown) > most else "")
 
 

@@ -1,4 +1,4 @@
-"""Small pretrained Llamas: checkpoints in the binary format of llama2.c (karpathy, MIT)."""
+"""Small pretrained Llamas: checkpoints in the binary format of llama2.c (karpathy, MIT): a header and plain floats, no pickle."""
 
 import math
 import struct
