@@ -3,6 +3,7 @@
 import json
 import math
 import random
+import shutil
 
 import numpy as np
 import pytest
@@ -18,9 +19,10 @@ from sublora.inequalities.independent import complexity_nats
 from sublora.inequalities.martingale import freedman_subsampled, token_share
 from sublora.inequalities.means import bound_mean
 from sublora.inequalities.smoothing import smoothed_bits
-from sublora.message import MessageError, decode, unwrapped, with_alpha
+from sublora.message import MessageError, configured, decode, read_configuration, unwrapped, with_alpha
 from sublora.message.unchanged import encode_unchanged
 from sublora.models import base_model, base_sha256
+from sublora.models.pretrained import configuration_sha256, stated_form
 from sublora.models.references.document import FLOOR
 from sublora.models.tiny import make_pretrained
 from sublora.problems import ZeroshotProblem, problem_class
@@ -28,7 +30,7 @@ from sublora.reporting import sentences, terminal
 from sublora.run import Run
 from sublora.scoring.reference import of_base
 from sublora.scoring.scores import score
-from sublora.scoring.text import _windows
+from sublora.scoring.text import Drawn, _windows, evaluate_drawn
 from sublora.verification import verify, verify_arithmetic
 
 V, STEP, DAY = 257, DETERMINISM["bits"], "2024-02-29"
@@ -159,6 +161,66 @@ def test_another_base_is_refused(made, home, tmp_path, monkeypatch):
         verify(home / made.path, home / made.corpora)
     wrong = verify_arithmetic(home / made.path)
     assert [line.split(":")[0] for line in wrong] == ["public.base_weights_sha256"]
+
+
+def other_configuration(made, key, value):
+    """The run's message, its configuration with another value at a key."""
+    configuration, message = unwrapped(made.message)
+    found = put(configuration, key.split("."), value) if "." in key else {**configuration, key: value}
+    return configured(stated_form(found), message)
+
+
+@pytest.mark.parametrize(("key", "value"), [("hidden_act", "gelu"), ("rms_norm_eps", 1.0), ("rope_parameters.rope_theta", 10.0)])
+def test_no_configuration_that_a_message_states_changes_what_the_base_predicts(made, key, value):
+    """q is public: its limit pays for no bit. The broken form is the base with the message's configuration."""
+    message, problem = other_configuration(made, key, value), made.problem
+    units = problem.store, problem.split, problem.experiment, Drawn("document", True, 40)
+    (first, _), (other, _) = (evaluate_drawn(each, *units) for each in (made.message, message))
+    assert (first.reference == other.reference).all() and (first.log_probability != other.log_probability).any()
+    stated = read_configuration(message, problem.experiment)[0].model
+    windows, offsets = _windows(problem.store, problem.split.test[:40], "document", np.arange(40), block=32, stride=16)
+    shared = {"batch_tokens": 64, "label": "test"}
+    broken = score(base_model(stated, V), problem.store, windows, offsets, np.arange(40), **shared).log_probability
+    assert abs(broken - first.reference).max() > 0.01
+
+
+def test_a_base_as_it_is_under_another_configuration_is_not_the_reference(as_it_is, tmp_path):
+    """Its message may state another one. Then the base is scored by itself, and the certificate verifies."""
+    problem, message = as_it_is.problem, other_configuration(as_it_is, "rms_norm_eps", 1.0)
+    evaluation = problem.evaluate(message)
+    certificate, public = certify(problem, message, evaluation, {}), as_it_is.certificate.public
+    scores, same = evaluation.training["document"], as_it_is.evaluation.training["document"]
+    assert certificate.params["model"]["architecture"]["rms_norm_eps"] == 1
+    assert (of_base(scores.log_probability, "document", V) != scores.reference).any()
+    assert (of_base(same.log_probability, "document", V) == same.reference).all(), "the twin: nothing is scored twice"
+    assert certificate.public.base_configuration_sha256 == public.base_configuration_sha256
+    certificate.save(tmp_path / "certificate.json")
+    assert verify(tmp_path / "certificate.json", as_it_is.corpora) == [] == verify_arithmetic(tmp_path / "certificate.json")
+
+
+def test_the_certificate_states_the_bases_own_configuration_and_another_is_refused(made, home, tmp_path, monkeypatch):
+    data, path, own = made.certificate.data(), tmp_path / "certificate.json", made.experiment.model.architecture
+    assert data["public"]["base_configuration_sha256"] == configuration_sha256(own)
+
+    def seal(altered):
+        path.write_text(json.dumps({**altered, "certificate_sha256": digest(altered)}, indent=1) + "\n", "utf-8")
+
+    seal(put(data, ("public", "base_configuration_sha256"), configuration_sha256({**own, "rms_norm_eps": 1})))
+    with pytest.raises(SubloraError, match="its base model has a configuration with the sha256"):
+        verify(path, made.corpora)
+    assert [line.split(":")[0] for line in verify_arithmetic(path)] == ["public.base_configuration_sha256"]
+    seal(put(data, ("public", "base_configuration_sha256"), KeyError))
+    with pytest.raises(SubloraError, match="base_configuration_sha256 and a reference base belong together"):
+        verify(path, made.corpora)
+    seal(data)
+    assert verify(path, made.corpora) == []
+    shutil.copytree(home / "base", tmp_path / "base")
+    config = json.loads((tmp_path / "base" / "config.json").read_text("utf-8"))
+    (tmp_path / "base" / "config.json").write_text(json.dumps({**config, "rms_norm_eps": 1.0}), "utf-8")
+    monkeypatch.chdir(tmp_path)  # the same weights, and another configuration of the source
+    with pytest.raises(SubloraError, match="its base model has a configuration with the sha256"):
+        verify(path, home / made.corpora)
+    assert [line.split(":")[0] for line in verify_arithmetic(path)] == ["public.base_configuration_sha256"]
 
 
 def test_the_day_is_only_said(made, home):

@@ -329,6 +329,13 @@ class TextPublic(Part):
     base_weights_sha256: Annotated[
         str | None, Field(description="of the base model's weights; null where all weights are in the message")
     ]
+    base_configuration_sha256: Annotated[
+        str | None,
+        Field(
+            description="of the configuration that the base model has by itself, as the reference; absent where the base is not the "
+            "reference"
+        ),
+    ] = None
     tokenizer: Annotated[str, Field(description="the tokenizer's name or place")]
     tokenizer_sha256: Annotated[
         str | None, Field(description="of the tokenizer's vocabulary and rules; null for bytes and gpt2, whose name says it")
@@ -369,7 +376,7 @@ class TextPublic(Part):
 
     @model_serializer(mode="wrap")
     def _without_keys_of_others(self, handler):
-        return _without(handler(self), "reference", "bytes")
+        return _without(handler(self), "base_configuration_sha256", "reference", "bytes")
 
 
 class LabelPublic(Part):
@@ -467,6 +474,9 @@ class Certificate(Part):
         found = {bound.reference for bound in self.statements} | {value.reference for value in self.held_out}
         if found - {None} != ({said.name} if said else set()):
             raise ValueError("public.reference is not the reference of bounds and held_out")
+        stated = isinstance(self.public, TextPublic) and self.public.base_configuration_sha256 is not None
+        if stated != (said is not None and said.name == "base"):
+            raise ValueError("public.base_configuration_sha256 and a reference base belong together")
         return self
 
     @model_validator(mode="after")

@@ -33,8 +33,8 @@ from sublora.inequalities.smoothing import loss_range
 from sublora.limits import Limits
 from sublora.message import Coded, Gridded, configured, decode, with_alpha
 from sublora.message.language import Message, encode
-from sublora.models import Subspace, base_model, base_sha256, build, layer_names
-from sublora.models.pretrained import Causal, architecture
+from sublora.models import Subspace, base_by_itself, base_model, base_sha256, build, layer_names
+from sublora.models.pretrained import Causal, architecture, configuration_sha256
 from sublora.problems.prior import refuse_base_of_the_pool
 from sublora.progress import notice, progress_bar
 from sublora.scoring.baselines import baselines
@@ -156,6 +156,10 @@ class DocumentProblem:
         base, base_here = certificate.public.base_weights_sha256, problem._base_sha256()
         if base_here != base:
             raise SubloraError(f"{path}: its base model has the sha256 {base!s:.12}, here it is {base_here!s:.12}; use that model")
+        said, here = getattr(certificate.public, "base_configuration_sha256", None), problem.base_configuration_sha256
+        if said != here:
+            what = f"its base model has a configuration with the sha256 {said!s:.12}, here it is {here!s:.12}"
+            raise SubloraError(f"{path}: {what}; use that model")
         return problem
 
     @staticmethod
@@ -394,6 +398,7 @@ class DocumentProblem:
         return {
             "base": next(name for kind, name in BASES.items() if isinstance(experiment.model, kind)),
             "base_weights_sha256": self._base_sha256(),
+            **({} if (own := self.base_configuration_sha256) is None else {"base_configuration_sha256": own}),
             "tokenizer": experiment.corpus.tokenizer,
             "tokenizer_sha256": tokenizer.sha256,
             "tokenizer_from": experiment.corpus.tokenizer_from or "elsewhere",
@@ -409,6 +414,11 @@ class DocumentProblem:
     def _base_sha256(self) -> str | None:
         """The fingerprint of the base weights that the message starts from."""
         return base_sha256(base_model(self.experiment.model, self.store.vocab_size, self.local_only))
+
+    @functools.cached_property
+    def base_configuration_sha256(self) -> str | None:
+        """The fingerprint of the reference's own configuration, which is its source's; None where no base is the reference."""
+        return reference_configuration(self.experiment, self.store.vocab_size, self.local_only)
 
 
 @dataclass
@@ -468,6 +478,14 @@ class TextProblem(DocumentProblem):
 
     def _phase(self, module, folder: Path, phase: Literal["pretrain", "quantize"], penalty=None) -> pd.DataFrame:
         return train_phase(module, self.store, self.split, self.experiment, folder, phase=phase, penalty=penalty)
+
+
+def reference_configuration(experiment: OnText, vocab_size: int, local_only: bool = False) -> str | None:
+    """The fingerprint of the configuration that the base has by itself, where it is the reference; else None."""
+    if experiment.reference.name != "base":
+        return None
+    assert isinstance(experiment.model, Pretrained)
+    return configuration_sha256(architecture(base_by_itself(experiment.model, vocab_size, local_only)))
 
 
 def smallest_promise(
