@@ -17,8 +17,9 @@ from sublora.problems import problem_class
 from sublora.scoring.text import Drawn
 from sublora.verification import EXACT, Verdict, located
 
-LEVELS = ("document", "sequence", "position", "example")
-"""The units that models are compared on. Single tokens of a stream have no iid, pool or unseen statement."""
+LEVELS = ("document", "position", "example")
+"""The units that models are compared on. Single tokens of a stream have no iid, pool or unseen statement. Sequences have iid alone,
+and pieces of one document are alike: from held-out ones nothing would be proven."""
 
 NO_MATTER_OF_UNITS = {"source", "packages", "path", "field", "subset", "tokenizer", "tokenizer_from", "max_documents", "max_length"}
 """Settings of data that do not say which units train: the data's SHA-256 stands for most of them."""
@@ -117,7 +118,7 @@ def _found(
     experiments = [as_experiment(each.params, f"{path}: params") for each, path in zip(certificates, paths, strict=True)]
     first, level = certificates[0], _level(certificates, paths)
     for index in range(1, len(paths)):
-        if (why := differs(first, certificates[index], level)) is not None:
+        if (why := differs(first, certificates[index])) is not None:
             raise SubloraError(f"{paths[0]} and {paths[index]} cannot be compared: {why}")
     given, held_out = None if corpus is None else Path(corpus), set_of == "held-out"
     problems = []
@@ -192,11 +193,13 @@ def _level(certificates: Sequence[Certificate], paths: Sequence[str | Path]) -> 
     common = [level for level in levels[0] if level in LEVELS and all(level in each for each in levels)]
     if not common:
         said = "; ".join(f"{path}: {', '.join(each)}" for path, each in zip(paths, levels, strict=True))
-        raise SubloraError(f"no common unit but tokens or groups ({said}); certify both with bounds.levels [document]")
+        if any("group" in each for each in levels):  # whose split drew groups: another experiment would be another split
+            raise SubloraError(f"documents of a group are dependent, and groups cannot be compared yet ({said})")
+        raise SubloraError(f"no common unit but tokens or sequences ({said}); certify both with bounds.levels [document]")
     return common[0]
 
 
-def differs(first: Certificate, second: Certificate, level: str) -> str | None:
+def differs(first: Certificate, second: Certificate) -> str | None:
     """Why two certificates do not speak of the same corpus, split and units; None if they do."""
     one, two = first.corpus, second.corpus
     if first.message_sha256 == second.message_sha256:
@@ -218,9 +221,6 @@ def differs(first: Certificate, second: Certificate, level: str) -> str | None:
     pairs += [("corpus.documents", one.documents, two.documents), ("corpus.pool", one.pool, two.pool)]
     pairs += [("corpus.tokenizer_from", *(getattr(each.public, "tokenizer_from", None) for each in (first, second)))]
     pairs += [("bounds.delta", first.delta, second.delta)]
-    if level == "sequence":
-        blocks = (each.params.get("model", {}).get("block") for each in (first, second))
-        pairs += [("model.block", *blocks)]
     found = next((pair for pair in pairs if pair[1] != pair[2]), None)
     return None if found is None else f"{found[0]} is {found[1]!r:.60} in one and {found[2]!r:.60} in the other"
 

@@ -34,7 +34,7 @@ from sublora.scoring.text import Drawn, _windows, evaluate_drawn
 from sublora.verification import verify, verify_arithmetic
 
 V, STEP, DAY = 257, DETERMINISM["bits"], "2024-02-29"
-EVERY = {"levels": ["document", "sequence", "token"], "documents": 60, "sequences": 70, "tokens": 300}
+EVERY = {"levels": ["document", "token"], "documents": 60, "tokens": 300}
 SUBSAMPLED = {**EVERY, "pilot": 0.5, "held_out_documents": 30, "candidates": 3}
 
 
@@ -302,8 +302,7 @@ def test_a_token_s_statement_is_two_parts_from_the_same_tokens(drawn):
 
 def test_there_are_statements_at_every_level_and_a_stranger_computes_them_again(made, drawn, tmp_path, home):
     found = [(b.level, b.assumption, b.inequality) for b in beside(drawn[2])]
-    assert found[6:] == [("sequence", "iid", "hoeffding"), ("sequence", "iid", "betting"),
-                         ("token", "martingale", "azuma"), ("token", "martingale", "freedman")]  # fmt: skip
+    assert found[6:] == [("token", "martingale", "azuma"), ("token", "martingale", "freedman")]
     assert {b.candidates for b in beside(drawn[2])} == {3}
     drawn[2].save(tmp_path / "certificate.json")
     assert verify(tmp_path / "certificate.json", made.corpora) == [] and verify_arithmetic(tmp_path / "certificate.json") == []

@@ -227,9 +227,24 @@ def test_classifiers_are_compared_by_their_errors(tmp_path):
 )
 def test_what_differs_is_said_in_one_line(path, value, words):
     one, other = certificate("one"), changed(certificate("two", message_bytes=283), *path, to=value)
-    assert words in differs(one, other, "document")
-    assert differs(one, certificate("two", message_bytes=283), "document") is None
-    assert differs(one, one, "document") == "they hold the same message"
+    assert words in differs(one, other)
+    assert differs(one, certificate("two", message_bytes=283)) is None
+    assert differs(one, one) == "they hold the same message"
+
+
+@pytest.mark.parametrize(
+    ("level", "words"),
+    [
+        ("sequence", r"no common unit but tokens or sequences \(a: sequence; b: sequence\); certify both with"),
+        ("group", r"documents of a group are dependent, and groups cannot be compared yet \(a: group; b: group\)"),
+    ],
+)
+def test_pieces_and_groups_are_not_compared(level, words):
+    one = certificate("one")
+    other = one.model_copy(update={"statements": [b.model_copy(update={"level": level}) for b in one.statements]})
+    with pytest.raises(SubloraError, match=words):
+        comparing._level([other, other], ["a", "b"])
+    assert comparing._level([one, one], ["a", "b"]) == "document"
 
 
 def test_the_command_says_what_differs_and_what_is_proven(made, tmp_path, sublora):

@@ -55,18 +55,18 @@ SINGLE: tuple[Level, ...] = ("token", "position")
 """Levels whose units are single tokens, each of which is mixed by itself; the others' units are mixed as wholes."""
 INEQUALITIES: dict[Level, tuple[str, ...]] = {
     "document": ("hoeffding", "betting"),
-    "sequence": ("hoeffding", "betting"),
     "token": ("azuma", "freedman"),
     "position": ("hoeffding", "betting"),
     "group": ("hoeffding", "betting"),
 }
+"""None of sequences: pieces of one document are alike, and the limits of the offset and of the price pay for no message."""
 FEW_BETS = np.array([2.0, 5.0, 12.0])
 """Times sqrt(nats/m): about the best bets where losses spread by a twelfth to a half of their range."""
 TIGHT = ("betting", "freedman")
 """The inequalities whose statements have the certified gain, too."""
-SHORTEST: dict[Level, int] = {"document": 2, "sequence": 1, "group": 2}
-"""Under iid: the fewest tokens that a document or piece has by construction (a token and the end of text; a last piece may have
-one), and b of a document, too (a byte and one more)."""
+SHORTEST: dict[Level, int] = {"document": 2, "group": 2}
+"""Under iid: the fewest tokens that a document has by construction (a token and the end of text), and its b, too (a byte and one
+more)."""
 
 
 def listed(levels: Iterable[Level], facts: Facts) -> Iterator[tuple[Level, Metric, AssumptionName, str]]:
@@ -162,7 +162,7 @@ def _evaluated(level: Level, of: Metric, scores: Scores, facts: Facts, least: in
 
 @functools.lru_cache(maxsize=2)  # every statement asks for those of the scores and of the pilot
 def _sums(scores: Scores, alpha: float, vocab_size: int) -> tuple[np.ndarray, np.ndarray]:
-    """(bits by the smoothed model, ln q) of each document or sequence."""
+    """(bits by the smoothed model, ln q) of each document."""
     first = scores.offsets[:-1]
     bits = np.add.reduceat(smoothed_bits(scores.log_probability, alpha, vocab_size), first)
     return bits, np.add.reduceat(scores.reference, first, dtype=np.float64)
@@ -320,7 +320,7 @@ def _base_offset(
 
     The base is one public hypothesis: no K. The n were drawn after the message was fixed, and the base long before; each of the A
     messages that are compared has a draw of its own, so the subsample's term pays for A as that of the difference does.
-    Of documents and sequences f is the top T; of positions (least: None) it is the base's own loss. ratio: rho, for bits per
+    Of documents f is the top T; of positions (least: None) it is the base's own loss. ratio: rho, for bits per
     byte.
     shared: assumption, message_bits, delta, pool and candidates.
     """
@@ -352,7 +352,7 @@ def _offset(
     delta: float,
     pool: int,
 ) -> float:
-    """The limit of the mean offset of documents, sequences or groups. ratio: rho, for bits per byte."""
+    """The limit of the mean offset of documents or groups. ratio: rho, for bits per byte."""
     by_byte = None
     if ratio is not None:
         assert population.sizes is not None
@@ -405,9 +405,9 @@ def held_out(
     for level, name in measured(levels, facts):
         losses, own = held_out_losses(scores, level, facts, name)
         proven = None
-        if level != "token" and name == "bpd":
-            names = held_out_assumptions(level, facts.tokenizer_from)
-            ranges = {name: (0.0, largest(level, name, facts)) for name in names}
+        names = held_out_assumptions(level, facts.tokenizer_from)
+        if names and name == "bpd":
+            ranges = {assumed: (0.0, largest(level, assumed, facts)) for assumed in names}
             shared: dict[str, Any] = {"population": population, "tolerant": tolerant, **of_facts(facts)}
             proven = test_set_bound(losses, ranges, "bpd", **shared)
         said: dict[str, Any] = {"level": level, "metric": name, "alpha": facts.alpha, "n": len(losses), "split": None}

@@ -183,7 +183,10 @@ class HeldOut(Part):
     reference_value: Annotated[FiniteFloat | None, Field(description="the reference's own mean loss of these units")] = None
     test_bound: Annotated[
         TestSetBound | None,
-        Field(description="the test-set bound; absent for single tokens, for other alphas than the message's, and in older files"),
+        Field(
+            description="the test-set bound; absent for single tokens, for sequences, whose independence is an approximation, for "
+            "other alphas than the message's, and in older files"
+        ),
     ] = None
 
     @model_serializer(mode="wrap")
@@ -277,7 +280,7 @@ class ReferencePublic(Part):
     ]
     tau: Annotated[Positive, Field(description="hoeffding, azuma and bounds of a subsample count no difference as less than -tau")]
     beta: Annotated[
-        Share | None, Field(description="its share in the mixture over a whole document or sequence; null without such a level")
+        Share | None, Field(description="its share in the mixture over a whole document; null without such a level")
     ]
     gamma: Annotated[Share | None, Field(description="the uniform code's share beside it in that mixture; null as beta")]
     g: Annotated[
@@ -332,8 +335,8 @@ class TextPublic(Part):
     base_configuration_sha256: Annotated[
         str | None,
         Field(
-            description="of the configuration that the base model has by itself, as the reference; absent where the base is not the "
-            "reference"
+            description="of the configuration that the base model has by itself, as the reference; absent where the base is not "
+            "the reference"
         ),
     ] = None
     tokenizer: Annotated[str, Field(description="the tokenizer's name or place")]
@@ -482,7 +485,7 @@ class Certificate(Part):
     @model_validator(mode="after")
     def _states_all_test_bounds_or_none(self):
         """None: it is of before there were test-set bounds."""
-        bounded = [value for value in self.held_out if value.level != "token" and value.metric != "bpb"]
+        bounded = [value for value in self.held_out if value.level not in ("token", "sequence") and value.metric != "bpb"]
         of_model = [value for value in bounded if value.alpha in (self.alpha, None)]
         stated = [value for value in self.held_out if value.test_bound is not None]
         if stated and stated != of_model:

@@ -39,7 +39,7 @@ from sublora.problems.prior import refuse_base_of_the_pool
 from sublora.progress import notice, progress_bar
 from sublora.scoring.baselines import baselines
 from sublora.scoring.reference import Population, populations
-from sublora.scoring.scores import Scores, sequences
+from sublora.scoring.scores import Scores
 from sublora.scoring.text import (
     Drawn,
     Evaluation,
@@ -287,8 +287,6 @@ class DocumentProblem:
             names = statements.held_out_assumptions(level, self.experiment.corpus.tokenizer_from)
         m, shortest = facts.units[level], int(store.lengths.min())
         lengths = store.lengths[self.split.train] if level == "document" else np.ones(m, np.int64)
-        if level == "sequence":
-            _, lengths = sequences(store.offsets[self.split.train], store.lengths[self.split.train], self.experiment.model.block)
         populations: dict[AssumptionName, int] = {"pool": facts.pool, "unseen": facts.pool - m}
         if drawn.held_out:
             populations = {"unseen": len(self.split.test)}

@@ -246,8 +246,6 @@ class _Scorer:
         of_all, first = log_q(self.store, documents, kind, experiment, behind=behind), drawn
         if kind not in ("token", "position"):
             lengths = self.store.lengths[documents]
-            if kind == "sequence":
-                _, lengths = sequences(self.store.offsets[documents], lengths, experiment.model.block)
             first = (np.cumsum(lengths) - lengths)[drawn]
         within = np.arange(offsets[-1]) - np.repeat(offsets[:-1], np.diff(offsets))
         return dataclasses.replace(scores, reference=of_all[np.repeat(first, np.diff(offsets)) + within])
