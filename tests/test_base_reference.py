@@ -28,7 +28,7 @@ from sublora.models.tiny import make_pretrained
 from sublora.problems import ZeroshotProblem, problem_class
 from sublora.reporting import sentences, terminal
 from sublora.run import Run
-from sublora.scoring.reference import of_base
+from sublora.scoring.reference import of_base, with_floor
 from sublora.scoring.scores import score
 from sublora.scoring.text import Drawn, _windows, evaluate_drawn
 from sublora.verification import verify, verify_arithmetic
@@ -105,14 +105,14 @@ def base_scores(problem, level, places):
 
 
 def top_and_loss(problem, scores, alpha):
-    """(T, mixture's loss, L) of whole units by the formulas of the theory: beta = 1/2, gamma = 1/16."""
+    """(T, mixture's loss, L, the base's own loss) of whole units by the formulas of the theory: beta = 1/2, gamma = 1/16."""
     nats, offsets = base_scores(problem, "document", scores.places)
     L = np.diff(offsets)
     q = np.add.reduceat(nats.astype(np.float64), offsets[:-1])
     Q = -np.logaddexp(np.log(15 / 16) + q, np.log(1 / 16) - L * math.log(V)) / math.log(2)
     p = np.add.reduceat(smoothed_bits(scores.log_probability, alpha, V), offsets[:-1])
     losses = -np.logaddexp(np.log(0.5) - p * np.log(2), np.log(0.5) - Q * np.log(2)) / np.log(2) / L
-    return (Q + 1) / L, losses, L
+    return (Q + 1) / L, losses, L, -q / math.log(2) / L
 
 
 # -- from a params file to a page ----------------------------------------------------------------------------------------
@@ -191,8 +191,8 @@ def test_a_base_as_it_is_under_another_configuration_is_not_the_reference(as_it_
     certificate, public = certify(problem, message, evaluation, {}), as_it_is.certificate.public
     scores, same = evaluation.training["document"], as_it_is.evaluation.training["document"]
     assert certificate.params["model"]["architecture"]["rms_norm_eps"] == 1
-    assert (of_base(scores.log_probability, "document", V) != scores.reference).any()
-    assert (of_base(same.log_probability, "document", V) == same.reference).all(), "the twin: nothing is scored twice"
+    assert (of_base(scores.log_probability) != scores.reference).any()
+    assert (of_base(same.log_probability) == same.reference).all(), "the twin: nothing is scored twice"
     assert certificate.public.base_configuration_sha256 == public.base_configuration_sha256
     certificate.save(tmp_path / "certificate.json")
     assert verify(tmp_path / "certificate.json", as_it_is.corpora) == [] == verify_arithmetic(tmp_path / "certificate.json")
@@ -250,8 +250,8 @@ def test_a_document_s_statement_is_two_parts_at_half_of_delta(made, drawn, all_u
     """f = T, c = 0. Both parts are of the evaluated units; the base's pays for A, for J under iid, and for no bit of K."""
     problem, evaluation, certificate = (made.problem, made.evaluation, made.certificate) if all_units else drawn
     scores, pilot = evaluation.training["document"], evaluation.pilot["document"]
-    T, losses, L = top_and_loss(problem, scores, certificate.alpha)
-    tried, of_tried, _ = top_and_loss(problem, pilot, certificate.alpha)
+    T, losses, L, own = top_and_loss(problem, scores, certificate.alpha)
+    tried, of_tried, _, _ = top_and_loss(problem, pilot, certificate.alpha)
     m, K, J = len(problem.split.train), certificate.message_bits, 20 if assumption == "iid" else 0
     assert (len(T) == m) == all_units
     least = 2 if assumption == "iid" else int(problem.store.lengths.min())
@@ -270,8 +270,9 @@ def test_a_document_s_statement_is_two_parts_at_half_of_delta(made, drawn, all_u
     price = bound_mean(least / lengths, message_bits=J, **of_m).bound / least
     stated = beside(certificate, "document", assumption, "betting")
     assert stated.empirical == pytest.approx(losses.mean(), abs=1e-5)
-    assert stated.reference_empirical == pytest.approx((T - 1 / L).mean(), abs=1e-5)
+    assert stated.reference_empirical == pytest.approx(own.mean(), abs=1e-5) != pytest.approx((T - 1 / L).mean(), abs=1e-5)
     assert stated.bound == pytest.approx(min(limit(T, tried, 0.0, F, J) + of_D + STEP, F), abs=1e-4)
+    price *= math.log2(2 / (1 - 1 / 16))  # over the base by itself; 1 is the price over the base with a sixteenth of a guess
     assert stated.gain == pytest.approx(-of_D - price - STEP, abs=1e-4)
 
 
@@ -283,20 +284,23 @@ def test_a_token_s_statement_is_two_parts_from_the_same_tokens(drawn):
 
     def read(scores):
         nats, _ = base_scores(problem, "token", scores.places)
-        q = 0.999 * np.exp(nats.astype(np.float64)) + 0.001 / V
-        return -np.log2(q), -np.log2((1 - alpha) * np.exp(scores.log_probability.astype(float)) + alpha * q)
+        p = np.exp(nats.astype(np.float64))
+        q = 0.999 * p + 0.001 / V
+        return -np.log2(p), -np.log2(q), -np.log2((1 - alpha) * np.exp(scores.log_probability.astype(float)) + alpha * q)
 
-    (own, losses), (tried, of_tried) = read(evaluation.training["token"]), read(evaluation.pilot["token"])
+    (alone, own, losses), (_, tried, of_tried) = read(evaluation.training["token"]), read(evaluation.pilot["token"])
     shared = {"candidates": 3, "nominal": stated.nominal_tokens, "share": token_share(300, nominal=None), "one_inner": True}
 
-    def limit(values, on_pilot, bits, low, width, guess):
+    def limit(values, on_pilot, bits, low, width, guess, delta=0.025):
         ranges, zeros = {"low": low, "width": width, "guess_width": guess}, (np.zeros(len(values)), np.zeros(len(on_pilot)))
-        return freedman_subsampled(values, zeros[0], bits, 0.025, N, pilot=(on_pilot, zeros[1]), **ranges, **shared)
+        return freedman_subsampled(values, zeros[0], bits, delta, N, pilot=(on_pilot, zeros[1]), **ranges, **shared)
 
     bits = 20 + 5
     of_f = min(limit(own, tried, bits, 0.0, top, top), top)
     of_D = min(limit(losses - own, of_tried - tried, certificate.message_bits + bits, -top, top + width, width), width)
-    assert stated.reference_empirical == pytest.approx(own.mean(), abs=1e-5)
+    assert stated.reference_empirical == pytest.approx(alone.mean(), abs=1e-5)
+    all_of_delta = min(limit(losses - own, of_tried - tried, certificate.message_bits + bits, -top, top + width, width, 0.05), width)
+    assert stated.gain == pytest.approx(-all_of_delta + math.log2(0.999) - STEP, abs=1e-3)
     assert stated.bound == pytest.approx(min(of_f + of_D + STEP, top + width), abs=1e-3)
 
 
@@ -321,15 +325,14 @@ def test_positions_may_stand_beside_the_base(made):
     stated = beside(certificate, "position", "unseen", "betting")
     nats = evaluation.training["position"].reference.astype(np.float64)
     assert stated.reference_empirical == pytest.approx(-nats.mean() / math.log(2), abs=1e-6)
-    assert nats.min() >= math.log(FLOOR / V) - 1e-5
     assert stated.reference_empirical < stated.bound <= math.log2(V / FLOOR) - math.log2(certificate.alpha)
 
 
 def test_what_the_base_cannot_predict_counts_as_nothing():
     odd = np.array([np.nan, -np.inf, np.inf, -1.0, 0.5], np.float32)
     with np.errstate(invalid="ignore"):
-        assert of_base(odd, "document", V).tolist() == [-np.inf, -np.inf, -np.inf, -1.0, 0.0]
-        assert of_base(odd, "token", V)[:3] == pytest.approx(math.log(FLOOR / V), rel=1e-6)
+        assert of_base(odd).tolist() == [-np.inf, -np.inf, -np.inf, -1.0, 0.0]
+        assert with_floor(of_base(odd), V)[:3] == pytest.approx(math.log(FLOOR / V), rel=1e-6)
 
 
 def test_arithmetic_refuses_what_no_losses_of_the_stated_means_allow(drawn, tmp_path):
@@ -393,8 +396,8 @@ def test_the_base_as_it_is_has_its_own_level_and_no_gain(as_it_is):
     """The message is paid for in the difference alone, which is never above zero: the level is the base's own limit, without K."""
     certificate, problem, evaluation = as_it_is.certificate, as_it_is.problem, as_it_is.evaluation
     scores, pilot = evaluation.training["document"], evaluation.pilot["document"]
-    T, losses, _ = top_and_loss(problem, scores, certificate.alpha)
-    tried, _, _ = top_and_loss(problem, pilot, certificate.alpha)
+    T, losses, _, _ = top_and_loss(problem, scores, certificate.alpha)
+    tried, _, _, _ = top_and_loss(problem, pilot, certificate.alpha)
     F, m = math.log2(V) + 5 / 2, len(problem.split.train)
     of_f = {"inequality": "betting", "assumption": "iid", "message_bits": charged_bits(0.0, 2**20), "delta": 0.025, "m": m}
     limit = F * bound_mean(T / F, pilot=(tried / F, pilot.places), places=scores.places, one_inner=True, **of_f).bound

@@ -73,16 +73,17 @@ def populations(
     return found
 
 
-def of_base(log_probability: np.ndarray, level: Level, vocab_size: int) -> np.ndarray:
-    """ln q of each token from the base model's ln p, float32 (tokens,); what is no probability counts as zero.
+def of_base(log_probability: np.ndarray) -> np.ndarray:
+    """ln q of each token from the base model's ln p, float32 (tokens,); what is no probability counts as zero."""
+    return np.where(np.isfinite(log_probability), np.minimum(log_probability, 0.0), -np.inf).astype(np.float32)
 
-    At levels of single tokens it is mixed with the uniform guess at `FLOOR`, so that no loss is large. Documents are
-    mixed with it as wholes (`inequalities.reference`).
+
+def with_floor(nats: np.ndarray, vocab_size: int) -> np.ndarray:
+    """ln of a base's prediction of single tokens mixed with the uniform guess at `FLOOR`, so that no loss is large: float64.
+
+    Documents are mixed with it as wholes (`inequalities.reference`).
     """
-    nats = np.where(np.isfinite(log_probability), np.minimum(log_probability, 0.0), -np.inf)
-    if level in ("token", "position"):
-        nats = np.logaddexp(math.log1p(-FLOOR) + nats, math.log(FLOOR / vocab_size))
-    return nats.astype(np.float32)
+    return np.logaddexp(math.log1p(-FLOOR) + np.asarray(nats, np.float64), math.log(FLOOR / vocab_size))
 
 
 @functools.lru_cache(maxsize=4)  # the pilot, the certifying units, and all units ask for those of the same documents

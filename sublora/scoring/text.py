@@ -241,7 +241,7 @@ class _Scorer:
         if experiment.reference.name == "base":
             base, identity, same = self.base
             by_base = scores if same else scored(base, f"{name}-base", f"{what} by the base", identity)
-            return dataclasses.replace(scores, reference=of_base(by_base.log_probability, level, self.store.vocab_size))
+            return dataclasses.replace(scores, reference=of_base(by_base.log_probability))
         behind = self.split.train if part == "held-out" else None
         of_all, first = log_q(self.store, documents, kind, experiment, behind=behind), drawn
         if kind not in ("token", "position"):
