@@ -144,8 +144,10 @@ def test_the_certificate_and_its_page_name_the_base(made):
     for shown in (page, terminal.details(certificate, made.path)):
         assert public.base_weights_sha256 in shown
         assert f"The maker says that it is public since {DAY}, which nobody can verify." in shown
-        assert "The base model, which costs no bits and is mixed with the model, gets" in shown
+        assert "The base model costs no bits and is mixed with the model. It gets" in shown
     head = page.split("\n")[2]
+    assert "that the model was not trained on, the mixture is proven to be better than the base model by" in head
+    assert "uniform guess" not in head, "the gain is over the base itself"
     gain, own, total = (math.floor(100 * best.gain), math.ceil(100 * best.reference_empirical), math.ceil(100 * best.bound))
     for number in (gain, own, total):
         assert f"{number / 100:.2f} bits per byte" in head
@@ -299,8 +301,9 @@ def test_a_token_s_statement_is_two_parts_from_the_same_tokens(drawn):
     of_f = min(limit(own, tried, bits, 0.0, top, top), top)
     of_D = min(limit(losses - own, of_tried - tried, certificate.message_bits + bits, -top, top + width, width), width)
     assert stated.reference_empirical == pytest.approx(alone.mean(), abs=1e-5)
-    all_of_delta = min(limit(losses - own, of_tried - tried, certificate.message_bits + bits, -top, top + width, width, 0.05), width)
-    assert stated.gain == pytest.approx(-all_of_delta + math.log2(0.999) - STEP, abs=1e-3)
+    K = certificate.message_bits + bits
+    all_of_delta = limit(losses - own, of_tried - tried, K, -top, top + width, width, 0.05)
+    assert stated.gain == pytest.approx(-min(all_of_delta, width) + math.log2(0.999) - STEP, abs=1e-3)
     assert stated.bound == pytest.approx(min(of_f + of_D + STEP, top + width), abs=1e-3)
 
 

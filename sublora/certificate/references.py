@@ -213,8 +213,8 @@ def bound(
     """One statement, in bits per token or, by `name`, per byte: the limit of the code's offset, of all m units and without K, and
     of the difference, each at delta/2.
 
-    The gain is a statement of its own, at all of delta: over the code as it is mixed, a share of the uniform code in it, or over a base
-    by itself (`share_of_base`). pilot, tolerant: as `statements.bound` has them.
+    The gain is a statement of its own, at all of delta: over the code as it is mixed, with a share of the uniform code, or over a
+    base by itself (`share_of_base`). pilot, tolerant: as `statements.bound` has them.
     """
     m, n, V, ratio = facts.units[level], scores.units, facts.vocab_size, facts.ratios.get(assumption, 1.0)
     of = per_byte(alpha, V, ratio) if name == "bpb" else metric("bpd", alpha, V)

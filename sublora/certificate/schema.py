@@ -112,13 +112,18 @@ class Statement(Part):
         Field(description="the public reference with which the model's probabilities are mixed; absent for the uniform guess"),
     ] = None
     reference_empirical: Annotated[
-        FiniteFloat | None, Field(description="the reference's own mean loss on the evaluated units: what zero bits achieve")
+        FiniteFloat | None,
+        Field(
+            description="the reference's own mean loss on the evaluated units: what zero bits achieve; of a code of counts as it "
+            "is mixed over whole documents, with a share gamma of the uniform code, of a base by itself"
+        ),
     ] = None
     gain: Annotated[
         FiniteFloat | None,
         Field(
-            description="with probability 1 - delta the mixture's bounded loss is at least so much below the reference's; may be "
-            "negative. Of inequalities betting and freedman beside a reference"
+            description="with probability 1 - delta the mixture's bounded loss is at least so much below the reference's on the "
+            "same population, not below reference_empirical, which is of the evaluated units; a code of counts is meant with "
+            "gamma of the uniform code, a base by itself; may be negative. Of inequalities betting and freedman beside a reference"
         ),
     ] = None
 

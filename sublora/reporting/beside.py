@@ -69,7 +69,8 @@ def _of_certificate(certificate: Certificate) -> list[dict[str, object]]:
     holds = f"a bound on the mean over {whom}; the message is paid for"
     if this.reference is not None:  # without which such a bound must not stand
         gained = this.gain or "not stated"
-        holds += f"; its reference alone gets {this.reference} on training text; certified gain over it: {gained}"
+        alone = f"its reference alone,{mixed}," if (mixed := reading.mixed_in(certificate, bound)) else "its reference alone"
+        holds += f"; {alone} gets {this.reference} on training text; certified gain over it: {gained}"
     rows = [_row("this model, certified", this.bound, "the training text; its message is counted in the bound", holds)]
     if this.held_out is not None:
         rows.append(_row("this model, held out", this.held_out, "the training text; its message is not counted", MEASURED))
