@@ -63,11 +63,11 @@ def verify_comparison(
         [[PairedStatement.model_validate(entry) for entry in pair["statements"]] for pair in each["pairs"]]
         for each in (least, most)
     )
-    known = {key: value for key, value in stated.data().items() if key in found and key != "pairs"}
+    said = {key: value for key, value in stated.data().items() if key not in ("pairs", "comparison_sha256")}
     wrong = [
-        f"{key}: the comparison says {value!r:.60}, here it is {found[key]!r:.60}"
-        for key, value in known.items()
-        if value != found[key]
+        f"{key}: the comparison says {said.get(key)!r:.60}, here it is {found.get(key)!r:.60}"
+        for key in dict.fromkeys([*said, *found])
+        if key != "pairs" and said.get(key) != found.get(key)
     ]
     others = [pair.other.model_dump(mode="json") for pair in stated.pairs]
     if others != [pair["other"] for pair in found["pairs"]]:
@@ -149,7 +149,7 @@ def _found(
         A = len(paths) - 1
         for each in (experiments[0], experiments[index]):
             A *= getattr(each.bounds, "candidates", 1)
-        terms = Terms(held_out, first.delta, bits, J, A, len(paths) - 1, first.corpus.pool or 0)
+        terms = Terms(held_out, first.delta, bits, J, A, len(paths) - 1, problems[0].pool_size)
         for row, slack in zip(rows, slacks, strict=True):
             row.append(list(paired_statements(one, two, terms, slack)))
     metric = "error" if level == "example" else "bpd"
@@ -165,6 +165,7 @@ def _found(
         "comparisons": len(paths) - 1,
         "share": SHARE,
         "tolerance": 2 * tolerance(metric),
+        **_conditions(certificates),
         "first": _named(first),
     }
     found = []
@@ -175,6 +176,12 @@ def _found(
         ]
         found.append({**shared, "pairs": pairs})
     return found
+
+
+def _conditions(certificates: Sequence[Certificate]) -> dict[str, str]:
+    """What iid assumes beside independent units, of any of the certificates: by key, where there is something."""
+    stated = {key: {getattr(each.public, key, None) for each in certificates} - {None} for key in ("condition", "classes_from")}
+    return {key: str(value) for key, values in stated.items() for value in values}
 
 
 def _named(certificate: Certificate) -> dict[str, Any]:

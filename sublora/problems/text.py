@@ -156,9 +156,9 @@ class DocumentProblem:
         base, base_here = certificate.public.base_weights_sha256, problem._base_sha256()
         if base_here != base:
             raise SubloraError(f"{path}: its base model has the sha256 {base!s:.12}, here it is {base_here!s:.12}; use that model")
-        said, here = getattr(certificate.public, "base_configuration_sha256", None), problem.base_configuration_sha256
-        if said != here:
-            what = f"its base model has a configuration with the sha256 {said!s:.12}, here it is {here!s:.12}"
+        said, found = getattr(certificate.public, "base_configuration_sha256", None), problem.base_configuration_sha256
+        if said != found:
+            what = f"its base model has a configuration with the sha256 {said!s:.12}, here it is {found!s:.12}"
             raise SubloraError(f"{path}: {what}; use that model")
         return problem
 
@@ -323,7 +323,7 @@ class DocumentProblem:
     def _facts(self, message: bytes, alpha: float) -> statements.Facts:
         store, bounds, block = self.store, self.experiment.bounds, self.experiment.model.block
         units = {level: training_units(level, store, self.split, block) for level in bounds.levels}
-        shared = (8 * len(message), alpha, store.vocab_size, bounds.delta, units, self._pool)
+        shared = (8 * len(message), alpha, store.vocab_size, bounds.delta, units, self.pool_size)
         choices = bounds.configurations, bounds.candidates, bounds.tokens, bounds.nominal_tokens
         beside = self.experiment.reference, self._populations, self._ratios, 2 if store.sizes is None else int(store.sizes.min())
         return statements.Facts(*shared, *choices, self.experiment.corpus.tokenizer_from, bounds.split_seeds, *beside)
@@ -355,7 +355,7 @@ class DocumentProblem:
         return int(np.delete(self.store.lengths, self.split.prior).min())
 
     @property
-    def _pool(self) -> int:
+    def pool_size(self) -> int:
         """M: all that the split draws from."""
         return sum(self.split.drawn)
 
@@ -366,7 +366,7 @@ class DocumentProblem:
             "name": store.name,
             "sha256": store.sha256,
             "documents": len(store if by_position else split.train),
-            "pool": self._pool,
+            "pool": self.pool_size,
             "tokens": len(split.train) if by_position else int(store.lengths[split.train].sum()),
             "vocab_size": store.vocab_size,
             "split": split.rule,
