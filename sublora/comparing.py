@@ -63,11 +63,11 @@ def verify_comparison(
         [[PairedStatement.model_validate(entry) for entry in pair["statements"]] for pair in each["pairs"]]
         for each in (least, most)
     )
-    said = {key: value for key, value in stated.data().items() if key not in ("pairs", "comparison_sha256")}
+    known = {key: value for key, value in stated.data().items() if key not in ("pairs", "comparison_sha256")}
     wrong = [
-        f"{key}: the comparison says {said.get(key)!r:.60}, here it is {found.get(key)!r:.60}"
-        for key in dict.fromkeys([*said, *found])
-        if key != "pairs" and said.get(key) != found.get(key)
+        f"{key}: the comparison says {known.get(key)!r:.60}, here it is {found.get(key)!r:.60}"
+        for key in dict.fromkeys([*known, *found])
+        if key != "pairs" and known.get(key) != found.get(key)
     ]
     others = [pair.other.model_dump(mode="json") for pair in stated.pairs]
     if others != [pair["other"] for pair in found["pairs"]]:

@@ -9,7 +9,6 @@ import hashlib
 import json
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from sublora.atomic import read_text, replaced_atomically, write_text
@@ -86,8 +85,8 @@ def refuse_base_of_the_pool(experiment: OnText, store: TokenStore) -> None:
         if count > (experiment.corpus.prior_documents or 0):
             raise SubloraError(f"{source} this corpus, which must not be in its pool; set corpus.prior_documents to {count}")
         return
-    pool = np.delete(np.arange(len(store)), split_of(store, experiment.corpus).prior) if hashes else []
-    if inside := sum(_hash(store, int(document)) in hashes for document in pool):
+    left = set(split_of(store, experiment.corpus).prior.tolist()) if hashes else set(range(len(store)))
+    if inside := sum(_hash(store, document) in hashes for document in range(len(store)) if document not in left):
         cure = f"take that corpus as it was, with corpus.prior_documents {count}"
         raise SubloraError(f"{source} another corpus, {inside:,} of which are in this pool; {cure}")
 

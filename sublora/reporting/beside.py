@@ -112,8 +112,8 @@ def duplicates_in_words(frame: pd.DataFrame) -> str:
         if row["part"] == POOL:
             of_pool = (
                 f" Of the pool, {counted.replace(' pool documents', ' documents')} have as much in common with one of the documents"
-                " that left it before the split. A base that was made of those has read almost the same: no bound breaks by that, but"
-                " such documents are no new text to it."
+                " that left it before the split. A base that was made of those has read almost the same: no bound breaks by that,"
+                " but such documents are no new text to it."
             )
         else:
             found.append(counted)
