@@ -5,8 +5,8 @@ never leaves the document; every one of its tokens, its own end of text included
 A longer document is read by a window that moves `stride` tokens at a time: window k begins at token `k stride`, the first predicts
 all of its tokens, each further one those behind its first `block - stride`. The last one may be shorter: moved back, to end with
 the document, it would tell where that ends, and no bound for tokens would hold. It is part of the hypothesis and stated in the
-certificate. A sequence is read as if it were a document; a single token is predicted in the window that the rule gives it. Tokens
-of the same window are read in one go: a causal model does not see what comes behind a token.
+certificate. A sequence is read as if it were a document; a single token is predicted in the window that the rule gives it. Tokens of
+the same window are read in one go: a causal model does not see what comes behind a token.
 """
 
 import collections
