@@ -17,8 +17,9 @@ from sublora.problems import problem_class
 from sublora.scoring.text import Drawn
 from sublora.verification import EXACT, Verdict, located
 
-LEVELS = ("document", "sequence", "position", "example")
-"""The units that models are compared on. Single tokens of a stream have no iid, pool or unseen statement."""
+LEVELS = ("document", "position", "example")
+"""The units that models are compared on. Single tokens of a stream have no iid, pool or unseen statement. Sequences have iid alone,
+and pieces of one document are alike: from held-out ones nothing would be proven."""
 
 NO_MATTER_OF_UNITS = {"source", "packages", "path", "field", "subset", "tokenizer", "tokenizer_from", "max_documents", "max_length"}
 """Settings of data that do not say which units train: the data's SHA-256 stands for most of them."""
@@ -64,11 +65,11 @@ def verify_comparison(
         [[PairedStatement.model_validate(entry) for entry in pair["statements"]] for pair in each["pairs"]]
         for each in (least, most)
     )
-    known = {key: value for key, value in stated.data().items() if key in found and key != "pairs"}
+    known = {key: value for key, value in stated.data().items() if key not in ("pairs", "comparison_sha256")}
     wrong = [
-        f"{key}: the comparison says {value!r:.60}, here it is {found[key]!r:.60}"
-        for key, value in known.items()
-        if value != found[key]
+        f"{key}: the comparison says {known.get(key)!r:.60}, here it is {found.get(key)!r:.60}"
+        for key in dict.fromkeys([*known, *found])
+        if key != "pairs" and known.get(key) != found.get(key)
     ]
     others = [pair.other.model_dump(mode="json") for pair in stated.pairs]
     if others != [pair["other"] for pair in found["pairs"]]:
@@ -119,7 +120,7 @@ def _found(
     experiments = [as_experiment(each.params, f"{path}: params") for each, path in zip(certificates, paths, strict=True)]
     first, level = certificates[0], _level(certificates, paths)
     for index in range(1, len(paths)):
-        if (why := differs(first, certificates[index], level)) is not None:
+        if (why := differs(first, certificates[index])) is not None:
             raise SubloraError(f"{paths[0]} and {paths[index]} cannot be compared: {why}")
     given, held_out = None if corpus is None else Path(corpus), set_of == "held-out"
     problems = []
@@ -150,7 +151,7 @@ def _found(
         A = len(paths) - 1
         for each in (experiments[0], experiments[index]):
             A *= getattr(each.bounds, "candidates", 1)
-        terms = Terms(held_out, first.delta, bits, J, A, len(paths) - 1, first.corpus.pool or 0)
+        terms = Terms(held_out, first.delta, bits, J, A, len(paths) - 1, problems[0].pool_size)
         for row, slack in zip(rows, slacks, strict=True):
             row.append(list(paired_statements(one, two, terms, slack)))
     metric = "error" if level == "example" else "bpd"
@@ -166,6 +167,7 @@ def _found(
         "comparisons": len(paths) - 1,
         "share": SHARE,
         "tolerance": 2 * tolerance(metric),
+        **_conditions(certificates),
         "first": _named(first),
     }
     found = []
@@ -176,6 +178,12 @@ def _found(
         ]
         found.append({**shared, "pairs": pairs})
     return found
+
+
+def _conditions(certificates: Sequence[Certificate]) -> dict[str, str]:
+    """What iid assumes beside independent units, of any of the certificates: by key, where there is something."""
+    stated = {key: {getattr(each.public, key, None) for each in certificates} - {None} for key in ("condition", "classes_from")}
+    return {key: str(value) for key, values in stated.items() for value in values}
 
 
 def _named(certificate: Certificate) -> dict[str, Any]:
@@ -194,11 +202,13 @@ def _level(certificates: Sequence[Certificate], paths: Sequence[str | Path]) -> 
     common = [level for level in levels[0] if level in LEVELS and all(level in each for each in levels)]
     if not common:
         said = "; ".join(f"{path}: {', '.join(each)}" for path, each in zip(paths, levels, strict=True))
-        raise SubloraError(f"no common unit but tokens or groups ({said}); certify both with bounds.levels [document]")
+        if any("group" in each for each in levels):  # whose split drew groups: another experiment would be another split
+            raise SubloraError(f"documents of a group are dependent, and groups cannot be compared yet ({said})")
+        raise SubloraError(f"no common unit but tokens or sequences ({said}); certify both with bounds.levels [document]")
     return common[0]
 
 
-def differs(first: Certificate, second: Certificate, level: str) -> str | None:
+def differs(first: Certificate, second: Certificate) -> str | None:
     """Why two certificates do not speak of the same corpus, split and units; None if they do."""
     one, two = first.corpus, second.corpus
     if first.message_sha256 == second.message_sha256:
@@ -220,9 +230,6 @@ def differs(first: Certificate, second: Certificate, level: str) -> str | None:
     pairs += [("corpus.documents", one.documents, two.documents), ("corpus.pool", one.pool, two.pool)]
     pairs += [("corpus.tokenizer_from", *(getattr(each.public, "tokenizer_from", None) for each in (first, second)))]
     pairs += [("bounds.delta", first.delta, second.delta)]
-    if level == "sequence":
-        blocks = (each.params.get("model", {}).get("block") for each in (first, second))
-        pairs += [("model.block", *blocks)]
     found = next((pair for pair in pairs if pair[1] != pair[2]), None)
     return None if found is None else f"{found[0]} is {found[1]!r:.60} in one and {found[2]!r:.60} in the other"
 

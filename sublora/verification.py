@@ -19,6 +19,7 @@ from sublora.message import MessageError, decode
 from sublora.models import base_model, base_sha256
 from sublora.problems import problem_class
 from sublora.problems.labels import stated_labels
+from sublora.problems.text import reference_configuration
 
 UNVERIFIED = ("environment", "certificate_sha256")
 """Keys that nobody can compute again: where the certificate was made, and how long that took."""
@@ -107,6 +108,8 @@ def verify_arithmetic(path: str | Path, corpus: str | Path | None = None, *, lim
     if isinstance(here, Pretrain) or isinstance(here, OnText) and here.needs_base:  # a rounded model starts from no weights
         base = base_sha256(base_model(here.model, size, local_only=True))
         again["public"] = {**claimed["public"], "base_weights_sha256": base}
+        if isinstance(here, OnText) and (own := reference_configuration(here, size, local_only=True)) is not None:
+            again["public"]["base_configuration_sha256"] = own
     return Verdict([*wrong, *_differences(claimed, again, ""), *_unfounded(certificate, claimed, stated)])
 
 

@@ -20,8 +20,10 @@ from sublora import verification
 from sublora.certificate.build import facts
 from sublora.certificate.schema import SEARCH, Certificate, certificate_of, digest, load_certificate
 from sublora.certificate.statements import DETERMINISM, metrics, tolerance
+from sublora.data import prepare
 from sublora.errors import SubloraError
-from sublora.experiment import as_experiment
+from sublora.experiment import Corpus, as_experiment
+from sublora.models.tiny import make_pretrained
 from sublora.problems import LabelProblem, TextProblem
 from sublora.reporting.keys import keys_table
 from sublora.run import Run
@@ -119,14 +121,14 @@ def alterations(value):
     return [other for other in others if json.dumps(other) != json.dumps(value)]
 
 
-OPTIONAL = ("corpus.groups", "corpus.prior", "public.bytes", "public.classes_from")
+OPTIONAL = ("corpus.groups", "corpus.prior", "public.bytes", "public.classes_from", "public.base_configuration_sha256")
 """Keys that only certificates of some settings have."""
 
 
 @pytest.fixture(scope="module")
 def optional(tmp_path_factory):
     """(data, corpora folder) of tiny certificates that together have the keys `OPTIONAL`: groups of documents under a tokenizer of
-    pairs of bytes; documents removed before the split; an own task."""
+    pairs of bytes; documents removed before the split; an own task; a base as the reference."""
     folder, bounds = tmp_path_factory.mktemp("optional"), {"groups": None, "held_out_groups": 20, "pilot": 0.5}
     texts = grouped(folder / "texts.jsonl", authors())
     texts |= {"tokenizer": save_tokenizer(folder / "pairs"), "tokenizer_from": "elsewhere"}
@@ -134,7 +136,12 @@ def optional(tmp_path_factory):
     prior = settings(write_texts(folder / "texts"), name="prior", corpus__prior_documents=60, bounds__documents=50)
     task = {"source": str(write_rows(folder / "mine.csv", labelled_rows(200))), "text": [TEXT, MORE], "label": LABEL}
     own = task_of(training__epochs=1, task=task)
-    runs = [Run(values, folder / "runs") for values in (by_group, prior, own)]
+    store = prepare(Corpus(**prior["corpus"]), folder / "stores")
+    source = make_pretrained(folder / "base", store, width=16, block=32, steps=1, batch=4)
+    base = {key: value for key, value in prior.items() if key not in ("subspace", "training", "compression")}
+    base |= {"kind": "zeroshot", "name": "base", "model": {"source": str(source), "block": 32}, "reference": {"name": "base"}}
+    base["corpus"] = {key: value for key, value in prior["corpus"].items() if key != "prior_documents"}
+    runs = [Run(values, folder / "runs") for values in (by_group, prior, own, base)]
     return [(run.certify().data(), run.corpora) for run in runs]
 
 

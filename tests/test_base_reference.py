@@ -3,6 +3,7 @@
 import json
 import math
 import random
+import shutil
 
 import numpy as np
 import pytest
@@ -18,21 +19,22 @@ from sublora.inequalities.independent import complexity_nats
 from sublora.inequalities.martingale import freedman_subsampled, token_share
 from sublora.inequalities.means import bound_mean
 from sublora.inequalities.smoothing import smoothed_bits
-from sublora.message import MessageError, decode, unwrapped, with_alpha
+from sublora.message import MessageError, configured, decode, read_configuration, unwrapped, with_alpha
 from sublora.message.unchanged import encode_unchanged
 from sublora.models import base_model, base_sha256
+from sublora.models.pretrained import configuration_sha256, stated_form
 from sublora.models.references.document import FLOOR
 from sublora.models.tiny import make_pretrained
 from sublora.problems import ZeroshotProblem, problem_class
 from sublora.reporting import sentences, terminal
 from sublora.run import Run
-from sublora.scoring.reference import of_base
+from sublora.scoring.reference import of_base, with_floor
 from sublora.scoring.scores import score
-from sublora.scoring.text import _windows
+from sublora.scoring.text import Drawn, _windows, evaluate_drawn
 from sublora.verification import verify, verify_arithmetic
 
 V, STEP, DAY = 257, DETERMINISM["bits"], "2024-02-29"
-EVERY = {"levels": ["document", "sequence", "token"], "documents": 60, "sequences": 70, "tokens": 300}
+EVERY = {"levels": ["document", "token"], "documents": 60, "tokens": 300}
 SUBSAMPLED = {**EVERY, "pilot": 0.5, "held_out_documents": 30, "candidates": 3}
 
 
@@ -103,14 +105,14 @@ def base_scores(problem, level, places):
 
 
 def top_and_loss(problem, scores, alpha):
-    """(T, mixture's loss, L) of whole units by the formulas of the theory: beta = 1/2, gamma = 1/16."""
+    """(T, mixture's loss, L, the base's own loss) of whole units by the formulas of the theory: beta = 1/2, gamma = 1/16."""
     nats, offsets = base_scores(problem, "document", scores.places)
     L = np.diff(offsets)
     q = np.add.reduceat(nats.astype(np.float64), offsets[:-1])
     Q = -np.logaddexp(np.log(15 / 16) + q, np.log(1 / 16) - L * math.log(V)) / math.log(2)
     p = np.add.reduceat(smoothed_bits(scores.log_probability, alpha, V), offsets[:-1])
     losses = -np.logaddexp(np.log(0.5) - p * np.log(2), np.log(0.5) - Q * np.log(2)) / np.log(2) / L
-    return (Q + 1) / L, losses, L
+    return (Q + 1) / L, losses, L, -q / math.log(2) / L
 
 
 # -- from a params file to a page ----------------------------------------------------------------------------------------
@@ -142,8 +144,10 @@ def test_the_certificate_and_its_page_name_the_base(made):
     for shown in (page, terminal.details(certificate, made.path)):
         assert public.base_weights_sha256 in shown
         assert f"The maker says that it is public since {DAY}, which nobody can verify." in shown
-        assert "The base model, which costs no bits and is mixed with the model, gets" in shown
+        assert "The base model costs no bits and is mixed with the model. It gets" in shown
     head = page.split("\n")[2]
+    assert "that the model was not trained on, the mixture is proven to be better than the base model by" in head
+    assert "uniform guess" not in head, "the gain is over the base itself"
     gain, own, total = (math.floor(100 * best.gain), math.ceil(100 * best.reference_empirical), math.ceil(100 * best.bound))
     for number in (gain, own, total):
         assert f"{number / 100:.2f} bits per byte" in head
@@ -159,6 +163,66 @@ def test_another_base_is_refused(made, home, tmp_path, monkeypatch):
         verify(home / made.path, home / made.corpora)
     wrong = verify_arithmetic(home / made.path)
     assert [line.split(":")[0] for line in wrong] == ["public.base_weights_sha256"]
+
+
+def other_configuration(made, key, value):
+    """The run's message, its configuration with another value at a key."""
+    configuration, message = unwrapped(made.message)
+    found = put(configuration, key.split("."), value) if "." in key else {**configuration, key: value}
+    return configured(stated_form(found), message)
+
+
+@pytest.mark.parametrize(("key", "value"), [("hidden_act", "gelu"), ("rms_norm_eps", 1.0), ("rope_parameters.rope_theta", 10.0)])
+def test_no_configuration_that_a_message_states_changes_what_the_base_predicts(made, key, value):
+    """q is public: its limit pays for no bit. The broken form is the base with the message's configuration."""
+    message, problem = other_configuration(made, key, value), made.problem
+    units = problem.store, problem.split, problem.experiment, Drawn("document", True, 40)
+    (first, _), (other, _) = (evaluate_drawn(each, *units) for each in (made.message, message))
+    assert (first.reference == other.reference).all() and (first.log_probability != other.log_probability).any()
+    stated = read_configuration(message, problem.experiment)[0].model
+    windows, offsets = _windows(problem.store, problem.split.test[:40], "document", np.arange(40), block=32, stride=16)
+    shared = {"batch_tokens": 64, "label": "test"}
+    broken = score(base_model(stated, V), problem.store, windows, offsets, np.arange(40), **shared).log_probability
+    assert abs(broken - first.reference).max() > 0.01
+
+
+def test_a_base_as_it_is_under_another_configuration_is_not_the_reference(as_it_is, tmp_path):
+    """Its message may state another one. Then the base is scored by itself, and the certificate verifies."""
+    problem, message = as_it_is.problem, other_configuration(as_it_is, "rms_norm_eps", 1.0)
+    evaluation = problem.evaluate(message)
+    certificate, public = certify(problem, message, evaluation, {}), as_it_is.certificate.public
+    scores, same = evaluation.training["document"], as_it_is.evaluation.training["document"]
+    assert certificate.params["model"]["architecture"]["rms_norm_eps"] == 1
+    assert (of_base(scores.log_probability) != scores.reference).any()
+    assert (of_base(same.log_probability) == same.reference).all(), "the twin: nothing is scored twice"
+    assert certificate.public.base_configuration_sha256 == public.base_configuration_sha256
+    certificate.save(tmp_path / "certificate.json")
+    assert verify(tmp_path / "certificate.json", as_it_is.corpora) == [] == verify_arithmetic(tmp_path / "certificate.json")
+
+
+def test_the_certificate_states_the_bases_own_configuration_and_another_is_refused(made, home, tmp_path, monkeypatch):
+    data, path, own = made.certificate.data(), tmp_path / "certificate.json", made.experiment.model.architecture
+    assert data["public"]["base_configuration_sha256"] == configuration_sha256(own)
+
+    def seal(altered):
+        path.write_text(json.dumps({**altered, "certificate_sha256": digest(altered)}, indent=1) + "\n", "utf-8")
+
+    seal(put(data, ("public", "base_configuration_sha256"), configuration_sha256({**own, "rms_norm_eps": 1})))
+    with pytest.raises(SubloraError, match="its base model has a configuration with the sha256"):
+        verify(path, made.corpora)
+    assert [line.split(":")[0] for line in verify_arithmetic(path)] == ["public.base_configuration_sha256"]
+    seal(put(data, ("public", "base_configuration_sha256"), KeyError))
+    with pytest.raises(SubloraError, match="base_configuration_sha256 and a reference base belong together"):
+        verify(path, made.corpora)
+    seal(data)
+    assert verify(path, made.corpora) == []
+    shutil.copytree(home / "base", tmp_path / "base")
+    config = json.loads((tmp_path / "base" / "config.json").read_text("utf-8"))
+    (tmp_path / "base" / "config.json").write_text(json.dumps({**config, "rms_norm_eps": 1.0}), "utf-8")
+    monkeypatch.chdir(tmp_path)  # the same weights, and another configuration of the source
+    with pytest.raises(SubloraError, match="its base model has a configuration with the sha256"):
+        verify(path, home / made.corpora)
+    assert [line.split(":")[0] for line in verify_arithmetic(path)] == ["public.base_configuration_sha256"]
 
 
 def test_the_day_is_only_said(made, home):
@@ -188,8 +252,8 @@ def test_a_document_s_statement_is_two_parts_at_half_of_delta(made, drawn, all_u
     """f = T, c = 0. Both parts are of the evaluated units; the base's pays for A, for J under iid, and for no bit of K."""
     problem, evaluation, certificate = (made.problem, made.evaluation, made.certificate) if all_units else drawn
     scores, pilot = evaluation.training["document"], evaluation.pilot["document"]
-    T, losses, L = top_and_loss(problem, scores, certificate.alpha)
-    tried, of_tried, _ = top_and_loss(problem, pilot, certificate.alpha)
+    T, losses, L, own = top_and_loss(problem, scores, certificate.alpha)
+    tried, of_tried, _, _ = top_and_loss(problem, pilot, certificate.alpha)
     m, K, J = len(problem.split.train), certificate.message_bits, 20 if assumption == "iid" else 0
     assert (len(T) == m) == all_units
     least = 2 if assumption == "iid" else int(problem.store.lengths.min())
@@ -208,8 +272,9 @@ def test_a_document_s_statement_is_two_parts_at_half_of_delta(made, drawn, all_u
     price = bound_mean(least / lengths, message_bits=J, **of_m).bound / least
     stated = beside(certificate, "document", assumption, "betting")
     assert stated.empirical == pytest.approx(losses.mean(), abs=1e-5)
-    assert stated.reference_empirical == pytest.approx((T - 1 / L).mean(), abs=1e-5)
+    assert stated.reference_empirical == pytest.approx(own.mean(), abs=1e-5) != pytest.approx((T - 1 / L).mean(), abs=1e-5)
     assert stated.bound == pytest.approx(min(limit(T, tried, 0.0, F, J) + of_D + STEP, F), abs=1e-4)
+    price *= math.log2(2 / (1 - 1 / 16))  # over the base by itself; 1 is the price over the base with a sixteenth of a guess
     assert stated.gain == pytest.approx(-of_D - price - STEP, abs=1e-4)
 
 
@@ -221,27 +286,30 @@ def test_a_token_s_statement_is_two_parts_from_the_same_tokens(drawn):
 
     def read(scores):
         nats, _ = base_scores(problem, "token", scores.places)
-        q = 0.999 * np.exp(nats.astype(np.float64)) + 0.001 / V
-        return -np.log2(q), -np.log2((1 - alpha) * np.exp(scores.log_probability.astype(float)) + alpha * q)
+        p = np.exp(nats.astype(np.float64))
+        q = 0.999 * p + 0.001 / V
+        return -np.log2(p), -np.log2(q), -np.log2((1 - alpha) * np.exp(scores.log_probability.astype(float)) + alpha * q)
 
-    (own, losses), (tried, of_tried) = read(evaluation.training["token"]), read(evaluation.pilot["token"])
+    (alone, own, losses), (_, tried, of_tried) = read(evaluation.training["token"]), read(evaluation.pilot["token"])
     shared = {"candidates": 3, "nominal": stated.nominal_tokens, "share": token_share(300, nominal=None), "one_inner": True}
 
-    def limit(values, on_pilot, bits, low, width, guess):
+    def limit(values, on_pilot, bits, low, width, guess, delta=0.025):
         ranges, zeros = {"low": low, "width": width, "guess_width": guess}, (np.zeros(len(values)), np.zeros(len(on_pilot)))
-        return freedman_subsampled(values, zeros[0], bits, 0.025, N, pilot=(on_pilot, zeros[1]), **ranges, **shared)
+        return freedman_subsampled(values, zeros[0], bits, delta, N, pilot=(on_pilot, zeros[1]), **ranges, **shared)
 
     bits = 20 + 5
     of_f = min(limit(own, tried, bits, 0.0, top, top), top)
     of_D = min(limit(losses - own, of_tried - tried, certificate.message_bits + bits, -top, top + width, width), width)
-    assert stated.reference_empirical == pytest.approx(own.mean(), abs=1e-5)
+    assert stated.reference_empirical == pytest.approx(alone.mean(), abs=1e-5)
+    K = certificate.message_bits + bits
+    all_of_delta = limit(losses - own, of_tried - tried, K, -top, top + width, width, 0.05)
+    assert stated.gain == pytest.approx(-min(all_of_delta, width) + math.log2(0.999) - STEP, abs=1e-3)
     assert stated.bound == pytest.approx(min(of_f + of_D + STEP, top + width), abs=1e-3)
 
 
 def test_there_are_statements_at_every_level_and_a_stranger_computes_them_again(made, drawn, tmp_path, home):
     found = [(b.level, b.assumption, b.inequality) for b in beside(drawn[2])]
-    assert found[6:] == [("sequence", "iid", "hoeffding"), ("sequence", "iid", "betting"),
-                         ("token", "martingale", "azuma"), ("token", "martingale", "freedman")]  # fmt: skip
+    assert found[6:] == [("token", "martingale", "azuma"), ("token", "martingale", "freedman")]
     assert {b.candidates for b in beside(drawn[2])} == {3}
     drawn[2].save(tmp_path / "certificate.json")
     assert verify(tmp_path / "certificate.json", made.corpora) == [] and verify_arithmetic(tmp_path / "certificate.json") == []
@@ -260,15 +328,14 @@ def test_positions_may_stand_beside_the_base(made):
     stated = beside(certificate, "position", "unseen", "betting")
     nats = evaluation.training["position"].reference.astype(np.float64)
     assert stated.reference_empirical == pytest.approx(-nats.mean() / math.log(2), abs=1e-6)
-    assert nats.min() >= math.log(FLOOR / V) - 1e-5
     assert stated.reference_empirical < stated.bound <= math.log2(V / FLOOR) - math.log2(certificate.alpha)
 
 
 def test_what_the_base_cannot_predict_counts_as_nothing():
     odd = np.array([np.nan, -np.inf, np.inf, -1.0, 0.5], np.float32)
     with np.errstate(invalid="ignore"):
-        assert of_base(odd, "document", V).tolist() == [-np.inf, -np.inf, -np.inf, -1.0, 0.0]
-        assert of_base(odd, "token", V)[:3] == pytest.approx(math.log(FLOOR / V), rel=1e-6)
+        assert of_base(odd).tolist() == [-np.inf, -np.inf, -np.inf, -1.0, 0.0]
+        assert with_floor(of_base(odd), V)[:3] == pytest.approx(math.log(FLOOR / V), rel=1e-6)
 
 
 def test_arithmetic_refuses_what_no_losses_of_the_stated_means_allow(drawn, tmp_path):
@@ -332,8 +399,8 @@ def test_the_base_as_it_is_has_its_own_level_and_no_gain(as_it_is):
     """The message is paid for in the difference alone, which is never above zero: the level is the base's own limit, without K."""
     certificate, problem, evaluation = as_it_is.certificate, as_it_is.problem, as_it_is.evaluation
     scores, pilot = evaluation.training["document"], evaluation.pilot["document"]
-    T, losses, _ = top_and_loss(problem, scores, certificate.alpha)
-    tried, _, _ = top_and_loss(problem, pilot, certificate.alpha)
+    T, losses, _, _ = top_and_loss(problem, scores, certificate.alpha)
+    tried, _, _, _ = top_and_loss(problem, pilot, certificate.alpha)
     F, m = math.log2(V) + 5 / 2, len(problem.split.train)
     of_f = {"inequality": "betting", "assumption": "iid", "message_bits": charged_bits(0.0, 2**20), "delta": 0.025, "m": m}
     limit = F * bound_mean(T / F, pilot=(tried / F, pilot.places), places=scores.places, one_inner=True, **of_f).bound

@@ -59,6 +59,27 @@ def gain_bound(lengths, losses, code, *, least, beta):
     return -difference_bound(losses - code.above(), excess=0.0, largest=code.largest) - price
 
 
+def test_a_gain_over_the_base_itself_pays_for_the_uniform_code_in_it():
+    """The model is the base, of one bit a token, so that nothing is gained; m = 10^6 documents of two tokens, no bit to pay.
+
+    beta is near 1, so that the mixture is about the code. The twin pays for beta alone, and beats the base with a sixteenth of a
+    guess, by log2 of 16/15 for each document.
+    """
+    m, beta, gamma = 10**6, 0.999, 1 / 16
+    lengths, own = np.full(m, 2), np.full(m, 1.0)
+    code = of_whole_units(-2 * math.log(2) * own, lengths, vocab_size=256, beta=beta, gamma=gamma, shortest=2, offset="reference")
+    for model in (own, own / 2):  # the model is the base; it is better by half a bit
+        losses = code.mixture(model * 2)
+        truth, found = {}, {}
+        truth["base"], truth["mixed"] = (own - losses).mean(), (code.own - losses).mean()
+        for name, weight in (("base", beta * (1 - gamma)), ("mixed", beta)):
+            found[name] = gain_bound(lengths, losses, code, least=2, beta=weight)
+        assert found["base"] <= truth["base"] and found["mixed"] <= truth["mixed"]
+    losses = code.mixture(own * 2)
+    assert gain_bound(lengths, losses, code, least=2, beta=beta * (1 - gamma)) <= (own - losses).mean() < 0
+    assert gain_bound(lengths, losses, code, least=2, beta=beta) > (own - losses).mean(), "the twin"
+
+
 def test_the_price_of_mixing_is_that_of_the_population_s_shortest_document():
     """beta = 2^-16, L = 2 with probability .0022, where the model loses all, so that mixing costs 8 bits a token; else L = 100.
 

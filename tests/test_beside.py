@@ -101,10 +101,25 @@ def test_near_duplicates_are_found_and_others_are_not(tmp_path):
     for part, identical, like in ((1, 60, 60), (2, 0, 60), (3, 0, 0), (4, 0, 0)):
         split = Split(np.append(parts[0], 300), parts[part], np.array([301]), "permutation", "by hand")
         frame = near.near_duplicates(store, split)
-        assert tuple(frame.columns) == near.COLUMNS == beside.DUPLICATES
+        assert tuple(frame.columns) == near.COLUMNS == beside.DUPLICATES and near.POOL == beside.POOL not in set(frame["part"])
         rows = frame.set_index("part")
         assert rows.loc["validation", ["documents", "identical", "near"]].tolist() == [60, identical, like]
         assert rows.loc["test", ["documents", "identical", "near"]].tolist() == [1, 1, 1], "shorter than a shingle"
+
+
+def test_the_pool_s_documents_among_those_that_left_it_are_a_row_of_their_own(tmp_path):
+    """A base that was made of documents that left the pool has read a pool document that is almost one of them."""
+    first, changed = texts(20, words=100), [text.rsplit(" ", 1)[0] + " other" for text in texts(20, words=100)[:15]]
+    store = write(tmp_path / "store", [*first, *changed, first[19], *texts(60, words=100)[40:]])
+    parts = np.arange(20), np.arange(20, 50), np.arange(50, 53), np.arange(53, 56)
+    prior, train, validation, test = parts
+    frame = near.near_duplicates(store, Split(train, validation, test, "permutation", "by hand", prior))
+    assert frame["part"].tolist() == ["validation", "test", near.POOL]
+    assert frame.iloc[2][["documents", "identical", "near"]].tolist() == [36, 1, 16]
+    assert frame.iloc[:2]["near"].tolist() == [0, 0], "the other rows are about the training documents"
+    said = beside.duplicates_in_words(frame)
+    assert "Of the pool, 16 of the 36 documents (44.5%; 1 of them identical) have as much in common with one of the" in said
+    assert said.count("pool documents") == 0 and "Of the pool" not in beside.duplicates_in_words(frame.iloc[:2])
 
 
 def test_the_share_of_equal_minima_estimates_the_share_of_common_shingles(tmp_path):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from certificates import certificate, changed
+from certificates import certificate, changed, classifier_certificate
 from test_glue_run import settings as task_settings
 from test_glue_run import write_sst2
 from tiny import complaint, put, settings, write_texts
@@ -228,9 +228,24 @@ def test_classifiers_are_compared_by_their_errors(tmp_path):
 )
 def test_what_differs_is_said_in_one_line(path, value, words):
     one, other = certificate("one"), changed(certificate("two", message_bytes=283), *path, to=value)
-    assert words in differs(one, other, "document")
-    assert differs(one, certificate("two", message_bytes=283), "document") is None
-    assert differs(one, one, "document") == "they hold the same message"
+    assert words in differs(one, other)
+    assert differs(one, certificate("two", message_bytes=283)) is None
+    assert differs(one, one) == "they hold the same message"
+
+
+@pytest.mark.parametrize(
+    ("level", "words"),
+    [
+        ("sequence", r"no common unit but tokens or sequences \(a: sequence; b: sequence\); certify both with"),
+        ("group", r"documents of a group are dependent, and groups cannot be compared yet \(a: group; b: group\)"),
+    ],
+)
+def test_pieces_and_groups_are_not_compared(level, words):
+    one = certificate("one")
+    other = one.model_copy(update={"statements": [b.model_copy(update={"level": level}) for b in one.statements]})
+    with pytest.raises(SubloraError, match=words):
+        comparing._level([other, other], ["a", "b"])
+    assert comparing._level([one, one], ["a", "b"]) == "document"
 
 
 def test_the_command_says_what_differs_and_what_is_proven(made, tmp_path, sublora):
@@ -252,6 +267,46 @@ def test_the_command_says_what_differs_and_what_is_proven(made, tmp_path, sublor
         before = Path(file).read_bytes()
         assert why in complaint(sublora("compare", good, poor, *runs, "--out", str(file))) and Path(file).read_bytes() == before
     assert "--out: nothing is written" in complaint(sublora("compare", good, poor, "--out", "x", "--verify", "y"))
+
+
+def rewritten(made, folder, *by):
+    """The paths of good and poor with a key of theirs replaced: (path, value) each."""
+    paths = []
+    for name in ("good", "poor"):
+        data = load_certificate(made[name].path).data()
+        for keys, value in by:
+            data = put(data, keys, value)
+        paths.append(folder / f"{name}.json")
+        certificate_of({**data, "certificate_sha256": digest(data)}, name).save(paths[-1])
+    return paths
+
+
+def test_what_iid_assumes_of_a_base_and_of_classes_is_stated_and_said(made, tmp_path):
+    corpora, path = made["good"].corpora, tmp_path / "compare.json"
+    paths = rewritten(made, tmp_path, (("public", "condition"), "base_independent"))
+    found = compare(paths, "held-out", corpora)
+    assert found.condition == "base_independent" and "classes_from" not in found.data()
+    assert "if they are independent of each other and of the public base" in comparisons.summary(found)
+    found.save(path)
+    assert verify_comparison(path, paths, corpora) == []
+    data = {key: value for key, value in found.data().items() if key != "comparison_sha256"}
+    sealed({key: value for key, value in data.items() if key != "condition"}).save(path)
+    assert [line.split(":")[0] for line in verify_comparison(path, paths, corpora)] == ["condition"]
+    plain = compared(made, "good", "poor")
+    assert "condition" not in plain.data() and "of the public base" not in comparisons.summary(plain)
+    statement = only(plain, "interval", "iid")
+    of_examples = plain.model_copy(update={"classes_from": "examples"})
+    said = comparisons.speaks_of(of_examples, statement)
+    assert said.endswith("if they are independent, and if the source has no other labels than the examples have")
+    labelled = classifier_certificate()
+    of_examples = labelled.model_copy(update={"public": labelled.public.model_copy(update={"classes_from": "examples"})})
+    assert comparing._conditions([labelled, of_examples]) == {"classes_from": "examples"} and not comparing._conditions([labelled])
+
+
+def test_the_pool_is_that_of_the_split_and_not_what_a_certificate_says(made, tmp_path):
+    right = compared(made, "good", "poor", set_of="training")
+    paths = rewritten(made, tmp_path, (("corpus", "pool"), 10**6))
+    assert [p.statements for p in compare(paths, "training", made["good"].corpora).pairs] == [p.statements for p in right.pairs]
 
 
 def test_every_altered_number_is_refused(made, held_out, tmp_path, monkeypatch):

@@ -4,11 +4,21 @@ import json
 
 import numpy as np
 import pytest
-from tiny import settings, write_texts
+from tiny import put, settings, write_texts
 
 from sublora.certificate.build import certify
-from sublora.certificate.schema import digest
-from sublora.certificate.statements import DETERMINISM, Facts, _token_bound, expected_losses, metric, token_losses
+from sublora.certificate.schema import certificate_of, digest
+from sublora.certificate.statements import (
+    DETERMINISM,
+    Facts,
+    _token_bound,
+    assumptions,
+    expected_losses,
+    held_out_assumptions,
+    metric,
+    token_losses,
+)
+from sublora.errors import SubloraError
 from sublora.experiment import ALPHA_GRID, TOP_K, as_experiment
 from sublora.inequalities.independent import betting_grid, complexity_nats
 from sublora.inequalities.martingale import azuma, azuma_subsampled, entropy_guess_width, freedman
@@ -153,6 +163,19 @@ def test_held_out_tokens_weigh_the_same_and_documents_do_too(made):
     means = [losses[a:b].mean() for a, b in zip(documents.offsets[:-1], documents.offsets[1:], strict=True)]
     assert values["document", "bpd", 0.1].value == pytest.approx(np.mean(means), abs=1e-9)
     assert len(values) == 60
+
+
+def test_held_out_documents_prove_something_and_their_pieces_do_not(made):
+    """Pieces of one document are alike, and a test-set bound pays for no message that would leave room for that."""
+    stated = {level: [h for h in made.certificate.held_out if h.level == level] for level in ("document", "sequence", "token")}
+    proven = {level: [h for h in values if h.test_bound is not None] for level, values in stated.items()}
+    assert proven["document"] and stated["sequence"] and not proven["sequence"] + proven["token"]
+    assert held_out_assumptions("sequence", None) == () != assumptions("sequence", None)
+    bound = {"population": None, "iid": 3.0, "unseen": None}
+    data = made.certificate.data()
+    index = next(i for i, h in enumerate(data["held_out"]) if h["level"] == "sequence" and h["alpha"] in (None, data["alpha"]))
+    with pytest.raises(SubloraError, match="test_bound is not stated of all held-out values of the model"):
+        certificate_of(put(data, ("held_out", index, "test_bound"), bound), "old")
 
 
 def test_vacuous_is_the_uniform_guess():

@@ -34,6 +34,17 @@ def signs(ones, n):
     return np.where(np.arange(1, n + 1) * ones // n > np.arange(n) * ones // n, 1.0, -1.0)
 
 
+def test_a_held_out_limit_of_pieces_of_documents_is_caught():
+    """200 documents of 40 alike pieces. Right: a document is a unit. The twin: a piece is."""
+    random, violated = np.random.default_rng(0), {"documents": 0, "pieces": 0}
+    for _ in range(100):
+        documents = random.normal(0.5, 0.1, 200)
+        pieces = (documents[:, None] + random.normal(0, 0.05, (200, 40))).clip(0, 1)
+        for name, units in (("documents", pieces.mean(axis=1)), ("pieces", pieces.ravel())):
+            violated[name] += held_out_limit(units, low=0.0, high=1.0, nats=math.log(1 / DELTA)) < 0.5
+    assert violated["documents"] <= 100 * LIMIT and violated["pieces"] >= 100 * CAUGHT
+
+
 # -- what is computed --------------------------------------------------------------------------------------------------
 
 

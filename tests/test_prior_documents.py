@@ -186,6 +186,25 @@ def test_a_base_of_documents_that_are_in_the_pool_is_refused(free):
     ).prior.tolist()
 
 
+def test_another_number_of_documents_does_not_bring_them_back_into_the_pool(free, home):
+    """Of fewer documents the store has another hash, and others leave the pool. The broken form knew the store's hash alone."""
+    note = json.loads((free / NOTE).read_text())
+    assert len(note["hashes"]) == PRIOR
+    fewer = put(of_the_rest(free), ("corpus", "max_documents"), 299)
+    experiment = as_experiment(put(fewer, ("corpus", "prior_documents"), PRIOR))
+    store = prepare(experiment.corpus, home / "runs" / "corpora")
+    assert store.sha256 != note["tokens"] and len(store) == 299
+    with pytest.raises(SubloraError, match=rf"trained on {PRIOR} prior documents of another corpus, \d+ of which are in this pool"):
+        TextProblem.open(experiment, home / "runs" / "corpora")
+    others = home / "others"
+    others.mkdir()
+    for number in range(40):
+        (others / f"{number}.txt").write_text(f"quite another text, number {number}\n", "utf-8")
+    elsewhere = {"source": "text", "path": str(others), "train": 0.6}
+    experiment = as_experiment({**of_the_rest(free), "corpus": elsewhere})
+    assert len(TextProblem.open(experiment, home / "runs" / "corpora").store) == 40, "none of them is in that pool"
+
+
 @pytest.mark.parametrize("targets", [["all"], ["q_proj"]])
 def test_adapters_are_multiplied_out(home, targets):
     """Also on a head that shares its weight with the embedding, which LoRA leaves alone."""

@@ -26,14 +26,14 @@ from sublora.verification import verify, verify_arithmetic
 
 V, STEP = 257, DETERMINISM["bits"]
 KINDS = [("document", a, i) for a in ("iid", "pool", "unseen") for i in ("hoeffding", "betting")]
-KINDS += [("sequence", "iid", i) for i in ("hoeffding", "betting")] + [("token", "martingale", i) for i in ("azuma", "freedman")]
+KINDS += [("token", "martingale", i) for i in ("azuma", "freedman")]
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     """A run with a subsample at each level."""
     folder = tmp_path_factory.mktemp("beside")
-    levels = {"levels": ["document", "sequence", "token"], "documents": 60, "sequences": 90, "tokens": 400, "pilot": 0.5}
+    levels = {"levels": ["document", "token"], "documents": 60, "tokens": 400, "pilot": 0.5}
     values = settings(write_texts(folder / "texts", 400), model__block=16, bounds=levels, reference={"name": "document"})
     run = Run(values, folder / "runs")
     run.certificate, run.path = run.certify(), run.folder / "certificate.json"
@@ -43,7 +43,7 @@ def made(tmp_path_factory):
 def certified(made, **groups):
     """(problem, certificate) of the same message under other settings; all units are evaluated, unless they say otherwise."""
     values = made.experiment.parameters()
-    values["bounds"] = {"levels": ["document", "sequence", "token"], "documents": None, "sequences": None, "tokens": None}
+    values["bounds"] = {"levels": ["document", "token"], "documents": None, "tokens": None}
     values |= groups
     problem = TextProblem(as_experiment(values), made.problem.store, made.problem.split)
     evaluation = problem.evaluate(made.message)
@@ -80,7 +80,7 @@ def test_there_is_one_of_each_kind_and_the_rows_of_the_uniform_guess_are_as_befo
         assert {(b.metric, b.alpha, b.reference) for b in found} == {("bpd", certificate.alpha, "document")}
         assert [b.gain is not None for b in found] == [b.inequality in ("betting", "freedman") for b in found]
         measured = [h for h in certificate.held_out if h.reference]
-        assert [h.level for h in measured] == ["document", "sequence", "token"]
+        assert [h.level for h in measured] == ["document", "token"]
     problem, _, plain = certified(made, reference={"name": "uniform"})
     assert plain.statements == [b for b in whole[2].statements if b.reference is None]
     assert plain.held_out == [h for h in whole[2].held_out if h.reference is None] and plain.public.reference is None
@@ -221,6 +221,9 @@ def test_the_offset_may_be_the_top_and_the_stream_is_for_tokens_alone(made):
     assert beside(stream, "token", "martingale", "freedman").reference == "stream"
     held_out = next(h for h in stream.held_out if h.reference)
     assert held_out.level == "token" and held_out.reference_value == pytest.approx(-nats[known:].mean() / np.log(2), rel=1e-5)
+    for name in ("document", "base"):
+        with pytest.raises(SubloraError, match=f"reference.name {name} at level sequence: pieces of one document are alike"):
+            as_experiment({"name": "x", "reference": {"name": name}, "bounds": {"levels": ["document", "sequence"]}})
     with pytest.raises(SubloraError, match=r"reference.name stream at level document depends on the other documents"):
         certified(made, reference={"name": "stream"})
     for group, named in (({"beta": 0.5}, "beta has no effect for reference uniform"), ({"name": "base"}, "reference.name")):

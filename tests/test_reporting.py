@@ -412,6 +412,25 @@ def test_no_line_shows_the_sum_without_the_reference(tmp_path):
     assert "reference" not in terminal.summary(certificate(), Path("c.json"))
 
 
+def test_a_gain_is_about_what_is_bounded_and_over_the_reference_as_it_is_mixed():
+    """The reference's value is of training text. That value minus the gain is no limit for other text, so no sentence says so."""
+    values = certificate_beside()
+    guarantee, fresh = sentences.guarantee(values), sentences.guarantee_iid(values)
+    code = "The public document reference, mixed with 1/16 of the uniform guess, costs no bits and is mixed with the model."
+    assert f"{code} It gets 3.95 bits per byte on training text by itself; on the 13,845" in guarantee
+    better = "the mixture is proven to be better than the reference by 0.25 bits per byte or more on average."
+    assert f"that the model was not trained on, {better}" in guarantee and f"; on a fresh Python function, {better}" in fresh
+    meanings = dict(sentences.meanings(values))
+    assert "mixed with 1/16 of the uniform guess" in meanings["0.25 bits per byte: the certified gain"]
+    assert "mixed with 1/16 of the uniform guess" in meanings["3.95 bits per byte: the public reference"]
+    other = changed(values, "public", "reference", "gamma", to=0.3)
+    assert "mixed with 3/10 of" in sentences.guarantee(other) or "mixed with 0.3 of" in sentences.guarantee(other)
+    tokens = reading.headline(values).model_copy(update={"level": "token", "assumption": "martingale"})
+    assert reading.mixed_in(values, tokens) == "", "the code of single tokens is as it is"
+    for text in (guarantee, fresh):
+        assert "improve on that" not in text
+
+
 def test_a_gain_is_rounded_down_and_none_is_said():
     assert reading.gain(reading.headline(certificate_beside(gap=0.1049))) == "0.24"
     worse = certificate_beside(gap=0.36)

@@ -168,15 +168,15 @@ def _beside(certificate: Certificate, facts: Facts, evaluated: Mapping[Level, in
         by_byte, ratio = of.name == "bpb", facts.ratios.get(assumption, 1.0)
         fewest = references.least_tokens(level, assumption, facts.fewest if by_byte else shortest)
         code = references.code_of(level, of, facts, np.zeros(1), np.ones(1), least=fewest, sizes=np.ones(1), ratio=ratio)
-        price = -math.log2(code.weight) / fewest
+        price = -math.log2(code.weight * references.share_of_base(level, facts.reference)) / fewest
         loss, own = means.setdefault((level, of.name), (said.empirical, said.reference_empirical))
-        own = min(max(own, 0.0), code.largest - price)
-        loss = min(max(loss, 0.0), own + price)
+        own = max(own, 0.0) if name == "base" else min(max(own, 0.0), code.largest - price)  # a base by itself may lose more
+        loss = min(max(loss, 0.0), own + price, code.largest)
         candidates = facts.compared(of.alpha, n == m)
         half = facts._replace(message_bits=statements.charged_bits(facts.message_bits, J), delta=facts.delta / 2)
         least, most = 0.0, own - loss  # the offset's part is of all m units: from n of them its mean is not known, nor that of 1/L
         if n == m:
-            gap = _gap(inequality, level, of, code, half)
+            gap = 0.0 if name == "base" else _gap(inequality, level, of, code, half)  # a base's T is not known from its own loss
             least = max(loss, min(loss + gap, own)) - SEARCHED
         elif level not in references.SINGLE:
             most += price

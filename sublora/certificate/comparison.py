@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, FiniteFloat, ValidationError, model_validator
+from pydantic import Field, FiniteFloat, ValidationError, model_serializer, model_validator
 
 from sublora.atomic import write_text
 from sublora.certificate.schema import (
@@ -112,9 +112,22 @@ class Comparison(Part):
     tolerance: Annotated[
         FiniteFloat, Field(ge=0, description="by how much another machine may find a mean otherwise; every limit has it on top")
     ]
+    condition: Annotated[
+        Literal["base_independent"] | None,
+        Field(description="base_independent: a certificate has this condition for iid; absent where none has"),
+    ] = None
+    classes_from: Annotated[
+        Literal["examples"] | None,
+        Field(description="examples: the classes are the labels that the examples have, as the certificates say; absent elsewhere"),
+    ] = None
     first: Annotated[Compared, Field(description="the model that is compared")]
     pairs: Annotated[list[ComparedPair], Field(min_length=1, description="the others, as they were listed beforehand")]
     comparison_sha256: Annotated[Sha256, Field(description="SHA-256 of the canonical JSON of everything else")]
+
+    @model_serializer(mode="wrap")
+    def _without_keys_of_others(self, handler):
+        optional = {"condition", "classes_from"}
+        return {key: value for key, value in handler(self).items() if value is not None or key not in optional}
 
     @model_validator(mode="after")
     def _counts_its_pairs(self):

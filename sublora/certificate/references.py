@@ -48,25 +48,25 @@ from sublora.inequalities.reference import (
 from sublora.inequalities.smoothing import document_means, smoothed_bits
 from sublora.inequalities.unseen import betting_unseen
 from sublora.models.references.document import FLOOR
-from sublora.scoring.reference import Population
+from sublora.scoring.reference import Population, with_floor
 from sublora.scoring.scores import Scores
 
 SINGLE: tuple[Level, ...] = ("token", "position")
 """Levels whose units are single tokens, each of which is mixed by itself; the others' units are mixed as wholes."""
 INEQUALITIES: dict[Level, tuple[str, ...]] = {
     "document": ("hoeffding", "betting"),
-    "sequence": ("hoeffding", "betting"),
     "token": ("azuma", "freedman"),
     "position": ("hoeffding", "betting"),
     "group": ("hoeffding", "betting"),
 }
+"""None of sequences: pieces of one document are alike, and the limits of the offset and of the price pay for no message."""
 FEW_BETS = np.array([2.0, 5.0, 12.0])
 """Times sqrt(nats/m): about the best bets where losses spread by a twelfth to a half of their range."""
 TIGHT = ("betting", "freedman")
 """The inequalities whose statements have the certified gain, too."""
-SHORTEST: dict[Level, int] = {"document": 2, "sequence": 1, "group": 2}
-"""Under iid: the fewest tokens that a document or piece has by construction (a token and the end of text; a last piece may have
-one), and b of a document, too (a byte and one more)."""
+SHORTEST: dict[Level, int] = {"document": 2, "group": 2}
+"""Under iid: the fewest tokens that a document has by construction (a token and the end of text), and its b, too (a byte and one
+more)."""
 
 
 def listed(levels: Iterable[Level], facts: Facts) -> Iterator[tuple[Level, Metric, AssumptionName, str]]:
@@ -95,6 +95,16 @@ def rules(experiment: OnText, vocab_size: int, shortest: int) -> dict[str, Any]:
     return {"reference": {"name": settings.name, **code, "floor": FLOOR, "tau": settings.tau, **wholes}}
 
 
+def share_of_base(level: Level, reference: Settings) -> float:
+    """The share that q has in the code that the model is mixed with: 1 for a code of counts, which has the uniform guess in it.
+
+    A gain is over q. Of a base by itself it is less than over the mixed one by log2 of this for each unit.
+    """
+    if reference.name != "base":
+        return 1.0
+    return 1.0 - (FLOOR if level in SINGLE else reference.gamma)
+
+
 def least_tokens(level: Level, assumption: AssumptionName, shortest: int) -> int:
     """The fewest tokens (of bits per byte: the least b) of any unit that the statement speaks of. shortest: of the pool's
     documents."""
@@ -121,6 +131,7 @@ def code_of(
     """
     if level in SINGLE:
         assert of.alpha is not None
+        nats = with_floor(nats, facts.vocab_size) if facts.reference.name == "base" else nats
         return of_tokens(nats, vocab_size=facts.vocab_size, alpha=of.alpha, floor=FLOOR)
     by_byte = None if of.name == "bpd" or sizes is None else PerByte(sizes, ratio, BYTE_GUESS)
     return _whole(facts.reference, facts.vocab_size, least, nats, lengths, by_byte=by_byte)
@@ -134,11 +145,15 @@ def _whole(
 
 
 class _Units(NamedTuple):
-    """Evaluated units: the mixture's losses, bits per token, beside what the code says of them."""
+    """Evaluated units: the mixture's losses, bits per token, beside what the code says of them.
+
+    own: the reference's own loss. That of a code of counts is `code.own`: the uniform code is in it. A base's is its own alone.
+    """
 
     losses: np.ndarray
     code: Reference
     places: np.ndarray
+    own: np.ndarray
 
     @property
     def differences(self) -> np.ndarray:
@@ -156,13 +171,18 @@ def _evaluated(level: Level, of: Metric, scores: Scores, facts: Facts, least: in
         assert of.alpha is not None
         bits, nats = _sums(scores, of.alpha, facts.vocab_size)
     code = code_of(level, of, facts, nats, np.diff(scores.offsets), least=least, sizes=scores.sizes, ratio=ratio)
+    own = code.own
+    if facts.reference.name == "base":
+        alone = -nats / math.log(2.0) / code.lengths
+        own = np.where(np.isfinite(alone), alone, own)  # what it gives no probability counts as guessed
+    own = document_means(own, scores.members) if scores.members.size else own
     losses, code = of_groups(code.mixture(bits), code, scores.members)
-    return _Units(losses, code, scores.places)
+    return _Units(losses, code, scores.places, own)
 
 
 @functools.lru_cache(maxsize=2)  # every statement asks for those of the scores and of the pilot
 def _sums(scores: Scores, alpha: float, vocab_size: int) -> tuple[np.ndarray, np.ndarray]:
-    """(bits by the smoothed model, ln q) of each document or sequence."""
+    """(bits by the smoothed model, ln q) of each document."""
     first = scores.offsets[:-1]
     bits = np.add.reduceat(smoothed_bits(scores.log_probability, alpha, vocab_size), first)
     return bits, np.add.reduceat(scores.reference, first, dtype=np.float64)
@@ -193,7 +213,8 @@ def bound(
     """One statement, in bits per token or, by `name`, per byte: the limit of the code's offset, of all m units and without K, and
     of the difference, each at delta/2.
 
-    The gain is a statement of its own, at all of delta. pilot, tolerant: as `statements.bound` has them.
+    The gain is a statement of its own, at all of delta: over the code as it is mixed, with a share of the uniform code, or over a
+    base by itself (`share_of_base`). pilot, tolerant: as `statements.bound` has them.
     """
     m, n, V, ratio = facts.units[level], scores.units, facts.vocab_size, facts.ratios.get(assumption, 1.0)
     of = per_byte(alpha, V, ratio) if name == "bpb" else metric("bpd", alpha, V)
@@ -222,9 +243,10 @@ def bound(
     found = Bound(offset + difference, float(units.losses.mean()), None)
     gain = None
     if inequality in TIGHT and level in SINGLE:
-        gain = -_difference(units, tried, of, facts=paid, **by)
+        gain = math.log2(share_of_base(level, facts.reference)) - _difference(units, tried, of, facts=paid, **by)
     elif inequality in TIGHT:
-        price = -math.log2(facts.reference.beta) * _shortness(population, least=least, by_byte=name == "bpb", **shared)
+        weight = facts.reference.beta * share_of_base(level, facts.reference)
+        price = -math.log2(weight) * _shortness(population, least=least, by_byte=name == "bpb", **shared)
         if units.code.excess > 0.0:
             difference = _difference(units.from_the_top(), tried.from_the_top(), of, facts=half, **by)
         gain = -difference - price
@@ -245,7 +267,7 @@ def bound(
         configurations=J,
         vacuous_at=of.vacuous_at,
         reference=facts.reference.name,
-        reference_empirical=float(units.code.own.mean()),
+        reference_empirical=float(units.own.mean()),
         gain=None if gain is None else gain - tolerant * tolerance("bpd"),
     )
 
@@ -320,14 +342,14 @@ def _base_offset(
 
     The base is one public hypothesis: no K. The n were drawn after the message was fixed, and the base long before; each of the A
     messages that are compared has a draw of its own, so the subsample's term pays for A as that of the difference does.
-    Of documents and sequences f is the top T; of positions (least: None) it is the base's own loss. ratio: rho, for bits per
+    Of documents f is the top T; of positions (least: None) it is the base's own loss. ratio: rho, for bits per
     byte.
     shared: assumption, message_bits, delta, pool and candidates.
     """
 
     def offsets(of: Scores) -> tuple[np.ndarray, float]:
         if least is None:
-            code = of_tokens(of.reference, vocab_size=V, alpha=0.5, floor=FLOOR)
+            code = of_tokens(with_floor(of.reference, V), vocab_size=V, alpha=0.5, floor=FLOOR)
             return code.own, code.largest - code.excess
         nats = np.add.reduceat(of.reference, of.offsets[:-1], dtype=np.float64)
         by_byte = None if ratio is None else PerByte(of.sizes, ratio, BYTE_GUESS)
@@ -352,7 +374,7 @@ def _offset(
     delta: float,
     pool: int,
 ) -> float:
-    """The limit of the mean offset of documents, sequences or groups. ratio: rho, for bits per byte."""
+    """The limit of the mean offset of documents or groups. ratio: rho, for bits per byte."""
     by_byte = None
     if ratio is not None:
         assert population.sizes is not None
@@ -405,9 +427,9 @@ def held_out(
     for level, name in measured(levels, facts):
         losses, own = held_out_losses(scores, level, facts, name)
         proven = None
-        if level != "token" and name == "bpd":
-            names = held_out_assumptions(level, facts.tokenizer_from)
-            ranges = {name: (0.0, largest(level, name, facts)) for name in names}
+        names = held_out_assumptions(level, facts.tokenizer_from)
+        if names and name == "bpd":
+            ranges = {assumed: (0.0, largest(level, assumed, facts)) for assumed in names}
             shared: dict[str, Any] = {"population": population, "tolerant": tolerant, **of_facts(facts)}
             proven = test_set_bound(losses, ranges, "bpd", **shared)
         said: dict[str, Any] = {"level": level, "metric": name, "alpha": facts.alpha, "n": len(losses), "split": None}
@@ -427,14 +449,14 @@ def largest(level: Level, assumption: AssumptionName, facts: Facts) -> float:
 
 
 def unit_losses(scores: Scores, level: Level, facts: Facts, name: str = "bpd") -> tuple[np.ndarray, np.ndarray]:
-    """(the mixture's loss, the code's own) of each unit, in bits per token or, by `name`, per byte: float64 (units,).
+    """(the mixture's loss, the reference's own) of each unit, in bits per token or, by `name`, per byte: float64 (units,).
 
     Needs a reference.
     """
     of, ratio = metric("bpd", facts.alpha, facts.vocab_size), facts.ratios.get("pool", 1.0)
     of = per_byte(facts.alpha, facts.vocab_size, ratio) if name == "bpb" else of
     units = _evaluated(level, of, scores, facts, 1, ratio=ratio)
-    return units.losses, units.code.own
+    return units.losses, units.own
 
 
 def held_out_losses(

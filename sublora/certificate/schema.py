@@ -112,13 +112,18 @@ class Statement(Part):
         Field(description="the public reference with which the model's probabilities are mixed; absent for the uniform guess"),
     ] = None
     reference_empirical: Annotated[
-        FiniteFloat | None, Field(description="the reference's own mean loss on the evaluated units: what zero bits achieve")
+        FiniteFloat | None,
+        Field(
+            description="the reference's own mean loss on the evaluated units: what zero bits achieve; of a code of counts as it "
+            "is mixed over whole documents, with a share gamma of the uniform code, of a base by itself"
+        ),
     ] = None
     gain: Annotated[
         FiniteFloat | None,
         Field(
-            description="with probability 1 - delta the mixture's bounded loss is at least so much below the reference's; may be "
-            "negative. Of inequalities betting and freedman beside a reference"
+            description="with probability 1 - delta the mixture's bounded loss is at least so much below the reference's on the "
+            "same population, not below reference_empirical, which is of the evaluated units; a code of counts is meant with "
+            "gamma of the uniform code, a base by itself; may be negative. Of inequalities betting and freedman beside a reference"
         ),
     ] = None
 
@@ -183,7 +188,10 @@ class HeldOut(Part):
     reference_value: Annotated[FiniteFloat | None, Field(description="the reference's own mean loss of these units")] = None
     test_bound: Annotated[
         TestSetBound | None,
-        Field(description="the test-set bound; absent for single tokens, for other alphas than the message's, and in older files"),
+        Field(
+            description="the test-set bound; absent for single tokens, for sequences, whose independence is an approximation, for "
+            "other alphas than the message's, and in older files"
+        ),
     ] = None
 
     @model_serializer(mode="wrap")
@@ -277,7 +285,7 @@ class ReferencePublic(Part):
     ]
     tau: Annotated[Positive, Field(description="hoeffding, azuma and bounds of a subsample count no difference as less than -tau")]
     beta: Annotated[
-        Share | None, Field(description="its share in the mixture over a whole document or sequence; null without such a level")
+        Share | None, Field(description="its share in the mixture over a whole document; null without such a level")
     ]
     gamma: Annotated[Share | None, Field(description="the uniform code's share beside it in that mixture; null as beta")]
     g: Annotated[
@@ -329,6 +337,13 @@ class TextPublic(Part):
     base_weights_sha256: Annotated[
         str | None, Field(description="of the base model's weights; null where all weights are in the message")
     ]
+    base_configuration_sha256: Annotated[
+        str | None,
+        Field(
+            description="of the configuration that the base model has by itself, as the reference; absent where the base is not "
+            "the reference"
+        ),
+    ] = None
     tokenizer: Annotated[str, Field(description="the tokenizer's name or place")]
     tokenizer_sha256: Annotated[
         str | None, Field(description="of the tokenizer's vocabulary and rules; null for bytes and gpt2, whose name says it")
@@ -369,7 +384,7 @@ class TextPublic(Part):
 
     @model_serializer(mode="wrap")
     def _without_keys_of_others(self, handler):
-        return _without(handler(self), "reference", "bytes")
+        return _without(handler(self), "base_configuration_sha256", "reference", "bytes")
 
 
 class LabelPublic(Part):
@@ -467,12 +482,15 @@ class Certificate(Part):
         found = {bound.reference for bound in self.statements} | {value.reference for value in self.held_out}
         if found - {None} != ({said.name} if said else set()):
             raise ValueError("public.reference is not the reference of bounds and held_out")
+        stated = isinstance(self.public, TextPublic) and self.public.base_configuration_sha256 is not None
+        if stated != (said is not None and said.name == "base"):
+            raise ValueError("public.base_configuration_sha256 and a reference base belong together")
         return self
 
     @model_validator(mode="after")
     def _states_all_test_bounds_or_none(self):
         """None: it is of before there were test-set bounds."""
-        bounded = [value for value in self.held_out if value.level != "token" and value.metric != "bpb"]
+        bounded = [value for value in self.held_out if value.level not in ("token", "sequence") and value.metric != "bpb"]
         of_model = [value for value in bounded if value.alpha in (self.alpha, None)]
         stated = [value for value in self.held_out if value.test_bound is not None]
         if stated and stated != of_model:

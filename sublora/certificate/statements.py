@@ -474,8 +474,11 @@ def test_set_bound(
 
 
 def held_out_assumptions(level: Level, tokenizer_from: str | None) -> tuple[AssumptionName, ...]:
-    """Under which held-out units of a level prove something: those of `assumptions`, but pool; none for single tokens."""
-    return tuple(name for name in assumptions(level, tokenizer_from) if name in ("iid", "unseen"))
+    """Under which held-out units of a level prove something: those of `assumptions`, but pool; none for single tokens.
+
+    None for sequences: pieces of one document are alike, and a limit that pays for no message has no room for that.
+    """
+    return () if level == "sequence" else tuple(name for name in assumptions(level, tokenizer_from) if name in ("iid", "unseen"))
 
 
 def of_facts(facts: Facts) -> dict[str, Any]:
@@ -497,8 +500,9 @@ def held_out(
                 losses = token_losses(scores["document"], of, facts.vocab_size)
             else:
                 losses = of.low + of.width * unit_losses(scores[level], of, facts.vocab_size)
-            if level != "token" and of.name != "bpb" and of.alpha in (facts.alpha, None):
-                ranges = dict.fromkeys(held_out_assumptions(level, facts.tokenizer_from), (of.low, of.low + of.width))
+            names = held_out_assumptions(level, facts.tokenizer_from)
+            if names and of.name != "bpb" and of.alpha in (facts.alpha, None):
+                ranges = dict.fromkeys(names, (of.low, of.low + of.width))
                 shared: dict[str, Any] = {"population": population, "tolerant": tolerant, **of_facts(facts)}
                 proven = test_set_bound(losses, ranges, of.name, **shared)
             said: dict[str, Any] = {"level": level, "metric": of.name, "alpha": of.alpha, "n": len(losses), "split": None}

@@ -17,6 +17,8 @@ from sublora.data.store import TokenStore
 from sublora.progress import notice, progress_bar
 
 COLUMNS = ("part", "documents", "identical", "near")
+POOL = "pool"
+"""The row of documents of the pool that stand among those that left it: a base made of these has read almost the same."""
 ALIKE = 0.8
 """From this estimated share of common shingles on, documents are near-duplicates."""
 SHINGLE = {"bytes": 24}
@@ -33,6 +35,7 @@ AT_ONCE = 2**20  # shingles
 def near_duplicates(store: TokenStore, split: Split) -> pd.DataFrame:
     """How many documents of the validation and test splits stand among the training documents, by part: `COLUMNS`.
 
+    Where documents left the pool before the split, a last row, `POOL`, counts the pool's documents that stand among those.
     near: an estimated `ALIKE` of all shingles in common with one training document, identical ones included. Without rows where the
     split draws positions, and, with a note, where the corpus has more than `LARGEST` tokens.
     """
@@ -42,13 +45,16 @@ def near_duplicates(store: TokenStore, split: Split) -> pd.DataFrame:
         notice(f"{store.name}: near-duplicates are not counted in more than {LARGEST:,} tokens")
         return pd.DataFrame(columns=list(COLUMNS))
     minima = _minima(store)
-    known = {store.document(int(i)).tobytes() for i in split.train}
-    train = minima[split.train]
-    rows = []
-    for part, documents in (("validation", split.validation), ("test", split.test)):
+
+    def row(part: str, documents: np.ndarray, among: np.ndarray) -> tuple[str, int, int, int]:
+        known = {store.document(int(i)).tobytes() for i in among}
         identical = np.array([store.document(int(i)).tobytes() in known for i in documents])
-        near = identical | (_likeness(minima[documents], train) >= ALIKE)
-        rows.append((part, len(documents), int(identical.sum()), int(near.sum())))
+        near = identical | (_likeness(minima[documents], minima[among]) >= ALIKE)
+        return part, len(documents), int(identical.sum()), int(near.sum())
+
+    rows = [row(part, documents, split.train) for part, documents in (("validation", split.validation), ("test", split.test))]
+    if len(split.prior):
+        rows.append(row(POOL, np.concatenate([split.train, split.validation, split.test]), split.prior))
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 

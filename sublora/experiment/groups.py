@@ -562,7 +562,7 @@ class Reference(Group):
     # document: what each different token behind a context adds to its pseudo-count
     distinct: Annotated[float, Field(ge=0, le=2**20)] = 0.0
     start: Literal["uniform", "characters"] = "uniform"  # document: before anything is read; characters: bytes of ASCII text
-    beta: Share = 0.5  # its share in the mixture over a whole document or sequence
+    beta: Share = 0.5  # its share in the mixture over a whole document
     gamma: Share = 0.0625  # the uniform code's share in that
     # f: half of log2 V, but at most c below the top | the top | the same with a sum of 1, loss - 4, l, l^2, l = log2(length) - 8
     offset: Literal["half", "reference"] | Annotated[tuple[float, float, float, float], AsTuple] = "half"
@@ -586,7 +586,7 @@ class Reference(Group):
 
     @property
     def f(self) -> Literal["half", "reference"] | tuple[float, float, float, float]:
-        """The offset of documents and sequences: beside a base it is the top."""
+        """The offset of documents: beside a base it is the top."""
         return "reference" if self.name == "base" else self.offset
 
     @property

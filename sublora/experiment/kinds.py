@@ -90,6 +90,9 @@ class _OnText(_Named):
         if reference.name == "stream" and others:
             why = "depends on the other documents, so bounds speak of tokens alone; take levels [token]"
             raise ValueError(f"reference.name stream at level {sorted(others)[0]} {why}")
+        if reference.name != "uniform" and "sequence" in self.bounds.levels:
+            why = "pieces of one document are alike, and half of such a bound pays for no message; take level document"
+            raise ValueError(f"reference.name {reference.name} at level sequence: {why}")
         if reference.name == "base" and not isinstance(self.model, groups.Pretrained):
             raise ValueError("reference.name base is the pretrained model of kinds finetune, zeroshot and round; take another")
         for key in () if others - {"position"} else ("beta", "gamma", "offset", "excess"):

@@ -34,6 +34,11 @@ def base_model(model: Gpt | Pretrained | Counts, vocab_size: int, local_only: bo
     return load_causal(model.source, vocab_size, model.block, local_only, stated=model.architecture)
 
 
+def base_by_itself(model: Pretrained, vocab_size: int, local_only: bool = False) -> Causal:
+    """The public model as its source has it: no message has a say in its configuration. Raises SubloraError as `base_model`."""
+    return load_causal(model.source, vocab_size, model.block, local_only)
+
+
 def build(model: Gpt | Pretrained, subspace: SubspaceSettings, vocab_size: int) -> Subspace:
     """`parametrize` of the base model that the settings name."""
     return parametrize(base_model(model, vocab_size), model, subspace)

@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import functools
+import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -205,6 +206,11 @@ def _refuse_longer(config: Any, block_size: int) -> None:
 def architecture(model: Causal) -> dict[str, Any]:
     """The configuration as plain data, as a message has it: with the parameters, all that the model is."""
     return _stated(model.base.config)
+
+
+def configuration_sha256(configuration: Mapping[str, Any]) -> str:
+    """Fingerprint of a configuration: of the text that a message would have of it (`message.configuration`)."""
+    return hashlib.sha256(json.dumps(configuration, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def stated_form(values: Mapping[str, Any], classifier: bool = False) -> dict[str, Any]:

@@ -97,6 +97,11 @@ class LabelProblem:
         return data_identity(experiment.task)
 
     @property
+    def pool_size(self) -> int:
+        """M: the examples that the split draws from."""
+        return len(self.pool)
+
+    @property
     def labels(self) -> int:
         """The number of classes."""
         return len(self.classes)

@@ -5,13 +5,14 @@ tenth of them is for validation, so that no document of the pool has a say in wh
 """
 
 import dataclasses
+import hashlib
 import json
 from pathlib import Path
 
 import torch
 
 from sublora.atomic import read_text, replaced_atomically, write_text
-from sublora.data import TokenStore
+from sublora.data import TokenStore, split_of
 from sublora.data.files import given_path
 from sublora.errors import SubloraError
 from sublora.experiment import Experiment, Finetune, OnText, Pretrained
@@ -21,10 +22,10 @@ from sublora.progress import silence_transformers
 from sublora.training import train_phase
 
 NOTE = "prior.json"
-"""In the model's folder, written last: which documents made it, and by which settings."""
+"""In the model's folder, written last: which documents made it, each by a hash of its tokens, and by which settings."""
 VALIDATION = 10
 """One of so many prior documents is for validation."""
-WEIGHTS, MOST = "model.safetensors", 2**20
+WEIGHTS, MOST = "model.safetensors", 2**28
 
 
 def train_on_prior(experiment: Experiment, folder: Path, corpora: Path) -> Path:
@@ -45,6 +46,7 @@ def train_on_prior(experiment: Experiment, folder: Path, corpora: Path) -> Path:
     settings = {key: problem.experiment.parameters()[key] for key in ("corpus", "model", "subspace", "training")}
     settings["model"].pop("public_since", None)  # which is only said
     made_from = {"tokens": store.sha256, "documents": count, "torch": torch.__version__, "settings": settings}
+    made_from["hashes"] = sorted(_hash(store, int(document)) for document in prior)
     text = json.dumps(made_from, indent=1) + "\n"
     claim(folder)
     note = folder / NOTE
@@ -66,17 +68,32 @@ def train_on_prior(experiment: Experiment, folder: Path, corpora: Path) -> Path:
 
 
 def refuse_base_of_the_pool(experiment: OnText, store: TokenStore) -> None:
-    """Raises SubloraError for a base that `train_on_prior` made of documents of this store that are in the experiment's pool."""
+    """Raises SubloraError for a base that `train_on_prior` made of documents that are in the experiment's pool.
+
+    Of the same store, as many documents must have left as made it: equal ones that remain are the corpus's own. Of another store,
+    as with another `max_documents`, none of them may be in the pool.
+    """
     if not isinstance(model := experiment.model, Pretrained):
         return
     try:
         values = json.loads(read_text(given_path(model.source, "model.source") / NOTE, MOST, "a note of prior documents"))
-        tokens, count = values["tokens"], int(values["documents"])
-    except (OSError, ValueError, TypeError, KeyError, RecursionError, SubloraError):
+        tokens, count, hashes = values["tokens"], int(values["documents"]), frozenset(values.get("hashes", ()))
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError, SubloraError):
         return  # a model of another making
-    if tokens == store.sha256 and count > (experiment.corpus.prior_documents or 0):
-        why = f"trained on {count:,} prior documents of this corpus, which must not be in its pool"
-        raise SubloraError(f"model.source: {model.source!r:.80} was {why}; set corpus.prior_documents to {count}")
+    source = f"model.source: {model.source!r:.80} was trained on {count:,} prior documents of"
+    if tokens == store.sha256:
+        if count > (experiment.corpus.prior_documents or 0):
+            raise SubloraError(f"{source} this corpus, which must not be in its pool; set corpus.prior_documents to {count}")
+        return
+    left = set(split_of(store, experiment.corpus).prior.tolist()) if hashes else set(range(len(store)))
+    if inside := sum(_hash(store, document) in hashes for document in range(len(store)) if document not in left):
+        cure = f"take that corpus as it was, with corpus.prior_documents {count}"
+        raise SubloraError(f"{source} another corpus, {inside:,} of which are in this pool; {cure}")
+
+
+def _hash(store: TokenStore, document: int) -> str:
+    """Of a document's tokens, whatever the numbers that a store keeps them in."""
+    return hashlib.blake2b(store.document(document).astype("<u4").tobytes(), digest_size=8).hexdigest()
 
 
 def _save(base, weights: Path, config: Path) -> None:

@@ -33,13 +33,13 @@ from sublora.inequalities.smoothing import loss_range
 from sublora.limits import Limits
 from sublora.message import Coded, Gridded, configured, decode, with_alpha
 from sublora.message.language import Message, encode
-from sublora.models import Subspace, base_model, base_sha256, build, layer_names
-from sublora.models.pretrained import Causal, architecture
+from sublora.models import Subspace, base_by_itself, base_model, base_sha256, build, layer_names
+from sublora.models.pretrained import Causal, architecture, configuration_sha256
 from sublora.problems.prior import refuse_base_of_the_pool
 from sublora.progress import notice, progress_bar
 from sublora.scoring.baselines import baselines
 from sublora.scoring.reference import Population, populations
-from sublora.scoring.scores import Scores, sequences
+from sublora.scoring.scores import Scores
 from sublora.scoring.text import (
     Drawn,
     Evaluation,
@@ -156,6 +156,10 @@ class DocumentProblem:
         base, base_here = certificate.public.base_weights_sha256, problem._base_sha256()
         if base_here != base:
             raise SubloraError(f"{path}: its base model has the sha256 {base!s:.12}, here it is {base_here!s:.12}; use that model")
+        said, found = getattr(certificate.public, "base_configuration_sha256", None), problem.base_configuration_sha256
+        if said != found:
+            what = f"its base model has a configuration with the sha256 {said!s:.12}, here it is {found!s:.12}"
+            raise SubloraError(f"{path}: {what}; use that model")
         return problem
 
     @staticmethod
@@ -283,8 +287,6 @@ class DocumentProblem:
             names = statements.held_out_assumptions(level, self.experiment.corpus.tokenizer_from)
         m, shortest = facts.units[level], int(store.lengths.min())
         lengths = store.lengths[self.split.train] if level == "document" else np.ones(m, np.int64)
-        if level == "sequence":
-            _, lengths = sequences(store.offsets[self.split.train], store.lengths[self.split.train], self.experiment.model.block)
         populations: dict[AssumptionName, int] = {"pool": facts.pool, "unseen": facts.pool - m}
         if drawn.held_out:
             populations = {"unseen": len(self.split.test)}
@@ -321,7 +323,7 @@ class DocumentProblem:
     def _facts(self, message: bytes, alpha: float) -> statements.Facts:
         store, bounds, block = self.store, self.experiment.bounds, self.experiment.model.block
         units = {level: training_units(level, store, self.split, block) for level in bounds.levels}
-        shared = (8 * len(message), alpha, store.vocab_size, bounds.delta, units, self._pool)
+        shared = (8 * len(message), alpha, store.vocab_size, bounds.delta, units, self.pool_size)
         choices = bounds.configurations, bounds.candidates, bounds.tokens, bounds.nominal_tokens
         beside = self.experiment.reference, self._populations, self._ratios, 2 if store.sizes is None else int(store.sizes.min())
         return statements.Facts(*shared, *choices, self.experiment.corpus.tokenizer_from, bounds.split_seeds, *beside)
@@ -353,7 +355,7 @@ class DocumentProblem:
         return int(np.delete(self.store.lengths, self.split.prior).min())
 
     @property
-    def _pool(self) -> int:
+    def pool_size(self) -> int:
         """M: all that the split draws from."""
         return sum(self.split.drawn)
 
@@ -364,7 +366,7 @@ class DocumentProblem:
             "name": store.name,
             "sha256": store.sha256,
             "documents": len(store if by_position else split.train),
-            "pool": self._pool,
+            "pool": self.pool_size,
             "tokens": len(split.train) if by_position else int(store.lengths[split.train].sum()),
             "vocab_size": store.vocab_size,
             "split": split.rule,
@@ -394,6 +396,7 @@ class DocumentProblem:
         return {
             "base": next(name for kind, name in BASES.items() if isinstance(experiment.model, kind)),
             "base_weights_sha256": self._base_sha256(),
+            **({} if (own := self.base_configuration_sha256) is None else {"base_configuration_sha256": own}),
             "tokenizer": experiment.corpus.tokenizer,
             "tokenizer_sha256": tokenizer.sha256,
             "tokenizer_from": experiment.corpus.tokenizer_from or "elsewhere",
@@ -409,6 +412,11 @@ class DocumentProblem:
     def _base_sha256(self) -> str | None:
         """The fingerprint of the base weights that the message starts from."""
         return base_sha256(base_model(self.experiment.model, self.store.vocab_size, self.local_only))
+
+    @functools.cached_property
+    def base_configuration_sha256(self) -> str | None:
+        """The fingerprint of the reference's own configuration, which is its source's; None where no base is the reference."""
+        return reference_configuration(self.experiment, self.store.vocab_size, self.local_only)
 
 
 @dataclass
@@ -468,6 +476,14 @@ class TextProblem(DocumentProblem):
 
     def _phase(self, module, folder: Path, phase: Literal["pretrain", "quantize"], penalty=None) -> pd.DataFrame:
         return train_phase(module, self.store, self.split, self.experiment, folder, phase=phase, penalty=penalty)
+
+
+def reference_configuration(experiment: OnText, vocab_size: int, local_only: bool = False) -> str | None:
+    """The fingerprint of the configuration that the base has by itself, where it is the reference; else None."""
+    if experiment.reference.name != "base":
+        return None
+    assert isinstance(experiment.model, Pretrained)
+    return configuration_sha256(architecture(base_by_itself(experiment.model, vocab_size, local_only)))
 
 
 def smallest_promise(

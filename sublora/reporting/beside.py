@@ -14,6 +14,7 @@ from sublora.reporting.runs import KeptRun
 
 BASELINES = ("method", "training_bytes", "documents", "bits_per_byte", "standard_error")
 DUPLICATES = ("part", "documents", "identical", "near")
+POOL = "pool"
 WHAT = {
     "byte histogram": "how often each byte occurs in training text",
     "document code": "a public code that adapts to the bytes of one document, orders 0 to 3; nothing is trained",
@@ -69,7 +70,8 @@ def _of_certificate(certificate: Certificate) -> list[dict[str, object]]:
     holds = f"a bound on the mean over {whom}; the message is paid for"
     if this.reference is not None:  # without which such a bound must not stand
         gained = this.gain or "not stated"
-        holds += f"; its reference alone gets {this.reference} on training text; certified gain over it: {gained}"
+        alone = f"its reference alone,{mixed}," if (mixed := reading.mixed_in(certificate, bound)) else "its reference alone"
+        holds += f"; {alone} gets {this.reference} on training text; certified gain over it: {gained}"
     rows = [_row("this model, certified", this.bound, "the training text; its message is counted in the bound", holds)]
     if this.held_out is not None:
         rows.append(_row("this model, held out", this.held_out, "the training text; its message is not counted", MEASURED))
@@ -102,13 +104,26 @@ def duplicates(run: KeptRun) -> Markdown:
 
 def duplicates_in_words(frame: pd.DataFrame) -> str:
     """The counts of `sublora.data.duplicates` as sentences; empty without rows."""
-    found = []
+    found, of_pool = [], ""
     for row in frame.to_dict("records"):
         near, total, same = int(row["near"]), int(row["documents"]), int(row["identical"])
         share = number(100 * near / max(1, total), 1)
-        found.append(f"{near:,} of the {total:,} {row['part']} documents ({share}%; {same:,} of them identical)")
+        counted = f"{near:,} of the {total:,} {row['part']} documents ({share}%; {same:,} of them identical)"
+        if row["part"] == POOL:
+            of_pool = (
+                f" Of the pool, {counted.replace(' pool documents', ' documents')} have as much in common with one of the documents"
+                " that left it before the split. A base that was made of those has read almost the same: no bound breaks by that,"
+                " but such documents are no new text to it."
+            )
+        else:
+            found.append(counted)
     if not found:
         return ""
+    return _of_split(found) + of_pool
+
+
+def _of_split(found: Sequence[str]) -> str:
+    """What stands across the split, and what it weakens."""
     return (
         f"Near-duplicates across the split: {' and '.join(found)} have at least about four fifths of their text in common with one"
         " training document. Pool and unseen bounds hold in spite of that. It weakens what iid means, since such documents are no"

@@ -53,7 +53,10 @@ def speaks_of(comparison: Comparison, statement: PairedStatement) -> str:
     many = _many(comparison)
     size = f"{statement.population or 0:,}"
     if statement.assumption == "iid":
-        return f"fresh {many}, if they are independent"
+        based = comparison.condition is not None
+        classes = comparison.classes_from is not None
+        independent = f"fresh {many}, if they are independent" + " of each other and of the public base" * based
+        return independent + ", and if the source has no other labels than the examples have" * classes
     if statement.assumption == "pool":
         return f"all {size} {many} of the pool"
     if comparison.set_of == "training":

@@ -5,6 +5,7 @@ Every number in tables, figures and sentences is rounded up in its last digit (`
 
 import decimal
 import math
+from fractions import Fraction
 from typing import NamedTuple
 
 from sublora.certificate.schema import Certificate, HeldOut, Statement
@@ -135,6 +136,18 @@ def gain(bound: Statement) -> str | None:
 
 def _gain(value: float) -> str:
     return number(least) if (least := -rounded_up(-value)) > 0 else "none"
+
+
+def mixed_in(certificate: Certificate, bound: Statement) -> str:
+    """What of the uniform guess is in the reference's own value and under the gain, behind a space; empty where nothing is.
+
+    A code of counts is mixed with it over whole documents, and its numbers are those of the mixed code. A base's are its own.
+    """
+    said = getattr(certificate.public, "reference", None)
+    if said is None or said.gamma is None or bound.reference == "base" or bound.level in ("token", "position"):
+        return ""
+    share = Fraction(said.gamma).limit_denominator(10_000)
+    return f" mixed with {share if share == Fraction(said.gamma) else f'{said.gamma:g}'} of the uniform guess"
 
 
 def gain_in_words(bound: Statement | None, value: float | None = None) -> str:

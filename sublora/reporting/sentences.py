@@ -11,6 +11,7 @@ from sublora.reporting.reading import (
     first,
     guess_name,
     headline,
+    mixed_in,
     number,
     shown,
     statement,
@@ -57,33 +58,20 @@ def guarantee_iid(certificate: Certificate) -> str | None:
 
 def sentence(certificate: Certificate, bound: Statement) -> str:
     """One statement of a certificate, in bits or an error, as an English sentence."""
-    one, many = units_name(certificate, bound.level)
+    many = units_name(certificate, bound.level)[1]
     bits, sure = certificate.message_bits, f"{confidence(certificate.delta)} confidence over the"
     model = f"the model, stored in {bits // 8:,} bytes ({bits:,} bits),"
     conditional = certificate.public.condition is not None
-    here = " of this corpus" if bound.level == "position" else ""
-    context = here and ", each with its true context (nothing is said of new documents)"
-    opening, subject = {
-        "unseen": (
-            f"With {sure} random split",
-            f"the {(bound.pool or 0) - bound.units:,} {many}{here} that it was not trained on{context}",
-        ),
-        "pool": (
-            f"With {sure} random split",
-            f"all {bound.pool or 0:,} {many}{here or ' of the pool'}, its {bound.units:,} training {many} included{context}",
-        ),
-        "iid": (
-            f"Assume that {many} are independent draws from one source, as the paper does"
-            + (", and were drawn independently of the pretrained base" if conditional else "")
-            + classes_alone(certificate)
-            + f". Then, with {sure} source",
-            f"a fresh {one} from that source",
-        ),
-        "martingale": (
-            ("Assume that the text was drawn independently of the pretrained base. Then, with" if conditional else "With")
-            + f" {sure} source, and without assuming that its tokens are independent",
-            f"the next {one} in the training contexts",
-        ),
+    subject = _subject(certificate, bound)
+    opening = {
+        "unseen": f"With {sure} random split",
+        "pool": f"With {sure} random split",
+        "iid": f"Assume that {many} are independent draws from one source, as the paper does"
+        + (", and were drawn independently of the pretrained base" if conditional else "")
+        + classes_alone(certificate)
+        + f". Then, with {sure} source",
+        "martingale": ("Assume that the text was drawn independently of the pretrained base. Then, with" if conditional else "With")
+        + f" {sure} source, and without assuming that its tokens are independent",
     }[bound.assumption]
     this = shown(certificate, bound)
     value, guess = (with_unit(text, this.unit) for text in (this.bound, this.guess))
@@ -91,10 +79,10 @@ def sentence(certificate: Certificate, bound: Statement) -> str:
     if not bound.nonvacuous:
         what = "The bound is vacuous" if value == VACUOUS else f"The bound is {value}, which is vacuous"
         about = subject.removesuffix(" from that source")  # none was named
-        return f"This certificate guarantees nothing about {about}. {what}: {guessing} gets {guess}.{_beside(bound, this)}"
+        return f"This certificate guarantees nothing about {about}. {what}: {guessing} gets {guess}.{_beside(certificate, bound)}"
     if bound.metric in BITS:
         text = f"{opening}, {model} predicts {subject} at {value} or better on average. {_capital(guessing)} costs {guess}."
-        return text + _beside(bound, this)
+        return text + _beside(certificate, bound)
     return f"{opening}, {model} has a {this.metric} of at most {value} on {subject}. {_capital(guessing)} has {guess}."
 
 
@@ -104,15 +92,35 @@ def beside(this: Shown) -> str:
     return f"the public reference on training text, zero bits{gains.get(this.gain, f'; certified gain {this.gain}')}"
 
 
-def _beside(bound: Statement, this: Shown) -> str:
-    """The same in a sentence, after a space; empty where there is no reference."""
+def _subject(certificate: Certificate, bound: Statement) -> str:
+    """What a statement speaks of, as the object of a sentence about the model."""
+    one, many = units_name(certificate, bound.level)
+    here = " of this corpus" if bound.level == "position" else ""
+    context = here and ", each with its true context (nothing is said of new documents)"
+    return {
+        "unseen": f"the {(bound.pool or 0) - bound.units:,} {many}{here} that it was not trained on{context}",
+        "pool": f"all {bound.pool or 0:,} {many}{here or ' of the pool'}, its {bound.units:,} training {many} included{context}",
+        "iid": f"a fresh {one} from that source",
+        "martingale": f"the next {one} in the training contexts",
+    }[bound.assumption]
+
+
+def _beside(certificate: Certificate, bound: Statement) -> str:
+    """The same in a sentence, after a space; empty where there is no reference.
+
+    The reference's value is measured on training text. The gain is not against that: it is about what the bound speaks of.
+    """
+    this = shown(certificate, bound)
     if this.reference is None:
         return ""
+    subject = _subject(certificate, bound).removesuffix(" from that source").replace("that it was", "that the model was")
     gains = {None: "", "none": "; the message is not proven to add anything, so zero bits are better"}
-    gained = gains.get(this.gain, f"; the message is proven to improve on that by {this.gain}{this.unit} or more")
+    than = "the base model" if bound.reference == "base" else "the reference"
+    better = f"; on {subject}, the mixture is proven to be better than {than} by {this.gain}{this.unit} or more on average"
     name = "The base model" if bound.reference == "base" else f"The public {bound.reference} reference"
-    name += ", which costs no bits and is mixed with the model,"
-    return f" {name} gets {this.reference}{this.unit} on training text by itself{gained}."
+    name += f",{mixed_in(certificate, bound)}," if mixed_in(certificate, bound) else ""
+    costs = f"{name} costs no bits and is mixed with the model. It gets {this.reference}{this.unit} on training text by itself"
+    return f" {costs}{gains.get(this.gain, better)}."
 
 
 def confidence(delta: float) -> str:
@@ -238,17 +246,20 @@ def meanings(certificate: Certificate) -> list[tuple[str, str]]:
         f"{this.guess}{this.unit}: {guess_name(bound)}": (f"{guess} A bound that is not below it is vacuous: it says nothing."),
     }
     if this.reference is not None:
+        mixed = mixed_in(certificate, bound)
+        code, alone = f"{bound.reference} code", f"the reference alone{mixed and f',{mixed},'}"
+        if bound.reference == "base":
+            code, alone = "base model", "the base model alone"
         meaning[f"{this.reference}{this.unit}: the public reference"] = (
-            f"What the {'base model' if bound.reference == 'base' else f'{bound.reference} code'} loses by itself on the same"
-            f" training {many}. It costs no bits, and the model's"
+            f"What the {code}{mixed} loses by itself on the same training {many}. It costs no bits, and the model's"
             " probabilities are mixed with it. The message pays only for what it adds."
         )
         if this.gain is not None:
             meaning[f"{with_unit(this.gain, this.unit)}: the certified gain"] = (
                 "The message is not proven to add anything to the reference. Zero bits are better."
                 if this.gain == "none"
-                else f"With {confidence(certificate.delta)} confidence, the mixture is better than the reference alone by at least"
-                " this. This statement holds by itself."
+                else f"With {confidence(certificate.delta)} confidence, the mixture is better than {alone} by at least this, on"
+                " average over what the bound speaks of, not over training text. This statement holds by itself."
             )
     if this.held_out is not None:
         meaning[f"{this.held_out}{this.unit}: the held-out value"] = (

@@ -16,7 +16,6 @@ from sublora.experiment import Level, OnText
 from sublora.experiment.groups import Reference
 from sublora.models.references import DocumentCode, log_probabilities, stream_log_probabilities
 from sublora.models.references.document import FLOOR
-from sublora.scoring.scores import sequences
 
 
 @dataclass(frozen=True, eq=False)  # one is another's equal only if it is the same
@@ -41,15 +40,14 @@ def log_q(
 ) -> np.ndarray:
     """ln q of every token of all units of a level in these documents: float32 (tokens,), not to be written to.
 
-    A document or sequence is read from its own start, and a token in its document; the code of a stream has read all tokens of the
+    A document is read from its own start, and a token in its document; the code of a stream has read all tokens of the
     documents that come before, too. At position level `documents` are positions of the store, and the values are theirs.
     behind: for held-out documents, the training documents: each is read by the stream's code as it is at their end, by itself.
     """
     if level == "position":
-        return _log_q(store, np.arange(len(store)).tobytes(), None, experiment.reference, b"")[documents]
-    block = experiment.model.block if level == "sequence" else None
+        return _log_q(store, np.arange(len(store)).tobytes(), experiment.reference, b"")[documents]
     stream = b"" if behind is None or experiment.reference.name != "stream" else behind.tobytes()
-    return _log_q(store, documents.tobytes(), block, experiment.reference, stream)
+    return _log_q(store, documents.tobytes(), experiment.reference, stream)
 
 
 def populations(
@@ -64,11 +62,9 @@ def populations(
             found[level] = Population(nats, np.broadcast_to(np.int64(1), nats.shape), shortest)
             continue
         lengths = store.lengths[documents]
-        if level == "sequence":
-            _, lengths = sequences(store.offsets[documents], lengths, experiment.model.block)
         summed = nats if base else np.add.reduceat(nats, np.cumsum(lengths) - lengths, dtype=np.float64)
         counted: dict[str, Any] = {}
-        if level != "sequence" and store.sizes is not None:
+        if store.sizes is not None:
             counted = {"sizes": store.sizes[documents], "fewest": int(store.sizes.min())}
         if level == "group":
             assert split.groups is not None
@@ -77,20 +73,21 @@ def populations(
     return found
 
 
-def of_base(log_probability: np.ndarray, level: Level, vocab_size: int) -> np.ndarray:
-    """ln q of each token from the base model's ln p, float32 (tokens,); what is no probability counts as zero.
+def of_base(log_probability: np.ndarray) -> np.ndarray:
+    """ln q of each token from the base model's ln p, float32 (tokens,); what is no probability counts as zero."""
+    return np.where(np.isfinite(log_probability), np.minimum(log_probability, 0.0), -np.inf).astype(np.float32)
 
-    At levels of single tokens it is mixed with the uniform guess at `FLOOR`, so that no loss is large. Documents and
-    sequences are mixed with it as wholes (`inequalities.reference`).
+
+def with_floor(nats: np.ndarray, vocab_size: int) -> np.ndarray:
+    """ln of a base's prediction of single tokens mixed with the uniform guess at `FLOOR`, so that no loss is large: float64.
+
+    Documents are mixed with it as wholes (`inequalities.reference`).
     """
-    nats = np.where(np.isfinite(log_probability), np.minimum(log_probability, 0.0), -np.inf)
-    if level in ("token", "position"):
-        nats = np.logaddexp(math.log1p(-FLOOR) + nats, math.log(FLOOR / vocab_size))
-    return nats.astype(np.float32)
+    return np.logaddexp(math.log1p(-FLOOR) + np.asarray(nats, np.float64), math.log(FLOOR / vocab_size))
 
 
 @functools.lru_cache(maxsize=4)  # the pilot, the certifying units, and all units ask for those of the same documents
-def _log_q(store: TokenStore, documents: bytes, block: int | None, reference: Reference, behind: bytes) -> np.ndarray:
+def _log_q(store: TokenStore, documents: bytes, reference: Reference, behind: bytes) -> np.ndarray:
     vocabulary: dict[str, int] = {"vocab_size": store.vocab_size, "eot": store.eot}
     if reference.name == "stream":
         drawn, apart = np.frombuffer(behind + documents, np.int64), len(documents) // 8 if behind else 0
@@ -100,8 +97,6 @@ def _log_q(store: TokenStore, documents: bytes, block: int | None, reference: Re
     else:
         drawn = np.frombuffer(documents, np.int64)
         starts, lengths = store.offsets[drawn], store.lengths[drawn]
-        if block is not None:
-            starts, lengths = sequences(starts, lengths, block)
         code = DocumentCode(*reference.of_document)
         found = log_probabilities(store.tokens, starts, lengths, code=code, **vocabulary).astype(np.float32)
     found.flags.writeable = False

@@ -20,10 +20,11 @@ import torch
 from torch import nn
 
 from sublora.data import Split, TokenStore
-from sublora.experiment import ALPHA_GRID, Level, OnText, Zeroshot
+from sublora.experiment import ALPHA_GRID, Level, OnText, Pretrained, Zeroshot
 from sublora.inequalities.subsampling import subsample
 from sublora.message import decode, read_configuration, with_alpha
-from sublora.models import base_model, base_sha256
+from sublora.models import base_by_itself, base_sha256
+from sublora.models.pretrained import architecture, configuration_sha256
 from sublora.models.references import code_of_residual
 from sublora.scoring.reference import log_q, of_base
 from sublora.scoring.scores import Scores, Windows, pieces, score, sequences, token_windows, unit_windows
@@ -157,13 +158,19 @@ class _Scorer:
         return decoded.to("cuda" if torch.cuda.is_available() else "cpu")
 
     @functools.cached_property
-    def base(self) -> tuple[nn.Module, str]:
-        """(the base model by itself, with the architecture that the message states; what its scores are kept under)."""
-        model = read_configuration(self.message, self.experiment)[0].model
-        base = base_model(model, self.store.vocab_size, self.local_only)
-        made_of = json.dumps([base_sha256(base), getattr(model, "architecture", None)], sort_keys=True)
+    def base(self) -> tuple[nn.Module, str, bool]:
+        """(the base model by itself; what its scores are kept under; whether the decoded model is that base).
+
+        Its configuration is its source's. The one that a message states must not change it: its limit pays for no bit.
+        """
+        model = self.experiment.model
+        assert isinstance(model, Pretrained)
+        base = base_by_itself(model, self.store.vocab_size, self.local_only)
+        own, stated = architecture(base), read_configuration(self.message, self.experiment)[2]
+        made_of = json.dumps([base_sha256(base), own], sort_keys=True)
+        same = isinstance(self.experiment, Zeroshot) and configuration_sha256(own) == configuration_sha256(stated or {})
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        return base.eval().to(device), hashlib.sha256(made_of.encode()).hexdigest()
+        return base.eval().to(device), hashlib.sha256(made_of.encode()).hexdigest(), same
 
     def training(self) -> dict[Level, Scores]:
         scores: dict[Level, Scores] = {}
@@ -232,15 +239,13 @@ class _Scorer:
         if experiment.reference.name == "uniform":
             return scores
         if experiment.reference.name == "base":
-            same = isinstance(experiment, Zeroshot)  # the decoded model is the base
-            by_base = scores if same else scored(self.base[0], f"{name}-base", f"{what} by the base", self.base[1])
-            return dataclasses.replace(scores, reference=of_base(by_base.log_probability, level, self.store.vocab_size))
+            base, identity, same = self.base
+            by_base = scores if same else scored(base, f"{name}-base", f"{what} by the base", identity)
+            return dataclasses.replace(scores, reference=of_base(by_base.log_probability))
         behind = self.split.train if part == "held-out" else None
         of_all, first = log_q(self.store, documents, kind, experiment, behind=behind), drawn
         if kind not in ("token", "position"):
             lengths = self.store.lengths[documents]
-            if kind == "sequence":
-                _, lengths = sequences(self.store.offsets[documents], lengths, experiment.model.block)
             first = (np.cumsum(lengths) - lengths)[drawn]
         within = np.arange(offsets[-1]) - np.repeat(offsets[:-1], np.diff(offsets))
         return dataclasses.replace(scores, reference=of_all[np.repeat(first, np.diff(offsets)) + within])
