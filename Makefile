@@ -135,7 +135,7 @@ keep = mkdir -p results/$(1) && cp runs/$(2)/certificate.json runs/$(2)/*.ipynb 
 # Every certificate in results/: decode and score the model again, recompute every bound. Certificates of public data sets need these
 # under data/ (`make glue` and `make pretrained` say which), and that of stories260K its prepared corpus, so they are left out here.
 verify: environment
-	$(BIN)/sublora verify results/*/certificate.json $(filter-out $(NEED_DATA),$(wildcard results/*/*/certificate.json))
+	$(BIN)/sublora verify --limit-memory 16 --limit-minutes 120 results/*/certificate.json $(filter-out $(NEED_DATA),$(wildcard results/*/*/certificate.json))
 
 NEED_DATA := results/pretrained/% results/glue/sst2-small/% results/glue/cola-small/%
 

@@ -23,6 +23,7 @@ LAYER = 2e5  # bytes of a layer as Python objects
 CALL = 3e-4  # seconds that a layer takes to be called
 FLOAT = 4
 DOUBLE, SINGULAR = 8, 50  # and operations that a weight takes for each of its layer's singular vectors
+POSITION = 200  # bytes that the bounds keep of an evaluated position: they sort and sum all of them at once
 READ = 1e4  # operations that a reference takes to read a token
 SPREAD = 100.0  # and to say what it predicts, for each of the V tokens
 COUNTED = 8  # bytes that a stream's code keeps of a token, for each order: most strings of a text recur
@@ -140,7 +141,9 @@ def scoring(experiment: OnText, certificate: Certificate) -> Cost:
         length = {"document": mean, "group": group, "sequence": min(window, mean)}.get(level, 1)
         scored += n * length
         overlapping = level in ("document", "group")
-        read += n * (length * _overlap(experiment) if overlapping else length if level == "sequence" else window)
+        each = length * _overlap(experiment) if overlapping else length if level == "sequence" else window
+        whole = (corpus.pool or corpus.tokens) if by_position else corpus.tokens
+        read += min(n * each, whole * _overlap(experiment)) if level in ("token", "position") else n * each  # they share windows
         single += n if level == "token" else 0
     if by_position:
         held_out: float = min(bounds.held_out_positions, corpus.pool or corpus.tokens)
@@ -157,6 +160,7 @@ def scoring(experiment: OnText, certificate: Certificate) -> Cost:
     layers = model.layers if isinstance(model, Gpt) else 20
     called = read / max(1, min(rows, bounds.batch_tokens)) * layers * CALL * SPEED["cpu"]
     memory = FLOAT * max(AT_ONCE, 6.0 * rows * widest) + 48 * (scored + held_out) + 150 * single + 64 * (corpus.pool or 0)
+    memory += POSITION * scored if by_position else 0.0
     columns = len(ALPHA_GRID) + len(TOP_K)
     made = Cost(memory, read * (2 * model_weights(model, V) + attention) + called + single * V * 20 * columns)
     if experiment.reference.name == "base":  # another model beside the decoded one, scored on the same units
