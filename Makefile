@@ -6,7 +6,7 @@ PYTHON ?= python3
 TORCH_INDEX ?=
 BIN := .venv/bin
 
-.PHONY: quick test compare notebooks report results table1 figure1 glue structured pretrained smollm stories15M schema ngram ablation tokens headline verify coverage compression determinism fuzz dist lock audit environment clean
+.PHONY: quick test compare notebooks report results table1 figure1 glue structured pretrained smollm stories15M finetune schema ngram ablation tokens headline verify coverage compression determinism fuzz dist lock audit environment clean
 
 # From nothing to a certificate and the report that shows it.
 quick: environment .venv/renderer
@@ -102,17 +102,23 @@ pretrained:
 	$(call keep,pretrained/stories260K,pretrained-stories260K)
 	$(BIN)/sublora verify results/pretrained/stories260K/certificate.json
 
-# Public models from package registries, fine-tuned on documents: abstracts of arXiv where they are under data/, or DOCUMENTS, a file of
-# JSON lines with the key FIELD.
+# Public models from package registries, as they are and fine-tuned on documents, and how much better that makes them. The documents
+# are abstracts of arXiv where they are under data/, or DOCUMENTS, a file of JSON lines with the key FIELD.
 DOCUMENTS ?= data/arxiv-abstracts/sample_25k.jsonl.xz
 FIELD ?= abstract
 FINETUNE = @$(call there,$(DOCUMENTS)) || { echo "make $@ needs documents: DOCUMENTS=a-file.jsonl FIELD=key"; exit 1; }; \
-	$(MAKE) --no-print-directory environment && $(BIN)/python benchmarks/bases.py $(1) \
-	&& $(BIN)/sublora run params/finetune/$(1).yaml --set corpus.path=$(DOCUMENTS) --set corpus.field=$(FIELD)
+	$(MAKE) --no-print-directory environment && $(BIN)/python benchmarks/bases.py $(1) && mkdir -p results/compare \
+	&& $(BIN)/sublora run params/finetune/$(1).yaml params/finetune/$(1)-zeroshot.yaml --set corpus.path=$(DOCUMENTS) --set corpus.field=$(FIELD) \
+	&& for units in held-out training; do $(BIN)/sublora compare runs/finetune-$(1)/certificate.json runs/finetune-$(1)-zeroshot/certificate.json \
+	--set-of $$units --limit-minutes 120 --limit-memory 8 --out results/compare/$(1)-$$units.json || exit 1; done
 smollm:
 	$(call FINETUNE,smollm2)
 stories15M:
 	$(call FINETUNE,stories15M)
+
+# Both, kept.
+finetune: stories15M smollm
+	for name in stories15M stories15M-zeroshot smollm2 smollm2-zeroshot; do $(call keep,finetune/$$name,finetune-$$name); done
 
 # The runs that the report opens with if there are no others, and the README's figure.
 headline: environment
@@ -137,7 +143,7 @@ keep = mkdir -p results/$(1) && cp runs/$(2)/certificate.json runs/$(2)/*.ipynb 
 verify: environment
 	$(BIN)/sublora verify --limit-memory 16 --limit-minutes 120 results/*/certificate.json $(filter-out $(NEED_DATA),$(wildcard results/*/*/certificate.json))
 
-NEED_DATA := results/pretrained/% results/glue/sst2-small/% results/glue/cola-small/%
+NEED_DATA := results/pretrained/% results/glue/sst2-small/% results/glue/cola-small/% results/finetune/% results/tokens/arxiv/%
 
 # The JSON Schema of certificates, after a change of `sublora/certificate/schema.py`.
 schema: environment

@@ -79,7 +79,7 @@ def _family(params: Mapping[str, Any]) -> str:
     kind, compression = params.get("kind"), params.get("compression", {})
     if kind == "ngram":
         return "n-grams"
-    if kind in ("round", "finetune"):
+    if kind in ("round", "finetune", "zeroshot"):
         return "pretrained"
     family = FAMILIES[params.get("subspace", {}).get("parametrization", "sublora")]
     penalty = compression.get("finetune_steps") and compression.get("rate_penalty", 0) != 0

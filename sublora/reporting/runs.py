@@ -14,7 +14,7 @@ from sublora.reporting.published import METHODS
 from sublora.reporting.results import load_metrics, results_folder
 
 RUN_FILES = ("certificate.json", "params.yaml", "metrics.csv")  # a folder with any of these is a run, if unfinished
-GROUPS = ("table1", "figure1", "glue", "structured", "pretrained", "ngram", "tokens", "ablation", "paper")
+GROUPS = ("table1", "figure1", "glue", "structured", "pretrained", "finetune", "ngram", "tokens", "ablation", "paper")
 """The folders of kept certificates in results/."""
 NOTEBOOKS = ("pretrain", "bounds", "glue", "pretrained")  # in the order of a run; the last one there made the certificate
 
