@@ -232,7 +232,7 @@ def test_a_validation_file_is_read_with_the_same_classes(tmp_path):
         ("text,label,label\na,1,2\n", "t.csv: line 1: two columns have the same name 'label'"),
         ("text,label\na\rb,1\n", "t.csv: line 2: a carriage return in a cell"),
         ("text,label\na,1\nb,2\n", "t.csv: task.held_out 0.1 of 2 examples leaves too few"),
-        ("x" * 9000 + "\x1b[2J,label\na,1\n", "there are: " + "x" * 60 + ", label"),
+        ("x" * 9000 + "\x1b[2J,label\na,1\n", "there are: " + "x" * 100 + ", label"),
     ],
 )
 def test_what_is_wrong_with_a_file_is_one_line_and_nothing_is_written(tmp_path, content, says):

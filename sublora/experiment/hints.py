@@ -35,10 +35,10 @@ CUTOFF = 0.7  # how alike a key must be to one that is valid before it is sugges
 
 def explain(error: Mapping[str, Any], kind: str, kinds: Mapping[str, type[BaseModel]]) -> str:
     """One pydantic error of an experiment of this kind as a clause."""
-    place = [part for part in map(str, error["loc"]) if part not in ("encoder", "words") and not OF_A_UNION.search(part)]
-    where = ".".join(place)
+    place = [str(part) for part in error["loc"] if part not in ("encoder", "words")]
     if error["type"] == "extra_forbidden":
         return _unknown(place, kind, kinds)
+    where = ".".join(place := [part for part in place if not OF_A_UNION.search(part)])
     message = error["msg"].removeprefix("Value error, ")
     if not place:
         return message
