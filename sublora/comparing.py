@@ -20,7 +20,8 @@ from sublora.verification import EXACT, Verdict, located
 LEVELS = ("document", "sequence", "position", "example")
 """The units that models are compared on. Single tokens of a stream have no iid, pool or unseen statement."""
 
-NO_MATTER_OF_UNITS = {"source", "packages", "path", "field", "subset", "tokenizer", "tokenizer_from", "max_documents", "max_length"}
+NO_MATTER_OF_UNITS = {"source", "packages", "path", "split_on", "field", "subset", "tokenizer", "tokenizer_from", "max_documents"}
+NO_MATTER_OF_UNITS |= {"max_length"}
 """Settings of data that do not say which units train: the data's SHA-256 stands for most of them."""
 
 

@@ -115,6 +115,9 @@ def test_documents_with_no_tokens(sublora, tmp_path):
     (folder / "1.txt").write_text("something", "utf-8")
     status, out, _ = sublora(*command)
     assert status == 0 and ": 1 documents, 10 tokens, V = 257" in out
+    assert "a split with train 0.75 and validation 0.02 needs at least 6; add documents or split the files" in out
+    (folder / "1.txt").write_text("one\n\ntwo\n", "utf-8")
+    assert ": 2 documents, 10 tokens, V = 257" in sublora(*command, "--split-on", "blank-line")[1]
 
 
 @pytest.mark.parametrize(
@@ -123,6 +126,8 @@ def test_documents_with_no_tokens(sublora, tmp_path):
         ("text", [], "key 'corpus': path is needed for source text"),
         ("file", ["--path", "none.jsonl"], "none.jsonl: does not exist"),
         ("text", ["--tokenizer", "words", "--path", "."], "key 'corpus.tokenizer'"),
+        ("text", ["--path", ".", "--split-on", "regex:("], "key 'corpus.split_on': RE2 does not take the pattern: missing )"),
+        ("python-packages", ["--split-on", "blank-line"], "split_on has no effect for source python-packages"),
         ("python-packages", ["--max-documents", "0"], "key 'corpus.max_documents'"),
         ("python-packages", ["--package", "sympy"], "key 'corpus.packages.0': must be one of sympy==1.14.0"),
     ],
