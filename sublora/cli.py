@@ -234,13 +234,17 @@ def table(runs: Runs = Path("runs")) -> None:
 
 @app.command()
 def report(
+    chosen: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[RUN]...", help="Folders of runs: a report of these, without the pages about the paper."),
+    ] = None,
     runs: Runs = Path("runs"),
     project: Annotated[Path, typer.Option(help="Folder of the pages.", callback=_of_the_study)] = Path("report"),
 ) -> None:
     """Render the report to report/_site/index.html, with Quarto if it is installed, else with pandoc."""
     from sublora.reporting.render import render_report
 
-    index, way = render_report(project, runs)
+    index, way = render_report(project, runs, chosen=chosen or ())
     _say(f"rendered with {way}: {index}")
 
 
