@@ -236,7 +236,7 @@ def table(runs: Runs = Path("runs")) -> None:
 def report(
     chosen: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="[RUN]...", help="Folders of runs: a report of these, without the pages about the paper."),
+        typer.Argument(metavar="RUN", help="Folders of runs: a report of these, without the pages about the paper."),
     ] = None,
     runs: Runs = Path("runs"),
     project: Annotated[Path, typer.Option(help="Folder of the pages.", callback=_of_the_study)] = Path("report"),

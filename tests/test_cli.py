@@ -458,6 +458,8 @@ def test_a_terminal_that_lacks_a_character_shows_another(made, monkeypatch, enco
 
 def test_a_report_of_no_runs(sublora, tmp_path):
     project = shutil.copytree(Path(NOTEBOOKS).parent / "report", tmp_path / "report", ignore=shutil.ignore_patterns("_site"))
+    line = complaint(sublora("report", tmp_path, "--project", project))
+    assert line.endswith(f"{tmp_path}: holds no certificate.json; give the folder of a finished run, such as runs/quick")
     line = complaint(sublora("report", "--project", project, "--runs", tmp_path / "runs"))
     assert f"{tmp_path}/runs: no finished run" in line and "sublora run params/quick.yaml" in line
     assert not (project / "_site").exists()
