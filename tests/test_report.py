@@ -16,6 +16,7 @@ from certificates import altered, certificate, classifier_certificate, write_run
 
 from sublora.errors import SubloraError
 from sublora.reporting import reading
+from sublora.reporting.chosen import leave_out
 from sublora.reporting.loads import external_loads
 from sublora.reporting.render import BY_PANDOC, BY_QUARTO, find_quarto, render_report
 
@@ -286,6 +287,91 @@ def test_one_changed_certificate_changes_its_numbers_and_no_others(rendered, pag
     for name in ("index", "method", "glue"):
         before, after = (Skeleton(text).text for text in (pages[name], (index.with_stem(name)).read_text("utf-8")))
         assert before == after
+
+
+@pytest.fixture(scope="module")
+def of_runs(tmp_path_factory):
+    """(study folder, the report of two chosen runs, of which neither is called quick): the kept quick is beside them."""
+    folder = tmp_path_factory.mktemp("chosen")
+    write_run(folder / "runs", certificate())
+    write_run(folder / "runs", certificate("mine", 700, 4.6))
+    write_notebook(folder / "runs" / "mine" / "bounds.ipynb")
+    write_results(folder)
+    project = project_copy(folder)
+    body = "[Tables](paper.qmd#sec-cost) of 3.5 go. As\n[Bits](study.qmd) say, 3.5 stays."
+    (project / "added.qmd").write_text(f"---\ntitle: Added\n---\n\n{body}\n")
+    chosen = [folder / "runs" / "mine", folder / "results" / "table1" / "lora"]
+    index, way = render_report(project, folder / "runs", quarto=None, chosen=chosen)
+    assert way == BY_PANDOC
+    return folder, {path.relative_to(index.parent).as_posix(): path.read_text("utf-8") for path in index.parent.rglob("*.html")}
+
+
+def test_a_report_of_chosen_runs_is_about_these_alone(of_runs):
+    shown = {name: Skeleton(text) for name, text in of_runs[1].items()}
+    about = ("index", "runs", "method", "certificate", "added", "notebooks/mine-bounds")
+    assert set(shown) == {f"{name}.html" for name in about}
+    first, every = shown["index.html"].text, of_runs[1]["runs.html"]
+    assert "stored in 700 bytes" in first and "281 bytes" not in first and "runs/mine/certificate.json" in first
+    assert rows(every, "lora") and "table1/lora" in shown["runs.html"].text
+    assert re.search('<a href="notebooks/mine-bounds.html">mine</a></td>', every)
+    assert not rows(every, "quick") and "quick" not in first and "sst2-small" not in shown["runs.html"].text
+
+
+def test_nothing_in_a_report_of_chosen_runs_leads_to_what_was_left_out(of_runs):
+    texts = of_runs[1]
+    for name, text in texts.items():
+        for link in (link for link in Skeleton(text).links if not link.startswith(("https://", "#"))):
+            there = (Path(name).parent / link.partition("#")[0]).as_posix().replace("notebooks/../", "")
+            assert there in texts, f"{name}: {link}"
+        navigation = re.search(r"<header>.*?</header>", text, re.DOTALL)[0]
+        assert Skeleton(navigation).text == "sublora Result Method Runs Certificate"
+    method, added = Skeleton(texts["method.html"]).text, Skeleton(texts["added.html"]).text
+    assert "move all weights directly." in method and "What a bit buys" not in method and "Which model is better" not in method
+    assert "largest change of a mean that was measured. Every" in Skeleton(texts["certificate.html"]).text
+    assert "As Bits say, 3.5 stays." in added and "Tables" not in added
+
+
+def test_what_is_no_finished_run_is_refused_in_one_line(of_runs, tmp_path):
+    folder, texts = of_runs
+    runs_folder, project = folder / "runs", folder / "report"
+    write_run(tmp_path, altered(certificate("old"), "format", to="sublora-certificate/0"))
+    (tmp_path / "corpora").mkdir()
+    shutil.copytree(runs_folder / "mine", tmp_path / "mine")
+    for other, says in (
+        ("corpora", r"corpora: holds no certificate.json; give the folder of a finished run"),
+        ("absent", r"absent: holds no certificate.json"),
+        ("mine/certificate.json", r"holds no certificate.json"),
+        ("old", "sublora-certificate/0"),
+        ("mine", r"has the name of .*runs/mine, and a report tells runs by name; rename one"),
+    ):
+        with pytest.raises(SubloraError, match=says) as caught:
+            render_report(project, runs_folder, quarto=None, chosen=[runs_folder / "mine", tmp_path / other])
+        assert "\n" not in str(caught.value)
+    assert (project / "_site" / "index.html").read_text("utf-8") == texts["index.html"]
+
+
+@pytest.mark.skipif(find_quarto() is None, reason="Quarto is not installed: its pages are not compared with pandoc's")
+def test_quarto_renders_a_report_of_chosen_runs_with_the_same_numbers(of_runs, tmp_path):
+    folder, texts = of_runs
+    project = Path(shutil.copytree(folder / "report", tmp_path / "report"))
+    shutil.copytree(folder / "results", tmp_path / "results")
+    chosen = [folder / "runs" / "mine", tmp_path / "results" / "table1" / "lora"]
+    index, way = render_report(project, folder / "runs", chosen=chosen)
+    assert way == BY_QUARTO and {path.relative_to(index.parent).as_posix() for path in index.parent.rglob("*.html")} == set(texts)
+    for name in ("index.html", "runs.html", "method.html"):
+        both = (texts[name], (index.parent / name).read_text("utf-8"))
+        bodies = [re.search(r"<article>.*</article>|<main class.*</main>", text, re.DOTALL)[0] for text in both]
+        assert numbers_shown(bodies[0]) == numbers_shown(bodies[1]), name
+
+
+def test_menus_of_a_navigation_keep_what_is_there(tmp_path):
+    pages = {text: {"href": f"{text.lower()}.qmd", "text": text} for text in ("Paper", "GLUE", "Method", "Index")}
+    menus = [{"text": "Tables", "menu": [pages["Paper"]]}, {"text": "More", "menu": [pages["GLUE"], pages["Method"]]}]
+    menu = [*menus, pages["Index"]]
+    (tmp_path / "_quarto.yml").write_text(yaml.safe_dump({"website": {"navbar": {"left": menu}}}))
+    leave_out(tmp_path)
+    left = yaml.safe_load((tmp_path / "_quarto.yml").read_text())["website"]["navbar"]["left"]
+    assert left == [{"text": "More", "menu": [pages["Method"]]}, pages["Index"]]
 
 
 def test_no_runs_is_one_line_and_leaves_the_site_alone(tmp_path):

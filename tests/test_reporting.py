@@ -297,6 +297,7 @@ def test_the_terminal_shows_the_headline_and_no_control_characters(quick):
     text = terminal.summary(quick, Path("runs/quick/certificate.json"))
     names = [line.split()[0] for line in text.splitlines()]
     assert names == ["bound", "guess", "held", "message", "certificate", "next"]
+    assert "`sublora report runs/quick` shows it" in text and "`sublora report` shows it" in terminal.summary(quick, Path("c.json"))
     bound = reading.headline(quick)
     assert f"{reading.written(bound)} bits per byte" in text and "8.01" in text and "281 bytes" in text
     hostile = changed(quick, "experiment", to="\x1b[2Jverified\r")
