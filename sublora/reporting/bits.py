@@ -144,20 +144,21 @@ def study_table(points: Sequence[Point]) -> Table:
                 "Panel": point.panel,
                 "No.": str(number),
                 "Run": link(run.label, run.page),
-                "Kind": point.family,
                 "Bits": f"{point.bits:,}",
-                "By": f"{this.speaks_of}, {this.inequality}",
                 "Bound, uniform guess": this.bound,
+                "Verdict": reading.verdicts(run.certificate, {"uniform": point.plain, "reference": point.beside}),
                 "Reference alone": (that and that.reference) or DASH,
                 "Certified gain": (that and that.gain) or DASH,
                 "Bound beside it": that.bound if that else DASH,
                 "Guess": this.guess,
+                "Kind": point.family,
+                "By": f"{this.speaks_of}, {this.inequality}",
                 "Certificate": run.certificate.certificate_sha256[:12],
             }
         )
-    columns = ("Panel", "No.", "Run", "Kind", "Bits", "By", "Bound, uniform guess", "Reference alone", "Certified gain",
-               "Bound beside it", "Guess", "Certificate")  # fmt: skip
-    return Table(rows, left=("Run", "Kind", "By", "Certificate"), groups=("Panel",), columns=columns)
+    columns = ("Panel", "No.", "Run", "Bits", "Bound, uniform guess", "Verdict", "Reference alone", "Certified gain",
+               "Bound beside it", "Guess", "Kind", "By", "Certificate")  # fmt: skip
+    return Table(rows, left=("Run", "Verdict", "Kind", "By", "Certificate"), groups=("Panel",), columns=columns)
 
 
 def crossings(points: Sequence[Point]) -> list[str]:
@@ -222,6 +223,7 @@ def ablation_table(kept: Sequence[KeptRun]) -> Table | Markdown:
                 "Bound, unseen": this.bound if bound.assumption == "unseen" else DASH,
                 "Gain, iid": (fresh and shown(run.certificate, fresh).gain) or DASH,
                 "Bound, iid": shown(run.certificate, fresh).bound if fresh else DASH,
+                "Verdict": reading.verdicts(run.certificate, {bound.assumption: bound, "iid": fresh}),
             }
         )
-    return Table(rows, left=("Left out",))
+    return Table(rows, left=("Left out", "Verdict"))
