@@ -80,10 +80,10 @@ def combinations_table(frame: pd.DataFrame, count: int = 12) -> Table:
     """The combinations with the smallest promised bounds."""
     best = shortest_coder(frame).sort_values("bound").head(count)
     shown = pd.DataFrame({"Quantizer": best["quantizer"].str.replace("_", " "), "Levels": best["levels"], "Coder": best["coder"]})
+    shown["Bound (bits)"] = best["bound"].map(number)
     for name in ("Entropy", "Payload", "Message"):
         shown[f"{name} (bits)"] = best[f"{name.lower()}_bits"].map(lambda bits: number(bits, 0))
     shown["Error (variances)"] = best["distortion"].map(lambda error: number(error, 3))
-    shown["Bound (bits)"] = best["bound"].map(number)
     return Table.of(shown, left=("Quantizer", "Coder"))
 
 
@@ -121,15 +121,15 @@ def tokens_table(runs: Sequence[KeptRun]) -> Table:
             rows.append(
                 {
                     "Run": link(run.name, run.page),
-                    "Message (bytes)": f"{certificate.message_bits // 8:,}",
-                    "Training tokens": f"{freedman.units:,}",
                     "Metric": this.metric + (" (%)" if this.percent else ""),
-                    "Training": this.training,
                     "Freedman": this.bound,
                     "Verdict": verdicts(certificate, {"freedman": freedman, "azuma": azuma}),
                     "Azuma": shown(certificate, azuma).bound,
                     "Uniform guess": this.guess,
+                    "Training": this.training,
+                    "Training tokens": f"{freedman.units:,}",
+                    "Message (bytes)": f"{certificate.message_bits // 8:,}",
                 }
             )
-    columns = ("Run", "Message (bytes)", "Training tokens", "Metric", "Training", "Freedman", "Verdict", "Azuma", "Uniform guess")
+    columns = ("Run", "Metric", "Freedman", "Verdict", "Azuma", "Uniform guess", "Training", "Training tokens", "Message (bytes)")
     return Table(rows, ("Metric", "Verdict"), ("Run",), columns)

@@ -51,17 +51,17 @@ def table1(kept: Sequence[KeptRun], paper_scale: Sequence[KeptRun] = ()) -> Tabl
                     "Metric": title,
                     "Method": link(name, run.page if run else None),
                     "Published": f"{float(published_value('table1', metric, method)[0]):.2f}",
-                    "At the paper's size": _measured(large.get(method), metric, "hoeffding")[2],
                     "By hoeffding": bound,
                     "By betting": _measured(run, metric, "betting")[2],
                     "Verdict": _verdict(run, metric),
+                    "At the paper's size": _measured(large.get(method), metric, "hoeffding")[2],
                     "Training": training,
                     "Held out": held_out,
                 }
             )
         rows.append({"Metric": title, "Method": "Random guess", "Published": published_value("table1", metric, "guess")[0],
-                     "At the paper's size": DASH, **dict.fromkeys(("By hoeffding", "By betting"), guess),
-                     "Verdict": DASH, "Training": DASH, "Held out": DASH})  # fmt: skip
+                     **dict.fromkeys(("By hoeffding", "By betting"), guess), "Verdict": DASH, "At the paper's size": DASH,
+                     "Training": DASH, "Held out": DASH})  # fmt: skip
     return Table(rows, left=("Method", "Verdict"), groups=("Metric",))
 
 
