@@ -207,7 +207,8 @@ def optimize(
         raise SubloraError(f"--levels: {levels!r} is not a list of integers such as 3,4,5") from None
     folder, ways = search_run(experiment, runs, quantizers.split(","), counts)
     with replaced_atomically(folder / "trade-off.svg") as temporary:
-        trade_off(ways).savefig(temporary, format="svg")
+        unit = load_certificate(folder / "certificate.json").corpus.unit
+        trade_off(ways, unit=f"bits per {unit}").savefig(temporary, format="svg")
     _print_table(ways.sort_values("bound"))
     _say(f"finished: {folder}, with certificate.json, trade-off.csv and trade-off.svg")
 

@@ -15,7 +15,7 @@ import yaml
 from certificates import altered, certificate, classifier_certificate, write_run
 
 from sublora.errors import SubloraError
-from sublora.reporting import reading
+from sublora.reporting import reading, search_index
 from sublora.reporting.chosen import leave_out
 from sublora.reporting.loads import external_loads
 from sublora.reporting.render import BY_PANDOC, BY_QUARTO, find_quarto, render_report
@@ -220,6 +220,51 @@ def test_formulas_are_mathml(pages):
     assert pages["method"].count('class="equation-number"') == len(re.findall("{#eq-", (PROJECT / "method.qmd").read_text()))
 
 
+def test_every_page_has_a_description_an_icon_and_menus(pages):
+    for name in PAGES:
+        head, body = pages[name].split("</head>")
+        described = yaml.safe_load((PROJECT / f"{name}.qmd").read_text().split("---")[1])["description-meta"]
+        meta = unescape(re.search('<meta name="description" content="([^"]*)">', head)[1])
+        assert meta.replace("’", "'") == described and len(described) > 30
+        assert 'rel="icon" type="image/svg+xml" href="data:image/svg+xml;base64,' in head and "prefers-color-scheme: dark" in head
+        header = body.split("</header>")[0]
+        assert header.count("<details") == 4 and header.count("aria-current") == 1
+        assert header.count('class="here"') == (name != "index")
+
+
+def test_the_result_says_which_number_to_look_at_first(pages):
+    text = Skeleton(pages["index"]).text
+    assert text.index("Which number to look at first") < text.index("All bounds of this model")
+    assert "First the headline: " in text and "by betting (unseen)" in text
+
+
+def test_every_table_of_bounds_has_a_verdict(pages):
+    for page, tables in {
+        "index": ["tbl-headline", "tbl-bounds"], "runs": ["tbl-sizes", "tbl-paper"], "tight": ["tbl-tightness"],
+        "paper": ["tbl-one", "tbl-glue"], "glue": ["tbl-small"], "study": ["tbl-bits"],
+        "compression": ["tbl-structured", "tbl-whole"],
+    }.items():  # fmt: skip
+        for table in tables:
+            found = re.search(f'<figure id="{table}".*?</figure>', pages[page], re.DOTALL)[0]
+            assert re.search(r"<th[^>]*>Verdict</th>", found), f"{page}: {table}"
+
+
+def test_an_index_in_a_script_needs_no_server(tmp_path):
+    script = tmp_path / search_index.SCRIPT
+    script.parent.mkdir(parents=True)
+    (tmp_path / "search.json").write_text('[{"title": "</script>"}]')
+    theirs = f"if ({search_index.REFUSES}) alert(1); const r = {search_index.FETCHES};\n"
+    script.write_text(theirs)
+    for _ in range(2):  # the second time Quarto has kept the script
+        assert search_index.embed_index(tmp_path) is None
+        text = script.read_text()
+        assert text.count('[{"title": "</script>"}]') == 1 and "fetch(" not in text and "file:" not in text
+    script.write_text("another version")
+    assert "needs a web server" in search_index.embed_index(tmp_path) and script.read_text() == "another version"
+    (tmp_path / "search.json").unlink()
+    assert "has no index" in search_index.embed_index(tmp_path)
+
+
 def test_the_result_is_the_headline_of_the_run_named_quick(pages):
     text = Skeleton(pages["index"]).text
     assert "stored in 281 bytes" in text and "700 bytes" not in text
@@ -245,7 +290,7 @@ def test_the_papers_tables_show_published_and_measured_values_and_what_was_not_r
     bits = next(b for b in reading.certified(certificate()) if (b.assumption, b.inequality) == ("iid", "hoeffding"))
     assert f">{reading.rounded_up(bits.bound):.2f}</td>" in sublora[0] and ">not run</td>" in sublora[0]
     subspace = rows(pages["paper"], "Subspace only")
-    assert subspace[0].count(">not run</td>") == 5  # its certificate cannot be read, which the page says
+    assert subspace[0].count(">not run</td>") == 6  # its certificate cannot be read, which the page says
     assert f"{rendered[0].parent.parent / 'results' / 'table1' / 'subspace'}" in text and "sublora-certificate/0" in text
     assert "sublora run params/paper/table1-sublora.yaml" in text and "days of a GPU (estimate)" in text
     assert text.count("not found in public sources") >= 4
@@ -493,10 +538,12 @@ def test_markdown_of_quarto(tmp_path):
 def test_the_project_uses_only_what_both_ways_understand():
     settings = yaml.safe_load((PROJECT / "_quarto.yml").read_text())
     html = settings["format"]["html"]
-    assert html["html-math-method"] == "mathml" and html["theme"] == "default"  # other themes load web fonts
-    assert settings["project"]["output-dir"] == "_site" and settings["website"]["search"] is False
-    navigation = [item["href"] for item in settings["website"]["navbar"]["left"]]
-    assert sorted(navigation) == sorted(path.name for path in PROJECT.glob("*.qmd"))
+    themes = {"light": "default", "dark": ["default", "dark.scss"]}  # other themes load web fonts
+    assert html["html-math-method"] == "mathml" and html["theme"] == themes
+    assert settings["project"]["output-dir"] == "_site"
+    entries = settings["website"]["navbar"]["left"]
+    navigation = [page["href"] for item in entries for page in item.get("menu", [item])]
+    assert sorted(navigation) == sorted(path.name for path in PROJECT.glob("*.qmd")) and len(entries) < 8
     cited = set()
     for path in PROJECT.glob("*.qmd"):
         cells = re.findall(r"^```\{python\}\n(.*?)^```$", path.read_text(), re.DOTALL | re.MULTILINE)

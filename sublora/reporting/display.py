@@ -41,6 +41,11 @@ def small_print(of: Certificate) -> Markdown:
     return escape(sentences.small_print(of))
 
 
+def reading_order(of: Certificate) -> Markdown:
+    """A list: which number to look at first, and why, then which."""
+    return bullets(sentences.reading_order(of))
+
+
 def meanings(of: Certificate) -> Markdown:
     """A list of the headline's numbers with their meanings."""
     rows = sentences.meanings(of)
