@@ -3,7 +3,6 @@
 # Every command is one call of the package. Errors are one line and a non-zero exit.
 # What takes seconds to import is imported by the command that needs it.
 
-import contextlib
 import io
 import json
 import os
@@ -208,7 +207,8 @@ def optimize(
         raise SubloraError(f"--levels: {levels!r} is not a list of integers such as 3,4,5") from None
     folder, ways = search_run(experiment, runs, quantizers.split(","), counts)
     with replaced_atomically(folder / "trade-off.svg") as temporary:
-        trade_off(ways).savefig(temporary, format="svg")
+        unit = load_certificate(folder / "certificate.json").corpus.unit
+        trade_off(ways, unit=f"bits per {unit}").savefig(temporary, format="svg")
     _print_table(ways.sort_values("bound"))
     _say(f"finished: {folder}, with certificate.json, trade-off.csv and trade-off.svg")
 
@@ -235,13 +235,17 @@ def table(runs: Runs = Path("runs")) -> None:
 
 @app.command()
 def report(
+    chosen: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="RUN", help="Folders of runs: a report of these, without the pages about the paper."),
+    ] = None,
     runs: Runs = Path("runs"),
     project: Annotated[Path, typer.Option(help="Folder of the pages.", callback=_of_the_study)] = Path("report"),
 ) -> None:
     """Render the report to report/_site/index.html, with Quarto if it is installed, else with pandoc."""
     from sublora.reporting.render import render_report
 
-    index, way = render_report(project, runs)
+    index, way = render_report(project, runs, chosen=chosen or ())
     _say(f"rendered with {way}: {index}")
 
 
@@ -255,6 +259,7 @@ def data(
         list[str] | None, typer.Option(help="python-packages: a wheel, such as networkx==3.6.1. Repeatable. Default: all.")
     ] = None,
     path: Annotated[Path | None, typer.Option(help="text: a folder. file: a .jsonl, .csv, .tsv or .parquet file.")] = None,
+    split_on: Annotated[str, typer.Option(help="text: a document for each file, blank-line, or regex:PATTERN.")] = "file",
     field: Annotated[str, typer.Option(help="Column or key of the text.")] = "text",
     group: Annotated[str | None, typer.Option(help="Column of a document's group, such as customer or author.")] = None,
     subset: Annotated[str | None, typer.Option(help="Hugging Face: the configuration.")] = None,
@@ -274,6 +279,7 @@ def data(
     from sublora.reporting.beside import duplicates_in_words
 
     files = {"source": source, "packages": package or None, "path": path and str(path), "field": field, "subset": subset}
+    files["split_on"] = split_on
     corpus = {**files, "tokenizer": tokenizer, "tokenizer_from": tokenizer_from, "max_documents": max_documents}
     corpus |= {} if group is None else {"group": group}
     levels = {} if group is None else {"bounds": {"levels": ["group"]}}
@@ -288,10 +294,12 @@ def data(
         told = f"; {store.altered:,} documents do not come back from the tokenizer as they were" if store.altered else ""
         mean = len(store.tokens) / text
         _say(f"{text:,} bytes with one more for each end; tokens per byte: {mean:.3f}, at most {most:.3f}{told}")
-    with contextlib.suppress(SubloraError):  # of too few documents there is no split
+    try:
         counted = duplicates_in_words(near_duplicates(store, split_of(store, experiment.corpus)))
-        if counted:
-            _say(counted)
+    except SubloraError as error:  # of too few documents there is no split
+        counted = str(error)
+    if counted:
+        _say(counted)
 
 
 @app.command()

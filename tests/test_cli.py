@@ -115,6 +115,9 @@ def test_documents_with_no_tokens(sublora, tmp_path):
     (folder / "1.txt").write_text("something", "utf-8")
     status, out, _ = sublora(*command)
     assert status == 0 and ": 1 documents, 10 tokens, V = 257" in out
+    assert "a split with train 0.75 and validation 0.02 needs at least 6; add documents or split the files" in out
+    (folder / "1.txt").write_text("one\n\ntwo\n", "utf-8")
+    assert ": 2 documents, 10 tokens, V = 257" in sublora(*command, "--split-on", "blank-line")[1]
 
 
 @pytest.mark.parametrize(
@@ -123,6 +126,8 @@ def test_documents_with_no_tokens(sublora, tmp_path):
         ("text", [], "key 'corpus': path is needed for source text"),
         ("file", ["--path", "none.jsonl"], "none.jsonl: does not exist"),
         ("text", ["--tokenizer", "words", "--path", "."], "key 'corpus.tokenizer'"),
+        ("text", ["--path", ".", "--split-on", "regex:("], "key 'corpus.split_on': RE2 does not take the pattern: missing )"),
+        ("python-packages", ["--split-on", "blank-line"], "split_on has no effect for source python-packages"),
         ("python-packages", ["--max-documents", "0"], "key 'corpus.max_documents'"),
         ("python-packages", ["--package", "sympy"], "key 'corpus.packages.0': must be one of sympy==1.14.0"),
     ],
@@ -453,6 +458,8 @@ def test_a_terminal_that_lacks_a_character_shows_another(made, monkeypatch, enco
 
 def test_a_report_of_no_runs(sublora, tmp_path):
     project = shutil.copytree(Path(NOTEBOOKS).parent / "report", tmp_path / "report", ignore=shutil.ignore_patterns("_site"))
+    line = complaint(sublora("report", tmp_path, "--project", project))
+    assert line.endswith(f"{tmp_path}: holds no certificate.json; give the folder of a finished run, such as runs/quick")
     line = complaint(sublora("report", "--project", project, "--runs", tmp_path / "runs"))
     assert f"{tmp_path}/runs: no finished run" in line and "sublora run params/quick.yaml" in line
     assert not (project / "_site").exists()

@@ -1,11 +1,12 @@
 """Rate against distortion, on coordinates as training leaves them."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from sublora.compression import entropy_bits
 from sublora.compression.comparison import COLUMNS, huffman_bits, rate_distortion
-from sublora.reporting.compression import excess_figure, promise_figure, rate_figure
+from sublora.reporting.compression import excess_figure, kmeans_against_uniform, promise_figure, rate_figure
 
 
 @pytest.fixture(scope="module")
@@ -49,3 +50,15 @@ def test_figures_name_their_axes(table):
     ways = table.assign(message_bits=table["payload_bits"] + 100, bound=8.0 - table["entropy_bits"] / 3000)
     figure = promise_figure(ways, uniform=8.005)
     assert "message" in figure.axes[0].get_xlabel() and "bits per" in figure.axes[0].get_ylabel()
+
+
+def test_where_kmeans_is_below_uniform_is_read_from_the_table():
+    rows = [
+        {"quantizer": name, "levels": levels, "coder": "adaptive", "payload_bits": 100 * rate, "bits_per_coordinate": rate,
+         "distortion": error}
+        for name, levels, rate, error in (("uniform", 2, 1.0, 0.4), ("uniform", 4, 3.0, 0.1),
+                                          ("kmeans", 3, 1.5, 0.2), ("kmeans", 4, 2.0, 0.21), ("kmeans", 9, 4.0, 0.01))
+    ]  # fmt: skip
+    (line,) = kmeans_against_uniform(pd.DataFrame(rows))  # uniform has 0.2 at two bits, in logarithms; 9 levels lie beyond it
+    assert line == "At equal rate, the error of kmeans is smaller at 3 levels and larger at 4 levels than that of uniform."
+    assert kmeans_against_uniform(pd.DataFrame(rows[2:])) == []

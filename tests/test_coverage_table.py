@@ -40,7 +40,12 @@ def test_table_and_figure_show_every_row(made):
     text = str(coverage_table(frame))
     assert all(escape(world) in text for world in frame["world"].unique()) and "exact" in text
     (ax,) = coverage_figure(frame).axes
-    assert len(ax.get_yticklabels()) == len(frame) and "violations" in ax.get_xlabel()
+    names = [label.get_text() for label in ax.get_yticklabels()]
+    assert [name for name in names if name] == list(frame["inequality"].str.replace("_", " ")), "in the order of the table"
+    headings = [text.get_text() for text in ax.texts]
+    worlds = frame["world"][frame["world"] != frame["world"].shift()]
+    assert [heading.split(";")[0] for heading in headings] == list(worlds) and len(names) == len(frame) + len(worlds)
+    assert "violations" in ax.get_xlabel()
 
 
 def test_the_kept_table_is_whole():

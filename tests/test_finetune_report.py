@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from certificates import certificate, changed, classifier_certificate, metrics, restated
 
-from sublora.reporting import display, figures, reading, runs, sentences, tables
+from sublora.reporting import display, figures, paper, reading, runs, sentences, tables
 
 
 @pytest.fixture
@@ -73,3 +73,15 @@ def test_figures_draw_a_classifier(classifier):
 def test_the_certificate_shows_itself(classifier):
     text = display.certificate(classifier)
     assert "41.11" in text and "bits per" not in text
+
+
+def test_a_classifier_that_errs_like_the_commonest_label_is_said(classifier):
+    bound, units = reading.headline(classifier), reading.headline(classifier).units
+    run = runs.KeptRun("good", Path("good"), classifier, metrics())
+    assert paper.glue_findings([run]) == []
+    as_label = [restated(b, empirical=bound.vacuous_at, bound=0.5).model_dump() for b in classifier.statements]
+    (line,) = paper.glue_findings([runs.KeptRun("bad", Path("bad"), changed(classifier, "bounds", to=as_label), metrics())])
+    assert line.startswith("bad: Its bound, 50.00%, is vacuous") and f"exactly as many of {units:,} training examples" in line
+    near = [restated(b, empirical=bound.vacuous_at - 0.005).model_dump() for b in classifier.statements]
+    (line,) = paper.glue_findings([runs.KeptRun("near", Path("near"), changed(classifier, "bounds", to=near), metrics())])
+    assert "errs like the commonest label: on " in line and "exactly" not in line and "vacuous" not in line

@@ -15,7 +15,8 @@ import yaml
 from certificates import altered, certificate, classifier_certificate, write_run
 
 from sublora.errors import SubloraError
-from sublora.reporting import reading
+from sublora.reporting import reading, search_index
+from sublora.reporting.chosen import leave_out
 from sublora.reporting.loads import external_loads
 from sublora.reporting.render import BY_PANDOC, BY_QUARTO, find_quarto, render_report
 
@@ -219,6 +220,51 @@ def test_formulas_are_mathml(pages):
     assert pages["method"].count('class="equation-number"') == len(re.findall("{#eq-", (PROJECT / "method.qmd").read_text()))
 
 
+def test_every_page_has_a_description_an_icon_and_menus(pages):
+    for name in PAGES:
+        head, body = pages[name].split("</head>")
+        described = yaml.safe_load((PROJECT / f"{name}.qmd").read_text().split("---")[1])["description-meta"]
+        meta = unescape(re.search('<meta name="description" content="([^"]*)">', head)[1])
+        assert meta.replace("’", "'") == described and len(described) > 30
+        assert 'rel="icon" type="image/svg+xml" href="data:image/svg+xml;base64,' in head and "prefers-color-scheme: dark" in head
+        header = body.split("</header>")[0]
+        assert header.count("<details") == 4 and header.count("aria-current") == 1
+        assert header.count('class="here"') == (name != "index")
+
+
+def test_the_result_says_which_number_to_look_at_first(pages):
+    text = Skeleton(pages["index"]).text
+    assert text.index("Which number to look at first") < text.index("All bounds of this model")
+    assert "First the headline: " in text and "by betting (unseen)" in text
+
+
+def test_every_table_of_bounds_has_a_verdict(pages):
+    for page, tables in {
+        "index": ["tbl-headline", "tbl-bounds"], "runs": ["tbl-sizes", "tbl-paper"], "tight": ["tbl-tightness"],
+        "paper": ["tbl-one", "tbl-glue"], "glue": ["tbl-small"], "study": ["tbl-bits"],
+        "compression": ["tbl-structured", "tbl-whole"],
+    }.items():  # fmt: skip
+        for table in tables:
+            found = re.search(f'<figure id="{table}".*?</figure>', pages[page], re.DOTALL)[0]
+            assert re.search(r"<th[^>]*>Verdict</th>", found), f"{page}: {table}"
+
+
+def test_an_index_in_a_script_needs_no_server(tmp_path):
+    script = tmp_path / search_index.SCRIPT
+    script.parent.mkdir(parents=True)
+    (tmp_path / "search.json").write_text('[{"title": "</script>"}]')
+    theirs = f"if ({search_index.REFUSES}) alert(1); const r = {search_index.FETCHES};\n"
+    script.write_text(theirs)
+    for _ in range(2):  # the second time Quarto has kept the script
+        assert search_index.embed_index(tmp_path) is None
+        text = script.read_text()
+        assert text.count('[{"title": "</script>"}]') == 1 and "fetch(" not in text and "file:" not in text
+    script.write_text("another version")
+    assert "needs a web server" in search_index.embed_index(tmp_path) and script.read_text() == "another version"
+    (tmp_path / "search.json").unlink()
+    assert "has no index" in search_index.embed_index(tmp_path)
+
+
 def test_the_result_is_the_headline_of_the_run_named_quick(pages):
     text = Skeleton(pages["index"]).text
     assert "stored in 281 bytes" in text and "700 bytes" not in text
@@ -244,7 +290,7 @@ def test_the_papers_tables_show_published_and_measured_values_and_what_was_not_r
     bits = next(b for b in reading.certified(certificate()) if (b.assumption, b.inequality) == ("iid", "hoeffding"))
     assert f">{reading.rounded_up(bits.bound):.2f}</td>" in sublora[0] and ">not run</td>" in sublora[0]
     subspace = rows(pages["paper"], "Subspace only")
-    assert subspace[0].count(">not run</td>") == 5  # its certificate cannot be read, which the page says
+    assert subspace[0].count(">not run</td>") == 6  # its certificate cannot be read, which the page says
     assert f"{rendered[0].parent.parent / 'results' / 'table1' / 'subspace'}" in text and "sublora-certificate/0" in text
     assert "sublora run params/paper/table1-sublora.yaml" in text and "days of a GPU (estimate)" in text
     assert text.count("not found in public sources") >= 4
@@ -286,6 +332,91 @@ def test_one_changed_certificate_changes_its_numbers_and_no_others(rendered, pag
     for name in ("index", "method", "glue"):
         before, after = (Skeleton(text).text for text in (pages[name], (index.with_stem(name)).read_text("utf-8")))
         assert before == after
+
+
+@pytest.fixture(scope="module")
+def of_runs(tmp_path_factory):
+    """(study folder, the report of two chosen runs, of which neither is called quick): the kept quick is beside them."""
+    folder = tmp_path_factory.mktemp("chosen")
+    write_run(folder / "runs", certificate())
+    write_run(folder / "runs", certificate("mine", 700, 4.6))
+    write_notebook(folder / "runs" / "mine" / "bounds.ipynb")
+    write_results(folder)
+    project = project_copy(folder)
+    body = "[Tables](paper.qmd#sec-cost) of 3.5 go. As\n[Bits](study.qmd) say, 3.5 stays."
+    (project / "added.qmd").write_text(f"---\ntitle: Added\n---\n\n{body}\n")
+    chosen = [folder / "runs" / "mine", folder / "results" / "table1" / "lora"]
+    index, way = render_report(project, folder / "runs", quarto=None, chosen=chosen)
+    assert way == BY_PANDOC
+    return folder, {path.relative_to(index.parent).as_posix(): path.read_text("utf-8") for path in index.parent.rglob("*.html")}
+
+
+def test_a_report_of_chosen_runs_is_about_these_alone(of_runs):
+    shown = {name: Skeleton(text) for name, text in of_runs[1].items()}
+    about = ("index", "runs", "method", "certificate", "added", "notebooks/mine-bounds")
+    assert set(shown) == {f"{name}.html" for name in about}
+    first, every = shown["index.html"].text, of_runs[1]["runs.html"]
+    assert "stored in 700 bytes" in first and "281 bytes" not in first and "runs/mine/certificate.json" in first
+    assert rows(every, "lora") and "table1/lora" in shown["runs.html"].text
+    assert re.search('<a href="notebooks/mine-bounds.html">mine</a></td>', every)
+    assert not rows(every, "quick") and "quick" not in first and "sst2-small" not in shown["runs.html"].text
+
+
+def test_nothing_in_a_report_of_chosen_runs_leads_to_what_was_left_out(of_runs):
+    texts = of_runs[1]
+    for name, text in texts.items():
+        for link in (link for link in Skeleton(text).links if not link.startswith(("https://", "#"))):
+            there = (Path(name).parent / link.partition("#")[0]).as_posix().replace("notebooks/../", "")
+            assert there in texts, f"{name}: {link}"
+        navigation = re.search(r"<header>.*?</header>", text, re.DOTALL)[0]
+        assert Skeleton(navigation).text == "sublora Result Method Runs Certificate"
+    method, added = Skeleton(texts["method.html"]).text, Skeleton(texts["added.html"]).text
+    assert "move all weights directly." in method and "What a bit buys" not in method and "Which model is better" not in method
+    assert "largest change of a mean that was measured. Every" in Skeleton(texts["certificate.html"]).text
+    assert "As Bits say, 3.5 stays." in added and "Tables" not in added
+
+
+def test_what_is_no_finished_run_is_refused_in_one_line(of_runs, tmp_path):
+    folder, texts = of_runs
+    runs_folder, project = folder / "runs", folder / "report"
+    write_run(tmp_path, altered(certificate("old"), "format", to="sublora-certificate/0"))
+    (tmp_path / "corpora").mkdir()
+    shutil.copytree(runs_folder / "mine", tmp_path / "mine")
+    for other, says in (
+        ("corpora", r"corpora: holds no certificate.json; give the folder of a finished run"),
+        ("absent", r"absent: holds no certificate.json"),
+        ("mine/certificate.json", r"holds no certificate.json"),
+        ("old", "sublora-certificate/0"),
+        ("mine", r"has the name of .*runs/mine, and a report tells runs by name; rename one"),
+    ):
+        with pytest.raises(SubloraError, match=says) as caught:
+            render_report(project, runs_folder, quarto=None, chosen=[runs_folder / "mine", tmp_path / other])
+        assert "\n" not in str(caught.value)
+    assert (project / "_site" / "index.html").read_text("utf-8") == texts["index.html"]
+
+
+@pytest.mark.skipif(find_quarto() is None, reason="Quarto is not installed: its pages are not compared with pandoc's")
+def test_quarto_renders_a_report_of_chosen_runs_with_the_same_numbers(of_runs, tmp_path):
+    folder, texts = of_runs
+    project = Path(shutil.copytree(folder / "report", tmp_path / "report"))
+    shutil.copytree(folder / "results", tmp_path / "results")
+    chosen = [folder / "runs" / "mine", tmp_path / "results" / "table1" / "lora"]
+    index, way = render_report(project, folder / "runs", chosen=chosen)
+    assert way == BY_QUARTO and {path.relative_to(index.parent).as_posix() for path in index.parent.rglob("*.html")} == set(texts)
+    for name in ("index.html", "runs.html", "method.html"):
+        both = (texts[name], (index.parent / name).read_text("utf-8"))
+        bodies = [re.search(r"<article>.*</article>|<main class.*</main>", text, re.DOTALL)[0] for text in both]
+        assert numbers_shown(bodies[0]) == numbers_shown(bodies[1]), name
+
+
+def test_menus_of_a_navigation_keep_what_is_there(tmp_path):
+    pages = {text: {"href": f"{text.lower()}.qmd", "text": text} for text in ("Paper", "GLUE", "Method", "Index")}
+    menus = [{"text": "Tables", "menu": [pages["Paper"]]}, {"text": "More", "menu": [pages["GLUE"], pages["Method"]]}]
+    menu = [*menus, pages["Index"]]
+    (tmp_path / "_quarto.yml").write_text(yaml.safe_dump({"website": {"navbar": {"left": menu}}}))
+    leave_out(tmp_path)
+    left = yaml.safe_load((tmp_path / "_quarto.yml").read_text())["website"]["navbar"]["left"]
+    assert left == [{"text": "More", "menu": [pages["Method"]]}, pages["Index"]]
 
 
 def test_no_runs_is_one_line_and_leaves_the_site_alone(tmp_path):
@@ -407,10 +538,12 @@ def test_markdown_of_quarto(tmp_path):
 def test_the_project_uses_only_what_both_ways_understand():
     settings = yaml.safe_load((PROJECT / "_quarto.yml").read_text())
     html = settings["format"]["html"]
-    assert html["html-math-method"] == "mathml" and html["theme"] == "default"  # other themes load web fonts
-    assert settings["project"]["output-dir"] == "_site" and settings["website"]["search"] is False
-    navigation = [item["href"] for item in settings["website"]["navbar"]["left"]]
-    assert sorted(navigation) == sorted(path.name for path in PROJECT.glob("*.qmd"))
+    themes = {"light": "default", "dark": ["default", "dark.scss"]}  # other themes load web fonts
+    assert html["html-math-method"] == "mathml" and html["theme"] == themes
+    assert settings["project"]["output-dir"] == "_site"
+    entries = settings["website"]["navbar"]["left"]
+    navigation = [page["href"] for item in entries for page in item.get("menu", [item])]
+    assert sorted(navigation) == sorted(path.name for path in PROJECT.glob("*.qmd")) and len(entries) < 8
     cited = set()
     for path in PROJECT.glob("*.qmd"):
         cells = re.findall(r"^```\{python\}\n(.*?)^```$", path.read_text(), re.DOTALL | re.MULTILINE)

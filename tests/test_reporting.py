@@ -244,7 +244,7 @@ def test_markdown_shows_exactly_the_characters_it_was_given():
 
 
 def test_no_figure_draws_a_bound_above_the_largest_loss(quick):
-    for bound in [b for b in quick.statements if (b.assumption, b.metric, b.alpha) == ("iid", "bpd", 0.5)]:
+    for bound in [b for b in quick.statements if (b.assumption, b.metric, b.alpha) == ("unseen", "bpd", 0.5)]:
         quick = with_bound(quick, bound, 30.0)
     (ax,) = figures.bound_against_alpha(quick).axes
     largest = {alpha: math.log2(VOCABULARY / alpha) for alpha in quick.public.alpha_grid}
@@ -297,6 +297,7 @@ def test_the_terminal_shows_the_headline_and_no_control_characters(quick):
     text = terminal.summary(quick, Path("runs/quick/certificate.json"))
     names = [line.split()[0] for line in text.splitlines()]
     assert names == ["bound", "guess", "held", "message", "certificate", "next"]
+    assert "`sublora report runs/quick` shows it" in text and "`sublora report` shows it" in terminal.summary(quick, Path("c.json"))
     bound = reading.headline(quick)
     assert f"{reading.written(bound)} bits per byte" in text and "8.01" in text and "281 bytes" in text
     hostile = changed(quick, "experiment", to="\x1b[2Jverified\r")
@@ -321,11 +322,50 @@ def test_the_parts_are_stacked_up_to_the_bound(quick):
     for bar in ax.patches:
         column = round(bar.get_x() + bar.get_width() / 2)
         tops[column] = max(tops.get(column, 0), bar.get_y() + bar.get_height())
-    wanted = ("bpd", "iid", "hoeffding")
+    wanted = ("bpd", "unseen", "betting")  # the headline's, not another one
     expected = [b.bound for b in quick.statements if (b.metric, b.assumption, b.inequality) == wanted]
     assert [tops[column] for column in sorted(tops)] == pytest.approx(expected)
-    without_parts = changed(quick, "bounds", to=[restated(b, parts=None).model_dump() for b in quick.statements])
-    assert "no iid bound by hoeffding" in figures.bound_against_alpha(without_parts).axes[0].texts[0].get_text()
+    names = ax.get_legend_handles_labels()[1]
+    assert {"training value", "price: what the inequality adds", "bound by betting", "bound by hoeffding"} < set(names)
+    only = [b for b in quick.statements if b.inequality == "hoeffding"]
+    papers = figures.bound_against_alpha(changed(quick, "bounds", to=[b.model_dump() for b in only])).axes[0]
+    assert "complexity" in papers.get_legend_handles_labels()[1], "where a bound states its parts, they are shown"
+    (words,) = figures.bound_against_alpha(classifier_certificate()).axes[0].texts
+    assert words.get_text().startswith("no bound in bits by")
+
+
+def test_small_multiples_have_one_legend_and_equal_axes(tmp_path, quick):
+    for name, size, loss in (("a", 281, 4.2), ("b", 90_000, 3.1)):
+        write_run(tmp_path, certificate(name, size, loss))
+    found, _ = runs.load_runs(tmp_path)
+    for draw in (figures.draw_alpha, figures.draw_loss, figures.draw_inequalities):
+        figure = figures.every_run(found, draw)
+        one, other = figure.axes
+        (legend,) = figure.legends
+        names = [text.get_text() for text in legend.get_texts()]
+        assert one.get_legend() is None and other.get_legend() is None and len(names) == len(set(names)) > 2
+        assert one.get_xlim() == other.get_xlim()
+        assert draw == figures.draw_inequalities or one.get_ylim() == other.get_ylim()
+        assert "bits per byte" in one.get_xlabel() + one.get_ylabel()
+
+
+def test_which_number_to_look_at_first_is_the_headline(quick):
+    lines = sentences.reading_order(quick)
+    headline = reading.headline(quick)
+    assert lines[0].startswith(f"First the headline: {reading.written(headline)} bits per byte, by betting (unseen).")
+    assert "better than the uniform guess" in lines[0] and reading.shown(quick, headline).held_out in lines[1]
+    assert "hoeffding" in lines[-1] and lines[-1].endswith("The smallest of several bounds is not a bound at 95%.")
+    vacuous = sentences.reading_order(with_bound(quick, headline, 8.5))
+    assert "It says nothing: it is not below the uniform guess" in vacuous[0]
+    assert any("certified gain over the public reference: 0.25" in line for line in sentences.reading_order(certificate_beside()))
+
+
+def test_a_row_with_several_bounds_says_which_are_vacuous(quick):
+    first, second = (reading.statement(quick, "unseen", "bpd", name) for name in ("betting", "hoeffding"))
+    assert reading.verdicts(quick, {"betting": first, "hoeffding": second}) == "better"
+    loose = restated(second, bound=8.5)
+    assert reading.verdicts(quick, {"betting": first, "hoeffding": loose}) == "betting: better, hoeffding: vacuous"
+    assert reading.verdicts(quick, {"betting": None}) == "–"
 
 
 def test_a_phase_that_counts_from_one_is_shown_after_the_first():
@@ -359,7 +399,7 @@ def test_figures_leave_pyplot_as_it_was(tmp_path, quick):
     figure = figures.every_run(found, figures.draw_alpha)
     figures.every_run(found, figures.draw_loss).savefig(tmp_path / "figure.svg")
     assert plt.get_fignums() == [] and plt.rcParams["font.size"] == before
-    assert len(figure.subfigs) == 1 and "<svg" in (tmp_path / "figure.svg").read_text()
+    assert len(figure.axes) == 1 and "<svg" in (tmp_path / "figure.svg").read_text()
 
 
 def test_reporting_knows_nothing_of_torch():

@@ -1,6 +1,7 @@
 """Splits: partitions, known values, uniformity, and OpenWebText's published split."""
 
 import hashlib
+import re
 
 import numpy as np
 import pytest
@@ -99,15 +100,25 @@ def test_openwebtext_has_the_published_number_of_documents():
 
 
 @pytest.mark.parametrize(
-    "documents, corpus",
+    "documents, corpus, needed",
     [
-        (0, Corpus()),
-        (1, Corpus()),
-        (2, Corpus()),
-        (3, Corpus(train=0.9)),
-        (2000, PAPER),
+        (0, Corpus(), "a split with train 0.75 and validation 0.02 needs at least 6; add documents or change"),
+        (3, Corpus(validation=0.01), "a split with train 0.75 and validation 0.01 needs at least 6; "),
+        (8, Corpus(train=0.7, validation=0.2), "a split with train 0.7 and validation 0.2 needs at least 9; "),  # 7 are enough, too
+        (3, Corpus(train=0.9), "a split with train 0.9 and validation 0.02 needs at least 16; "),
+        (2000, PAPER, "a split needs at least 2,001; add documents$"),
+        (3, Corpus(source="text", path="x"), ".* add documents or split the files with corpus.split_on or change"),
+        (5, Corpus(prior_documents=3), "a split .* needs at least 6; "),
+        (3, Corpus(train=1 - 1e-13, validation=1e-14), "a split .* needs at least 3[0-9,]{15,};"),
     ],
 )
-def test_too_few_documents(documents, corpus):
-    with pytest.raises(SubloraError, match=f"^corpus: {documents} documents split into .* add documents"):
+def test_too_few_documents_are_said_with_the_number_that_is_needed(documents, corpus, needed):
+    prior = corpus.prior_documents or 0
+    beside = f" beside {prior} prior documents" if prior else ""
+    with pytest.raises(SubloraError, match=f"^corpus: {documents - prior:,} documents{beside}: {needed}") as caught:
         draw_split(documents, corpus)
+    enough = int(re.search(r"at least ([\d,]+)", str(caught.value))[1].replace(",", ""))
+    if enough < 10**5:
+        assert all(map(len, parts(draw_split(enough + prior, corpus))[:3]))
+        with pytest.raises(SubloraError):
+            draw_split(enough - 1 + prior, corpus)

@@ -9,7 +9,8 @@ from typing import Any
 from sublora.data.code import distinct_functions
 from sublora.data.files import files_below, files_fingerprint, given_path
 from sublora.data.packages import package_functions, packages_identity, parser_versions
-from sublora.data.rows import read_bytes, read_rows, table_kind
+from sublora.data.pieces import paragraphs, sections
+from sublora.data.rows import read_bytes, read_rows, table_kind, text_lines
 from sublora.errors import SubloraError, errors_named, no_such
 from sublora.experiment import Corpus
 from sublora.progress import notice, progress_bar
@@ -63,8 +64,9 @@ def on_hub(corpus: Corpus) -> bool:
 
 
 def corpus_name(corpus: Corpus) -> str:
-    """A short readable name: the source, and the last part of its path."""
-    parts = (corpus.source, corpus.subset, corpus.path and Path(corpus.path).name)
+    """A short readable name: the source, the last part of its path, and how its files are split, if they are."""
+    split = None if corpus.split_on == "file" else corpus.split_on
+    parts = (corpus.source, corpus.subset, corpus.path and Path(corpus.path).name, split)
     return ":".join(part for part in parts if part)
 
 
@@ -85,7 +87,8 @@ def corpus_identity(corpus: Corpus) -> dict[str, Any]:
     if corpus.group is not None:
         identity["group"] = corpus.group
     if corpus.source == "text":
-        return identity | {"files": files_fingerprint(_path(corpus))}
+        split = {} if corpus.split_on == "file" else {"split_on": corpus.split_on}
+        return identity | {"files": files_fingerprint(_path(corpus))} | split
     if corpus.source == "file":
         return identity | {"field": corpus.field, "files": files_fingerprint(_path(corpus))}
     folder = _local_copy(corpus)
@@ -117,17 +120,29 @@ def _path(corpus: Corpus) -> Path:
     if not path.exists():
         raise SubloraError(f"{path}: does not exist; set corpus.path to a {kind}")
     if corpus.source == "text" and not path.is_dir():
-        raise SubloraError(f"{path}: not a folder; source 'text' reads a folder, one document a file")
+        raise SubloraError(f"{path}: not a folder; source 'text' reads a folder of text files")
     return path
 
 
 def _text_folder(corpus: Corpus) -> Iterator[str]:
-    """Every regular file below a folder, in the order of relative paths; UTF-8, unpacked if .xz, .gz or .bz2."""
+    """Every regular file below a folder, in the order of relative paths; UTF-8, unpacked if .xz, .gz or .bz2. A file is one
+    document, or is cut into several where `corpus.split_on` says so."""
+    found = 0
     for path in progress_bar(files_below(_path(corpus)), desc="text", unit="file"):
-        try:
-            yield read_bytes(path).decode("utf-8")
-        except UnicodeDecodeError as error:
-            raise SubloraError(f"{path}: not UTF-8 text at byte {error.start}; convert it or take it out") from None
+        if corpus.pattern is not None:
+            for begun, section in sections(text_lines(path), corpus.pattern):
+                found += begun
+                if section.strip():  # what stands before the first one may be blank
+                    yield section
+        elif corpus.split_on == "blank-line":
+            yield from paragraphs(text_lines(path))
+        else:
+            try:
+                yield read_bytes(path).decode("utf-8")
+            except UnicodeDecodeError as error:
+                raise SubloraError(f"{path}: not UTF-8 text at byte {error.start}; convert it or take it out") from None
+    if corpus.pattern is not None and not found:
+        raise SubloraError(f"corpus.split_on: no line in {_path(corpus)} matches {corpus.pattern!r}; correct the pattern")
 
 
 def _table_file(corpus: Corpus) -> Iterator[tuple[str, str | None]]:

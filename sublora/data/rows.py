@@ -64,6 +64,12 @@ def read_bytes(path: Path) -> bytes:
         return stream.read()
 
 
+def text_lines(path: Path) -> Iterator[str]:
+    """The lines of a UTF-8 file with their ends, unpacked if its suffix says that it is packed."""
+    with errors_named(f"{path}: cannot read", "check the file"), OPENERS.get(path.suffix, open)(path, "rb") as stream:
+        yield from _lines(stream, path)
+
+
 def whole_characters(text: str) -> str:
     """The text with U+FFFD for half of a surrogate pair, which JSON can hold and UTF-8 cannot."""
     try:

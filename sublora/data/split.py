@@ -77,21 +77,23 @@ def draw_split(units: int, corpus: Corpus) -> Split:
     if corpus.split == "paper":
         # As `datasets` draws it, from a stream that numpy does not promise to keep for ever.
         order = np.random.default_rng(OPENWEBTEXT_SEED).permutation(units)
-        held_out = math.ceil(OPENWEBTEXT_SHARE * units)
-        validation, test, train = np.split(order, [held_out // 2, held_out])
+        validation, test, train = np.split(order, np.cumsum(_sizes(units, corpus)[1:]))
         settings = f"test_size {OPENWEBTEXT_SHARE}, seed {OPENWEBTEXT_SEED}"
         how = f"the paper's rule for openwebtext ({settings}; validation and test halve the held-out part)"
     else:
         prior, pool = np.split(_by_keys(units, b"sublora prior"), [corpus.prior_documents or 0])
         units = len(pool)
         order = np.sort(pool)[permutation(units, corpus.split_seed)]
-        sizes = [max(1, round(share * units)) for share in (corpus.train, corpus.validation)]
-        train, validation, test = np.split(order, np.cumsum(sizes))
+        train, validation, test = np.split(order, np.cumsum(_sizes(units, corpus)[:2]))
         how = f"a uniformly random permutation from split seed {corpus.split_seed} (order of SHAKE-256 keys)"
     if not (len(train) and len(validation) and len(test)):
+        beside = f" beside {len(prior):,} prior documents" if len(prior) else ""
+        parts = "" if corpus.split == "paper" else f" with train {corpus.train:g} and validation {corpus.validation:g}"
+        cures = ["add documents"]
+        cures += ["split the files with corpus.split_on"] * (corpus.source == "text" and corpus.split_on == "file")
+        cures += ["change corpus.train and corpus.validation"] * bool(parts)
         raise SubloraError(
-            f"corpus: {units} {many} split into {len(train)} train, {len(validation)} validation and {len(test)} "
-            "test, and none may be 0; add documents, or change corpus.train and corpus.validation"
+            f"corpus: {units:,} {many}{beside}: a split{parts} needs at least {_enough(units, corpus):,}; {' or '.join(cures)}"
         )
     description = f"{units} {many} by {how}: {len(train)} train, {len(validation)} validation, {len(test)} test"
     if len(prior):
@@ -99,6 +101,22 @@ def draw_split(units: int, corpus: Corpus) -> Split:
     rule: Rule = "permutation" if corpus.split == "seeded" else corpus.split
     train, validation, test = (part.astype(np.int64, copy=False) for part in (train, validation, test))
     return Split(train, validation, test, rule, description, prior)
+
+
+def _sizes(units: int, corpus: Corpus) -> tuple[int, int, int]:
+    """How many of so many units are train, validation and test, of which there may be none, or less."""
+    if corpus.split == "paper":
+        held_out = math.ceil(OPENWEBTEXT_SHARE * units)
+        return units - held_out, held_out // 2, held_out - held_out // 2
+    train, validation = (max(1, round(share * units)) for share in (corpus.train, corpus.validation))
+    return train, validation, units - train - validation
+
+
+def _enough(units: int, corpus: Corpus) -> int:
+    """The least number above `units` of which each part has at least one."""
+    share = OPENWEBTEXT_SHARE / 3 if corpus.split == "paper" else 1 - (corpus.train + corpus.validation)
+    most = max(units + 1, math.ceil(3 / share))  # enough, however the parts are rounded
+    return next((n for n in range(units + 1, min(most, units + 10**5)) if min(_sizes(n, corpus)) > 0), most)
 
 
 def permutation(n: int, seed: int, purpose: str = "split") -> np.ndarray:

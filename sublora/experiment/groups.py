@@ -109,6 +109,28 @@ _Source = Annotated[
 ]
 
 
+_SPLIT_ON = ("file", "blank-line", "regex:")
+_LONGEST_PATTERN = 200  # characters
+
+
+def _split_on(value: str) -> str:
+    """The value, without white space in front of a pattern, which RE2 must take: it matches in time linear in the text."""
+    name, colon, pattern = value.partition(":")
+    pattern = pattern.lstrip()
+    if name + colon not in _SPLIT_ON or colon and not 0 < len(pattern) <= _LONGEST_PATTERN:
+        raise ValueError(f"must be file, blank-line, or regex:PATTERN of at most {_LONGEST_PATTERN} characters, as regex:^Chapter")
+    if pattern:
+        import pyarrow as pa  # slow to import, and only a pattern needs it
+        import pyarrow.compute as pc
+
+        try:
+            pc.match_substring_regex(pa.array([""]), pattern)
+        except pa.ArrowInvalid as error:
+            reason = str(error).removeprefix("Invalid regular expression: ")
+            raise ValueError(f"RE2 does not take the pattern: {reason}") from None
+    return name + colon + pattern
+
+
 class Group(BaseModel):
     """A group of settings: no unknown keys, no silent conversions, no changes after validation."""
 
@@ -143,6 +165,8 @@ class Corpus(Group):
     source: _Source = "python-packages"  # | python-stdlib | text | file | openwebtext | owner/name of a Hugging Face data set
     packages: Annotated[tuple[_Package, ...], AsTuple, _Choices] | None = None  # python-packages: wheels; null: all of `WHEELS`
     path: str | None = None  # text: a folder of files; file: a .jsonl, .csv, .tsv or .parquet file (also .xz, .gz, .bz2)
+    # text: where a document begins: file | blank-line: paragraphs | regex:PATTERN: each line in which RE2 finds the pattern
+    split_on: Annotated[str, AfterValidator(_split_on)] = "file"
     field: str = "text"  # the column or key of a document's text
     # the column of a document's group (customer, author, repository): groups are drawn and bounded; null: documents
     group: str | None = None
@@ -205,7 +229,8 @@ class Corpus(Group):
     def _without_effect(self) -> dict[str, str]:
         functions = ("path", "field", "group", "subset")
         keys = {"python-packages": functions, "python-stdlib": functions, "text": ("field", "group", "subset"), "file": ("subset",)}
-        unused = (*keys.get(self.source, ()), *(() if self.source == "python-packages" else ("packages",)))
+        of_one = {"packages": "python-packages", "split_on": "text"}
+        unused = (*keys.get(self.source, ()), *(key for key, source in of_one.items() if source != self.source))
         drawn = ("train", "validation", "split_seed") if self.split == "paper" else ()
         public = {"tokenizer_from": f"tokenizer {self.tokenizer}"} if self.tokenizer in OWN_TOKENIZERS else {}
         if self.tokenizer in OWN_TOKENIZERS or self.tokenizer.endswith(".bin"):
@@ -216,8 +241,13 @@ class Corpus(Group):
     def _what_has_an_effect(self, handler):
         """Certificates and checkpoints of before there were these keys are as they were."""
         effective = {key: value for key, value in handler(self).items() if key not in self._without_effect()}
-        later = ("group", "end_of_text", "prior_documents")
-        return {key: value for key, value in effective.items() if key not in later or value is not None}
+        later = {"group": None, "end_of_text": None, "prior_documents": None, "split_on": "file"}
+        return {key: value for key, value in effective.items() if key not in later or value != later[key]}
+
+    @property
+    def pattern(self) -> str | None:
+        """What the line that begins a document must match, where `split_on` says so."""
+        return self.split_on.partition(":")[2] or None
 
 
 class Gpt(Group):

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import pandas as pd
@@ -47,6 +47,7 @@ class LabelProblem:
     validation: dict[str, Examples]
     classes: tuple[str, ...] = ("0", "1")
     local_only: bool = False
+    unit: ClassVar = "example"  # what a loss in bits is of
 
     @classmethod
     def open(cls, experiment: Classify, corpora: Path, wheels: Path | None = None, local_only: bool = False) -> Self:
@@ -261,7 +262,7 @@ class LabelProblem:
             "tokens": max(1, evaluation.tokens),
             "vocab_size": self.labels,
             "split": "all" if len(self.training) == len(pool) else "permutation",
-            "unit": "example",
+            "unit": self.unit,
         }
 
 

@@ -350,6 +350,11 @@ class DocumentProblem:
         return tokenizer_of(self.experiment.corpus, self.local_only)
 
     @property
+    def unit(self) -> Literal["byte", "token"]:
+        """What a loss in bits is of."""
+        return "byte" if self.experiment.corpus.tokenizer == "bytes" else "token"
+
+    @property
     def _shortest(self) -> int:
         """Tokens of the pool's shortest document."""
         return int(np.delete(self.store.lengths, self.split.prior).min())
@@ -371,7 +376,7 @@ class DocumentProblem:
             "vocab_size": store.vocab_size,
             "split": split.rule,
             **({"prior": len(split.prior)} if len(split.prior) else {}),
-            "unit": "byte" if self.experiment.corpus.tokenizer == "bytes" else "token",
+            "unit": self.unit,
             **self._groups(),
         }
 

@@ -141,23 +141,24 @@ def study_table(points: Sequence[Point]) -> Table:
         that = point.beside and shown(run.certificate, point.beside)
         rows.append(
             {
-                "Panel": point.panel,
                 "No.": str(number),
                 "Run": link(run.label, run.page),
-                "Kind": point.family,
-                "Bits": f"{point.bits:,}",
-                "By": f"{this.speaks_of}, {this.inequality}",
                 "Bound, uniform guess": this.bound,
+                "Verdict": reading.verdicts(run.certificate, {"uniform": point.plain, "reference": point.beside}),
+                "Bits": f"{point.bits:,}",
+                "Bound beside the reference": that.bound if that else DASH,
                 "Reference alone": (that and that.reference) or DASH,
                 "Certified gain": (that and that.gain) or DASH,
-                "Bound beside it": that.bound if that else DASH,
                 "Guess": this.guess,
+                "Panel": point.panel,
+                "Kind": point.family,
+                "By": f"{this.speaks_of}, {this.inequality}",
                 "Certificate": run.certificate.certificate_sha256[:12],
             }
         )
-    columns = ("Panel", "No.", "Run", "Kind", "Bits", "By", "Bound, uniform guess", "Reference alone", "Certified gain",
-               "Bound beside it", "Guess", "Certificate")  # fmt: skip
-    return Table(rows, left=("Run", "Kind", "By", "Certificate"), groups=("Panel",), columns=columns)
+    columns = ("No.", "Run", "Bound, uniform guess", "Verdict", "Bits", "Bound beside the reference", "Reference alone",
+               "Certified gain", "Guess", "Panel", "Kind", "By", "Certificate")  # fmt: skip
+    return Table(rows, left=("Run", "Verdict", "Kind", "By", "Certificate"), groups=("Panel",), columns=columns)
 
 
 def crossings(points: Sequence[Point]) -> list[str]:
@@ -214,14 +215,15 @@ def ablation_table(kept: Sequence[KeptRun]) -> Table | Markdown:
         rows.append(
             {
                 "Left out": link(ABLATED.get(name, name), run.page),
-                "Bits": f"{run.certificate.message_bits:,}",
+                "Bound, unseen": this.bound if bound.assumption == "unseen" else DASH,
+                "Bound, iid": shown(run.certificate, fresh).bound if fresh else DASH,
+                "Verdict": reading.verdicts(run.certificate, {bound.assumption: bound, "iid": fresh}),
+                "Gain, unseen": (this.gain or DASH) if bound.assumption == "unseen" else DASH,
+                "Gain, iid": (fresh and shown(run.certificate, fresh).gain) or DASH,
+                "Reference alone": this.reference or DASH,
                 "Training": this.training,
                 "Held out": this.held_out or DASH,
-                "Reference alone": this.reference or DASH,
-                "Gain, unseen": (this.gain or DASH) if bound.assumption == "unseen" else DASH,
-                "Bound, unseen": this.bound if bound.assumption == "unseen" else DASH,
-                "Gain, iid": (fresh and shown(run.certificate, fresh).gain) or DASH,
-                "Bound, iid": shown(run.certificate, fresh).bound if fresh else DASH,
+                "Bits": f"{run.certificate.message_bits:,}",
             }
         )
-    return Table(rows, left=("Left out",))
+    return Table(rows, left=("Left out", "Verdict"))

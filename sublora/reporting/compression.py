@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
 from sublora.reporting.figures import by_colour, drawn, guess_line, labelled, nothing
 from sublora.reporting.markdown import Table, link
-from sublora.reporting.reading import SHOWN_K, number, shown, statement
+from sublora.reporting.reading import SHOWN_K, number, shown, statement, verdicts
 from sublora.reporting.runs import KeptRun
 from sublora.reporting.tables import DASH
 
@@ -28,6 +29,31 @@ def rate_figure(frame: pd.DataFrame, *, ax: Axes) -> None:
     labelled(ax, "rate (bits per coordinate, codebook included)", "mean squared error (variances)")
 
 
+def kmeans_against_uniform(frame: pd.DataFrame) -> list[str]:
+    """Where the line of kmeans in `rate_figure` is below that of uniform, in a sentence; empty where either is missing.
+
+    Uniform's error at the rate of kmeans is interpolated in its logarithm, between the two rates around it.
+    """
+    best = shortest_coder(frame)
+    lines = {name: best[best["quantizer"] == name].sort_values("bits_per_coordinate") for name in ("kmeans", "uniform")}
+    if any(len(rows) < 2 for rows in lines.values()):
+        return []
+    uniform = lines["uniform"]
+    rates, errors = uniform["bits_per_coordinate"].to_numpy(float), np.log(uniform["distortion"].to_numpy(float))
+    found: dict[str, list[int]] = {"smaller": [], "larger": []}
+    for row in lines["kmeans"].itertuples():
+        if rates[0] <= row.bits_per_coordinate <= rates[-1]:
+            there = np.interp(row.bits_per_coordinate, rates, errors)
+            found["smaller" if np.log(row.distortion) < there else "larger"].append(row.levels)
+    parts = [f"{word} at {_listed(levels)} levels" for word, levels in found.items() if levels]
+    return [f"At equal rate, the error of kmeans is {' and '.join(parts)} than that of uniform."] if parts else []
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    *first, last = (f"{number:,}" for number in numbers)
+    return f"{', '.join(first)} and {last}" if first else last
+
+
 @drawn(3.4)
 def excess_figure(frame: pd.DataFrame, *, ax: Axes) -> None:
     """What each coder adds to the entropy, for every quantizer and number of levels. Lower is better."""
@@ -41,23 +67,23 @@ def excess_figure(frame: pd.DataFrame, *, ax: Axes) -> None:
 
 
 @drawn(4.0)
-def promise_figure(frame: pd.DataFrame, uniform: float | None = None, *, ax: Axes) -> None:
+def promise_figure(frame: pd.DataFrame, uniform: float | None = None, unit: str = "bits per byte", *, ax: Axes) -> None:
     """Size of the message against the bound that pilot documents promise, one line a quantizer. Lower is better."""
     if frame.empty:
         return nothing(ax, "no table of combinations")
     by_colour(shortest_coder(frame), "quantizer", "message_bits", "bound", "o-", ax=ax)
     guess_line(ax.axhline, uniform)
-    labelled(ax, "size of the message (bits)", "promised bound (bits per token)")
+    labelled(ax, "size of the message (bits)", f"promised bound ({unit})")
 
 
 def combinations_table(frame: pd.DataFrame, count: int = 12) -> Table:
     """The combinations with the smallest promised bounds."""
     best = shortest_coder(frame).sort_values("bound").head(count)
     shown = pd.DataFrame({"Quantizer": best["quantizer"].str.replace("_", " "), "Levels": best["levels"], "Coder": best["coder"]})
+    shown["Bound (bits)"] = best["bound"].map(number)
     for name in ("Entropy", "Payload", "Message"):
         shown[f"{name} (bits)"] = best[f"{name.lower()}_bits"].map(lambda bits: number(bits, 0))
     shown["Error (variances)"] = best["distortion"].map(lambda error: number(error, 3))
-    shown["Bound (bits)"] = best["bound"].map(number)
     return Table.of(shown, left=("Quantizer", "Coder"))
 
 
@@ -95,14 +121,15 @@ def tokens_table(runs: Sequence[KeptRun]) -> Table:
             rows.append(
                 {
                     "Run": link(run.name, run.page),
-                    "Message (bytes)": f"{certificate.message_bits // 8:,}",
-                    "Training tokens": f"{freedman.units:,}",
                     "Metric": this.metric + (" (%)" if this.percent else ""),
-                    "Training": this.training,
                     "Freedman": this.bound,
+                    "Verdict": verdicts(certificate, {"freedman": freedman, "azuma": azuma}),
                     "Azuma": shown(certificate, azuma).bound,
                     "Uniform guess": this.guess,
+                    "Training": this.training,
+                    "Training tokens": f"{freedman.units:,}",
+                    "Message (bytes)": f"{certificate.message_bits // 8:,}",
                 }
             )
-    columns = ("Run", "Message (bytes)", "Training tokens", "Metric", "Training", "Freedman", "Azuma", "Uniform guess")
-    return Table(rows, ("Metric",), ("Run",), columns)
+    columns = ("Run", "Metric", "Freedman", "Verdict", "Azuma", "Uniform guess", "Training", "Training tokens", "Message (bytes)")
+    return Table(rows, ("Metric", "Verdict"), ("Run",), columns)

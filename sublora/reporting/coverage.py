@@ -33,15 +33,28 @@ def coverage_figure(frame: pd.DataFrame, *, ax: Axes) -> None:
     """
     if frame.empty:
         return nothing(ax, "no coverage table")
-    places = range(len(frame))
-    ax.plot(frame["twin_violations"].clip(lower=FLOOR), places, "x", color=ORANGE, label="broken twin")
-    ax.plot(frame["violations"].clip(lower=FLOOR), places, "o", color=BLUE, markersize=5, label="bound")
+    groups = [rows for _, rows in frame.groupby((frame["world"] != frame["world"].shift()).cumsum(), sort=False)]
+    place, names = 0, list[str]()
+    for rows in groups:  # a world's name, then its inequalities, in the order of the table
+        ax.axhspan(place - 0.45, place + 0.45, color="0.93", zorder=2.5)
+        ax.text(0.01, place, _world(rows), transform=ax.get_yaxis_transform(), va="center", fontsize=7, zorder=3)
+        places = range(place + 1, place + 1 + len(rows))
+        labels = ("broken twin", "bound") if place == 0 else (None, None)
+        ax.plot(rows["twin_violations"].clip(lower=FLOOR), places, "x", color=ORANGE, label=labels[0])
+        ax.plot(rows["violations"].clip(lower=FLOOR), places, "o", color=BLUE, markersize=5, label=labels[1])
+        names += ["", *rows["inequality"].str.replace("_", " ")]
+        place = len(names)
     delta = frame["delta"].iloc[0]
     ax.axvline(delta, color="black", linestyle="--", linewidth=1.2, label=f"nominal δ, {delta:g}")
     ax.set(xscale="log", xlim=(FLOOR / 1.5, 1.5))
-    names = frame["inequality"].str.replace("_", " ") + ", " + frame["assumption"]
-    rows_of(ax, names, 1.4 + 0.17 * len(frame), fontsize=7.5)
-    labelled(ax, f"share of violations (at the left edge: {FLOOR:g} or fewer)")
+    rows_of(ax, names, 1.4 + 0.17 * len(names), fontsize=7.5)
+    labelled(ax, f"share of violations\n(at the left edge: {FLOOR:g} or fewer)")
+
+
+def _world(rows: pd.DataFrame) -> str:
+    """The heading of a world's rows: its name, what is assumed in it, and its units."""
+    units = " and ".join(dict.fromkeys(f"{units:,}" for units in rows["units"]))
+    return f"{rows['world'].iloc[0]}; {', '.join(dict.fromkeys(rows['assumption']))}; n = {units}"
 
 
 def _share(value: float) -> str:

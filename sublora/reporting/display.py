@@ -1,6 +1,7 @@
 """Certificates as Markdown, for Jupyter and for the report's pages."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from sublora.certificate.schema import Certificate
 from sublora.reporting import sentences
@@ -29,14 +30,20 @@ def evidence(run: KeptRun) -> Markdown:
     """Where the headline's numbers come from: the executed notebook, the certificate's digest, and the command that checks it."""
     digest = run.certificate.certificate_sha256[:12]
     made = link("the executed notebook", run.page) if run.page else escape("a notebook that was not kept")
-    kept = run.path.resolve().is_relative_to(results_folder().resolve())
-    where = Markdown(f"`{'results' if kept else 'runs'}/{run.label if kept else run.path.name}/certificate.json`")
+    folder, study = run.path.resolve(), results_folder().resolve().parent
+    here = folder.relative_to(study) if folder.is_relative_to(study) else Path(folder.name)
+    where = Markdown(f"`{here.as_posix()}/certificate.json`")
     return Markdown(f"Run {escape(run.label)}: made by {made}. `sublora verify` checks {where} (digest {escape(digest)}).")
 
 
 def small_print(of: Certificate) -> Markdown:
     """How to read the statements together."""
     return escape(sentences.small_print(of))
+
+
+def reading_order(of: Certificate) -> Markdown:
+    """A list: which number to look at first, and why, then which."""
+    return bullets(sentences.reading_order(of))
 
 
 def meanings(of: Certificate) -> Markdown:
@@ -47,7 +54,7 @@ def meanings(of: Certificate) -> Markdown:
 
 def skipped(lines: Sequence[str]) -> Markdown:
     """What was left out of the page, one line each."""
-    return bullets(lines) or escape("Every certificate and log in the runs folder could be read.")
+    return bullets(lines) or escape("Every certificate and log could be read.")
 
 
 def errors(of: Certificate) -> Table | Markdown:

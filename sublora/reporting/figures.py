@@ -6,7 +6,8 @@ They are drawn 4.8 inches wide with letters of 11 points, so that they can be re
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -25,7 +26,8 @@ from sublora.reporting.runs import KeptRun
 WIDTH = 4.8  # inches
 BLUE, ORANGE, GREEN, RED, VIOLET, BROWN, PINK, GREY = sns.color_palette("colorblind", 8)
 ASSUMPTION_COLOURS = {"unseen": BLUE, "iid": ORANGE, "pool": GREY, "martingale": GREEN}
-PARTS = {"empirical": ("training value", BLUE), "complexity": ("complexity", ORANGE), "subsampling": ("subsampling", GREEN)}
+PARTS = {"empirical": ("training value", BLUE), "complexity": ("complexity", ORANGE), "subsampling": ("subsampling", GREEN),
+         "price": ("price: what the inequality adds", ORANGE)}  # fmt: skip
 STYLE = sns.axes_style("whitegrid") | {
     "font.size": 11,
     "axes.labelsize": 11,
@@ -84,10 +86,10 @@ def guess_line(draw: Callable[..., Any], value: float | None, name: str = "unifo
 
 
 def rows_of(ax: Axes, names: Sequence[str], inches: float, **font: Any) -> None:
-    """One row a name, from above; in a figure of its own the axes' figure becomes so many inches high."""
+    """One row a name, from above; where the axes are alone in a figure, it becomes so many inches high."""
     ax.set_yticks(range(len(names)), names, **font)
     ax.set_ylim(len(names) - 0.4, -0.6)
-    if isinstance(ax.figure, Figure):
+    if isinstance(ax.figure, Figure) and len(ax.figure.axes) == 1:
         ax.figure.set_figheight(inches)
 
 
@@ -101,11 +103,12 @@ def by_colour(frame: pd.DataFrame, group: str, x: str, y: str, style: str, *, ax
 
 
 @drawn(3.0)
-def bounds_overview(certificate: Certificate, every: bool = False, *, ax: Axes) -> None:
+def bounds_overview(certificate: Certificate, every: bool = False, top: float = 0.0, *, ax: Axes) -> None:
     """The main figure: bounds in bits (of a classifier: in percent), between what was measured and the guess.
 
     It shows a tight inequality and the paper's under each assumption, first beside the public reference, if there is one, then with
     the uniform guess; `every`: all inequalities. A cross is what the reference gets by itself, and its bounds state their gain.
+    The axis ends a little above the guess, or at `top` where that is higher (bits or shares): panels side by side have one axis.
 
     Each line runs from the value on training documents (tick) to the bound (dot, with its number). Dots left of the dashed line
     are better than guessing. A bound far above the guess ends in an arrow at the right edge, with its number, or `vacuous` where no
@@ -117,7 +120,7 @@ def bounds_overview(certificate: Certificate, every: bool = False, *, ax: Axes) 
     rows = [bound for bound in rows if every or bound.inequality in reading.MAIN_INEQUALITIES[bound.level]]
     many = rows[0].level + "s" if rows[0].level in ("example", "position") else "documents"
     scale = 100 if reading.in_percent(metric) else 1
-    highest = 1.1 * scale * max([rows[0].vacuous_at, *(bound.empirical for bound in rows)])  # else a vacuous bound crowds the rest
+    highest = scale * max(top, axis_top(certificate))  # else a vacuous bound crowds the rest
     labels = {"|": f"value on training {many}", "o": "bound", "D": "held-out value", "X": "the reference by itself"}  # each once
     for y, bound in enumerate(rows):
         measured, proved = scale * bound.empirical, min(scale * bound.bound, highest)
@@ -135,7 +138,7 @@ def bounds_overview(certificate: Certificate, every: bool = False, *, ax: Axes) 
             ax.plot(scale * truth, y, "D", color="white", markeredgecolor="black", markersize=6, label=labels.pop("D", None))
     guess_line(ax.axvline, scale * rows[0].vacuous_at, reading.guess_name(rows[0]).removeprefix("the "))
     names = [shown(certificate, bound) for bound in rows]
-    words = [f"{this.speaks_of}, {this.inequality}" for this in names]
+    words = [f"{this.speaks_of.removeprefix('token level: ')}, {this.inequality}" for this in names]  # martingale says so
     if beside := rows[0].reference is not None:
         words = [f"{text} ({'reference' if bound.reference else 'uniform'})" for text, bound in zip(words, rows, strict=True)]
     rows_of(ax, words, 1.7 + 0.38 * len(rows), **({"fontsize": 8} if beside else {}))
@@ -144,9 +147,17 @@ def bounds_overview(certificate: Certificate, every: bool = False, *, ax: Axes) 
     ax.figure.legend(loc="outside lower center", ncols=2, frameon=False)
 
 
+def axis_top(certificate: Certificate) -> float:
+    """Where the axis of `bounds_overview` ends by itself: a tenth above the guess and all training values."""
+    rows = [bound for bound in reading.certified(certificate) if bound.metric == reading.main_metric(certificate)]
+    return 1.1 * max([rows[0].vacuous_at, *(bound.empirical for bound in rows)])
+
+
 @drawn(3.2)
-def loss_curve(metrics: pd.DataFrame | None, uniform: float | None = None, *, ax: Axes) -> None:
-    """The training log: loss in bits per token at each step, on training batches and on validation documents.
+def loss_curve(
+    metrics: pd.DataFrame | None, uniform: float | None = None, unit: str = "bits per token", *, ax: Axes
+) -> None:
+    """The training log: loss in `unit` at each step, on training batches and on validation documents.
 
     To see: the loss falls from the uniform guess (dashed, where given) and levels off; in the second phase the
     coordinates are pulled onto a few quantization levels, which costs the step up between the colours.
@@ -164,47 +175,53 @@ def loss_curve(metrics: pd.DataFrame | None, uniform: float | None = None, *, ax
                 label=f"{phase}, validation")  # fmt: skip
         start = steps.max()
     guess_line(ax.axhline, uniform)
-    labelled(ax, "step", "loss (bits per token)")
+    labelled(ax, "step", f"loss ({unit})")
 
 
 @drawn(3.8)
-def bound_against_alpha(certificate: Certificate, assumption: str = "iid", *, ax: Axes) -> None:
-    """The bound in bits at every smoothing weight α, stacked into its parts.
+def bound_against_alpha(certificate: Certificate, *, ax: Axes) -> None:
+    """The bound in bits at every smoothing weight α, with the uniform guess: bars stack what it is made of.
 
-    Beside hoeffding stands betting (at token level, beside azuma freedman).
+    The bars are of the headline's assumption and inequality. The line is the paper's inequality: hoeffding, for tokens azuma.
 
-    To see: little smoothing (left) widens the range of the loss, and with it the complexity; much smoothing (right)
+    To see: little smoothing (left) widens the range of the loss, and with it the price; much smoothing (right)
     spoils the predictions. Between them the bound is smallest. Dashed: the uniform guess; the star marks the certified α.
     """
-    level, published, tightest = reading.headline(certificate).level, "hoeffding", "betting"
-    assumption = "unseen" if level == "position" else assumption
-    if level == "token":
-        assumption, published, tightest = "martingale", "azuma", "freedman"
-    wanted = (level, "bpd", assumption, None)
-    rows = [b for b in certificate.statements if (b.level, b.metric, b.assumption, b.reference) == wanted]
-    stacked = [b for b in rows if b.inequality == published and b.parts]
+    main = reading.headline(certificate)
+    published = "azuma" if main.level == "token" else "hoeffding"
+    wanted = (main.level, "bpd", main.assumption, None)
+    rows = [b for b in certificate.statements if (b.level, b.metric, b.assumption, b.reference) == wanted and b.alpha is not None]
+    stacked = [b for b in rows if b.inequality == main.inequality]
     if not stacked:
-        return nothing(ax, f"no {assumption} bound by {published} with its parts in this certificate")
+        inequality = main.inequality.replace("_", " ")
+        return nothing(ax, f"no bound in bits by {inequality} with the uniform guess ({main.assumption}) in this certificate")
     alphas = sorted({bound.alpha for bound in rows if bound.alpha is not None})
     place: dict[float | None, int] = {alpha: index for index, alpha in enumerate(alphas)}
     bottom, tops = np.zeros(len(stacked)), np.array([reading.largest_loss(b) for b in stacked])
     for part, (name, colour) in PARTS.items():
-        heights = np.array([getattr(b.parts, part) for b in stacked])
+        heights = np.array([_part(b, part) for b in stacked])
         heights = np.minimum(heights, tops - bottom)
         if heights.any():
             ax.bar([place[b.alpha] for b in stacked], heights, 0.7, bottom, color=colour, label=name)
         bottom += heights
-    for inequality, marker, colour in ((published, "o", "black"), (tightest, "s", VIOLET)):
+    for inequality, marker, colour in ((main.inequality, "s", VIOLET), (published, "o", "black")):
         line = sorted((b for b in rows if b.inequality == inequality), key=lambda b: place[b.alpha])
-        if line:
+        if line and (inequality == main.inequality or published != main.inequality):
             ax.plot([place[b.alpha] for b in line], [reading.possible(b) for b in line], marker=marker, color=colour,
-                    markeredgecolor="white", linewidth=1.5, label=f"bound by {inequality}")  # fmt: skip
+                    markeredgecolor="white", linewidth=1.5, label=f"bound by {inequality.replace('_', ' ')}")  # fmt: skip
     guess_line(ax.axhline, stacked[0].vacuous_at)
     labels = [f"{alpha:g}" + ("\n★" if alpha == certificate.alpha else "") for alpha in alphas]
     ax.set_xticks(range(len(alphas)), labels, fontsize=9)
     ax.grid(axis="x", visible=False)
     unit = reading.metric_name(certificate, "bpd")
-    labelled(ax, "smoothing weight α (★: the certified model's)", f"{unit}, {assumption}")
+    labelled(ax, "smoothing weight α (★: the certified model's)", f"{unit},\n{main.assumption}")
+
+
+def _part(bound: Statement, part: str) -> float:
+    """A term of a bound: as the certificate states it, else its training value and its price."""
+    if bound.parts is not None:
+        return float(getattr(bound.parts, part, 0.0))
+    return {"empirical": bound.empirical, "price": bound.bound - bound.empirical}.get(part, 0.0)
 
 
 @drawn(2.4)
@@ -227,8 +244,8 @@ def bounds_if(table: pd.DataFrame, unit: str = "bits per token", *, ax: Axes) ->
 
 
 @drawn(4.2)
-def trade_off(ways: pd.DataFrame, uniform: float | None = None, *, ax: Axes) -> None:
-    """The ways to compress one model (`sublora.search`): loss on training units against what the bound adds, in bits per token.
+def trade_off(ways: pd.DataFrame, uniform: float | None = None, unit: str = "bits per token", *, ax: Axes) -> None:
+    """The ways to compress one model (`sublora.search`): loss on training units against what the bound adds, in `unit`.
 
     To see: few levels (left) make a small message, which costs little, and a worse model; many the other way round. Points on one
     dotted line have the same bound; the star is the smallest. With a public reference, its own value and the gain stand there.
@@ -242,7 +259,7 @@ def trade_off(ways: pd.DataFrame, uniform: float | None = None, *, ax: Axes) -> 
     ax.axline((best["gap"], best["empirical"]), slope=-1, color="grey", linestyle=":", linewidth=1.2)
     if uniform is not None and ways["empirical"].max() > uniform:
         guess_line(ax.axhline, uniform)
-    labelled(ax, "what the bound adds (bits per token)", "loss on training units (bits per token)")
+    labelled(ax, f"what the bound adds ({unit})", f"loss on training units ({unit})")
 
 
 @drawn(3.0)
@@ -278,31 +295,78 @@ def document_losses_histogram(
     labelled(ax, f"loss of a {level} ({unit})", f"{level}s")
 
 
-def every_run(runs: Sequence[KeptRun], draw: Callable[[KeptRun, Axes], Any], height: float = 3.4) -> Figure:
-    """One panel a run, one below the other, each drawn by `draw(run, ax)` and headed by the run's name."""
+Draw = Callable[[KeptRun, Axes, Sequence[KeptRun]], Any]
+
+
+def every_run(runs: Sequence[KeptRun], draw: Draw, height: float | Callable[[KeptRun], float] = 2.8) -> Figure:
+    """One panel a run, one below the other, each drawn by `draw(run, ax, runs)` and headed by the run's name.
+
+    One legend stands below all panels. Axes with the same name have the same limits. height: of a panel, in inches.
+    """
     with plt.rc_context(STYLE):
-        figure = plt.figure(figsize=(WIDTH, height * len(runs) or 1.2), layout="constrained")
+        heights = [height(run) if callable(height) else height for run in runs]
+        figure = plt.figure(figsize=(WIDTH, 1.2), layout="constrained")
         plt.close(figure)
         if not runs:
             nothing(figure.subplots(), "no runs")
             return figure
-        for run, panel in zip(runs, figure.subfigures(len(runs), squeeze=False).flat, strict=True):
-            draw(run, panel.subplots())
-            panel.suptitle(printable(run.name).replace("$", r"\$"), x=0.01, ha="left", fontweight="bold", fontsize=11)
+        axes = list(figure.subplots(len(runs), squeeze=False, height_ratios=heights).flat)
+        for run, ax in zip(runs, axes, strict=True):
+            draw(run, ax, runs)
+            if (legend := ax.get_legend()) is not None:
+                legend.remove()
+            ax.set_title(printable(run.name).replace("$", r"\$"), loc="left", fontweight="bold", fontsize=11)
+        figure.legends.clear()
+        figure.set_figheight(sum(heights) + 0.9)
+        _equal_axes(axes)
+        handles = {re.sub(r", [\d.,]+$", "", name): handle for ax in axes for handle, name in _handles(ax)}  # a guess may differ
+        if handles:
+            figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=2, frameon=False, fontsize=9)
     return figure
 
 
-def draw_loss(run: KeptRun, ax: Axes) -> Figure:
+def _handles(ax: Axes) -> Iterator[tuple[Any, str]]:
+    return zip(*ax.get_legend_handles_labels(), strict=True)
+
+
+def _equal_axes(axes: Sequence[Axes]) -> None:
+    """Give axes that have the same name the same limits."""
+    for ax in axes:
+        for name, get, change in ((Axes.get_xlabel, Axes.get_xlim, Axes.set_xlim), (Axes.get_ylabel, Axes.get_ylim, Axes.set_ylim)):
+            if name(ax):
+                lows, highs = zip(*(get(other) for other in axes if name(other) == name(ax)), strict=True)
+                change(ax, min(lows), max(highs))
+
+
+def draw_loss(run: KeptRun, ax: Axes, runs: Sequence[KeptRun] = ()) -> Figure:
     """`loss_curve` of a run, with the uniform guess of a language model's vocabulary, for `every_run`."""
+    corpus = run.certificate.corpus
     of_tokens = reading.main_metric(run.certificate) == "bpd"
-    return loss_curve(run.metrics, math.log2(run.certificate.corpus.vocab_size) if of_tokens else None, ax=ax)
+    return loss_curve(run.metrics, math.log2(corpus.vocab_size) if of_tokens else None, f"bits per {corpus.unit}", ax=ax)
 
 
-def draw_alpha(run: KeptRun, ax: Axes) -> Figure:
-    """`bound_against_alpha` of a run, for `every_run`."""
-    return bound_against_alpha(run.certificate, ax=ax)
+def draw_alpha(run: KeptRun, ax: Axes, runs: Sequence[KeptRun] = ()) -> Figure:
+    """`bound_against_alpha` of a run, for `every_run`: an axis names the unit alone, so that all are equal; a title the rest."""
+    figure = bound_against_alpha(run.certificate, ax=ax)
+    if ax.get_ylabel():
+        unit, _, assumption = ax.get_ylabel().partition(",\n")
+        ax.set_ylabel(unit)
+        ax.set_title(assumption, loc="right", fontsize=10)
+    return figure
 
 
-def draw_inequalities(run: KeptRun, ax: Axes) -> Figure:
-    """`bounds_overview` of a run by all inequalities, for `every_run`."""
-    return bounds_overview(run.certificate, every=True, ax=ax)
+def draw_inequalities(run: KeptRun, ax: Axes, runs: Sequence[KeptRun] = ()) -> Figure:
+    """`bounds_overview` of a run by all inequalities, for `every_run`; runs with the same unit have the same axis."""
+    unit = _unit(run)
+    top = max((axis_top(other.certificate) for other in runs if _unit(other) == unit), default=0.0)
+    return bounds_overview(run.certificate, every=True, top=top, ax=ax)
+
+
+def _unit(run: KeptRun) -> str:
+    return reading.metric_name(run.certificate, reading.main_metric(run.certificate))
+
+
+def inequalities_height(run: KeptRun) -> float:
+    """How high a panel of `draw_inequalities` is, in inches: by its rows."""
+    metric = reading.main_metric(run.certificate)
+    return 1.0 + 0.24 * sum(bound.metric == metric for bound in reading.certified(run.certificate))

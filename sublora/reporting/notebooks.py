@@ -14,7 +14,7 @@ from pathlib import Path
 import nbformat
 
 from sublora.reporting.markdown import Markdown, escape, link
-from sublora.reporting.runs import GROUPS, KeptRun, kept_runs, runs_for_pages
+from sublora.reporting.runs import GROUPS, KeptRun, chosen, kept_runs, runs_for_pages
 
 NEVER = re.compile(r"^(?=[ \t]*(?:---|\.\.\.))|(?<=\{\{)(?=<)", re.MULTILINE)
 """Where metadata (also in code) and a shortcode of Quarto would begin."""
@@ -48,7 +48,8 @@ def notebook_list(runs: Sequence[KeptRun] | None = None) -> Markdown:
 
 
 def _every_run() -> list[KeptRun]:
-    return [*runs_for_pages()[0], *(run for group in GROUPS for run in kept_runs(group)[0])]
+    groups = () if chosen() else GROUPS
+    return [*runs_for_pages()[0], *(run for group in groups for run in kept_runs(group)[0])]
 
 
 def _page(notebook: Path, target: Path, title: str) -> str:

@@ -1,5 +1,6 @@
 """The report's website without Quarto: cells run by nbclient, pages written by pandoc."""
 
+import base64
 import io
 import re
 import subprocess
@@ -49,11 +50,9 @@ def _html(page: Path, text: str, project: Path, settings: dict[str, Any]) -> str
     Crossref(page).apply(document)
     root = "../" * (len(page.relative_to(project).parts) - 1)
     website, here = settings["website"], page.relative_to(project).as_posix()
-    document.metadata["navigation"] = [
-        {"href": root + item["href"].replace(".qmd", ".html"), "text": item["text"], "here": item["href"] == here}
-        for item in website["navbar"]["left"]
-    ]
+    document.metadata["navigation"] = [_navigation(item, root, here) for item in website["navbar"]["left"]]
     document.metadata["site"], document.metadata["brand"] = website["title"], website["navbar"]["title"]
+    document.metadata["favicon"] = _embedded(project / website["favicon"])
     document.metadata["footer"] = website["page-footer"]
     with io.StringIO() as written:
         pf.dump(document, written)
@@ -67,6 +66,19 @@ def _html(page: Path, text: str, project: Path, settings: dict[str, Any]) -> str
             f"--variable=styles:{(project / settings['format']['html']['css']).read_text('utf-8')}",
             *("--citeproc", "--metadata=link-citations", "--mathml", "--toc", "--toc-depth=3", "--section-divs", "--wrap=none"),
         )
+
+
+def _navigation(item: Mapping[str, Any], root: str, here: str) -> dict[str, Any]:
+    """A page or a menu of pages of the navigation bar, as the template has it."""
+    if "menu" in item:
+        menu = [_navigation(page, root, here) for page in item["menu"]]
+        return {"text": item["text"], "menu": menu, "here": any(page["here"] for page in menu)}
+    return {"text": item["text"], "href": root + item["href"].replace(".qmd", ".html"), "here": item["href"] == here}
+
+
+def _embedded(picture: Path) -> str:
+    """A small SVG as an address that holds it."""
+    return f"data:image/svg+xml;base64,{base64.b64encode(picture.read_bytes()).decode()}"
 
 
 def _pandoc(page: Path, text: str, read: str, to: str, *options: str) -> str:

@@ -15,7 +15,7 @@ from sublora.errors import SubloraError
 from sublora.experiment import Pretrain, as_experiment, load_experiment
 from sublora.reporting.markdown import Markdown, Table, link
 from sublora.reporting.published import METHODS, published, published_value
-from sublora.reporting.reading import VACUOUS, certified, number, shown, statement, written
+from sublora.reporting.reading import VACUOUS, certified, headline, number, shown, statement, verdict, verdicts, written
 from sublora.reporting.results import results_folder
 from sublora.reporting.runs import KeptRun
 from sublora.reporting.sentences import confidence
@@ -28,6 +28,7 @@ SUSTAINED = 1e14
 """Floating-point operations a second that cost estimates assume: about what one A100 sustains when it trains GPT-2 small."""
 GLUE_TASKS = {"qqp": ("QQP", 363_846), "cola": ("CoLA", 8_551)}
 GLUE_BASES = {"pretrained": "GPT-2", "random": "GPT-2, random weights"}
+GLUE_INEQUALITIES = {"binomial_tail": "Binomial tail", "kl": "kl", "hoeffding": "Hoeffding"}
 GPT2_SMALL = 124e6  # weights
 
 
@@ -50,17 +51,23 @@ def table1(kept: Sequence[KeptRun], paper_scale: Sequence[KeptRun] = ()) -> Tabl
                     "Metric": title,
                     "Method": link(name, run.page if run else None),
                     "Published": f"{float(published_value('table1', metric, method)[0]):.2f}",
-                    "At the paper's size": _measured(large.get(method), metric, "hoeffding")[2],
                     "By hoeffding": bound,
                     "By betting": _measured(run, metric, "betting")[2],
+                    "Verdict": _verdict(run, metric),
+                    "At the paper's size": _measured(large.get(method), metric, "hoeffding")[2],
                     "Training": training,
                     "Held out": held_out,
                 }
             )
         rows.append({"Metric": title, "Method": "Random guess", "Published": published_value("table1", metric, "guess")[0],
-                     "At the paper's size": DASH, **dict.fromkeys(("By hoeffding", "By betting"), guess),
+                     **dict.fromkeys(("By hoeffding", "By betting"), guess), "Verdict": DASH, "At the paper's size": DASH,
                      "Training": DASH, "Held out": DASH})  # fmt: skip
-    return Table(rows, left=("Method",), groups=("Metric",))
+    return Table(rows, left=("Method", "Verdict"), groups=("Metric",))
+
+
+def _verdict(run: KeptRun | None, metric: str) -> str:
+    bounds = {name: statement(run.certificate, "iid", metric, name) for name in ("hoeffding", "betting")} if run else {}
+    return verdicts(run.certificate, bounds) if run else NOT_RUN
 
 
 def _measured(run: KeptRun | None, metric: str, inequality: str) -> tuple[str, str, str, str]:
@@ -155,6 +162,7 @@ def glue_table(runs: Sequence[KeptRun]) -> Table:
                     "Base model": words,
                     "Published": value or provenance,
                     "Bound (%)": _bound(best),
+                    "Verdict": DASH if best is None else verdict(best, None),
                     "Command": Markdown(f"`sublora run params/glue/{task}-{base}.yaml`"),
                     "Cost of each": f"at most {_estimate(flop)}",
                 }
@@ -174,18 +182,36 @@ def small_glue_table(runs: Sequence[KeptRun]) -> Table:
         rows.append(
             {
                 "Run": link(run.name, run.page),
-                "Examples": f"{first.units:,}",
-                "Message (bytes)": f"{run.certificate.message_bits // 8:,}",
+                **{title: _bound(bounds.get(name)) for name, title in GLUE_INEQUALITIES.items()},
+                "Verdict": verdicts(run.certificate, {name: bounds.get(name) for name in GLUE_INEQUALITIES}),
+                "Commonest label": this.guess,
                 "Training": this.training,
                 "Held out": this.held_out or DASH,
-                "Binomial tail": _bound(bounds.get("binomial_tail")),
-                "kl": _bound(bounds.get("kl")),
-                "Hoeffding": _bound(bounds.get("hoeffding")),
-                "Commonest label": this.guess,
+                "Examples": f"{first.units:,}",
+                "Message (bytes)": f"{run.certificate.message_bits // 8:,}",
             }
         )
-    columns = ("Run", "Examples", "Message (bytes)", "Training", "Held out", "Binomial tail", "kl", "Hoeffding", "Commonest label")
-    return Table(rows, ("Run",), columns=columns)
+    columns = ("Run", *GLUE_INEQUALITIES.values(), "Verdict", "Commonest label", "Training", "Held out", "Examples",
+               "Message (bytes)")  # fmt: skip
+    return Table(rows, ("Run", "Verdict"), columns=columns)
+
+
+def glue_findings(runs: Sequence[KeptRun]) -> list[str]:
+    """What is to be known of classifiers whose headline says nothing, or that err like the commonest label, in sentences."""
+    lines = []
+    for run in runs:
+        bound = headline(run.certificate)
+        this, wrong, guess = shown(run.certificate, bound), *(round(x * bound.units) for x in (bound.empirical, bound.vacuous_at))
+        said = []
+        if not bound.nonvacuous:
+            said.append(f"Its bound, {this.bound}%, is vacuous: always answering the commonest label errs on {this.guess}%.")
+        if abs(bound.empirical - bound.vacuous_at) < 0.01 and bound.evaluated == bound.units:
+            often = "exactly as many" if wrong == guess else f"{wrong:,}, where the label errs on {guess:,},"
+            of = f"of {bound.units:,} training examples" + (f" ({wrong:,})" if wrong == guess else "")
+            said.append(f"It errs like the commonest label: on {often} {of}. It has learnt nothing that these errors show.")
+        if said:
+            lines.append(f"{run.name}: {' '.join(said)}")
+    return lines
 
 
 def settings_table(kept: Sequence[KeptRun]) -> Table:

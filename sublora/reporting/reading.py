@@ -5,6 +5,7 @@ Every number in tables, figures and sentences is rounded up in its last digit (`
 
 import decimal
 import math
+from collections.abc import Mapping
 from fractions import Fraction
 from typing import NamedTuple
 
@@ -109,6 +110,14 @@ def verdict(bound: Statement, held_out: float | None) -> str:
     if held_out is not None and held_out > bound.bound:
         return "contradicted"
     return "better" if bound.nonvacuous else VACUOUS
+
+
+def verdicts(certificate: Certificate, bounds: Mapping[str, Statement | None]) -> str:
+    """The verdict on several bounds that share a row of a table: one word where they agree, else one for each name."""
+    words = {name: verdict(b, held_out_value(certificate, b)) for name, b in bounds.items() if b is not None}
+    if len(set(words.values())) > 1:
+        return ", ".join(f"{name}: {word}" for name, word in words.items())
+    return next(iter(words.values()), "–")
 
 
 def in_percent(metric: str) -> bool:

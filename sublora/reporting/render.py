@@ -1,42 +1,51 @@
 """The report: Quarto's project folder to a website, by Quarto where it is installed, else by pandoc."""
 
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from sublora.errors import SubloraError, cannot_write
+from sublora.reporting.chosen import leave_out
 from sublora.reporting.loads import external_loads
 from sublora.reporting.pandoc import write_site
-from sublora.reporting.runs import some_runs
+from sublora.reporting.runs import CHOSEN, some_runs, these_runs
 
 BY_QUARTO = "Quarto"
 BY_PANDOC = "pandoc"
 
 
-def render_report(project: str | os.PathLike, runs: str | os.PathLike, quarto: str | None = "quarto") -> tuple[Path, str]:
+def render_report(
+    project: str | os.PathLike, runs: str | os.PathLike, quarto: str | None = "quarto", chosen: Sequence[str | os.PathLike] = ()
+) -> tuple[Path, str]:
     """Render the project folder (`report/`) over the runs folder to `<project>/_site`, which is replaced as a whole.
 
+    chosen: folders of runs that the site is about, in place of all runs; the pages about the paper are left out then (`leave_out`).
     `quarto` is the program's name or path; it is used where it can be found, on PATH or beside the interpreter, and None never
     uses it. Returns the path of `index.html` and the way taken, `BY_QUARTO` or `BY_PANDOC`; both give the same pages.
 
-    Raises SubloraError when there is no run, when a cell fails, when a reference does not resolve, when a page would load
-    something from the network, or when the folder cannot be written; the site is then as it was.
+    Raises SubloraError when there is no run or no certificate in a chosen folder, when a cell fails, when a reference does not
+    resolve, when a page would load something from the network, or when the folder cannot be written; the site is then as it was.
     """
     project, runs = Path(project).resolve(), Path(runs).resolve()
     if not (project / "_quarto.yml").is_file():
         raise SubloraError(f"{project}: not the report's folder (no _quarto.yml); `sublora init FOLDER` makes a study that has one")
     results = project.parent / "results"
-    some_runs(runs, results)
+    if chosen:
+        these_runs(chosen)
+    else:
+        some_runs(runs, results)
     program = find_quarto(quarto) if quarto else None
     environment = {
         **os.environ,
         "SUBLORA_RUNS": str(runs),
         "SUBLORA_RESULTS": str(results),
+        CHOSEN: json.dumps([str(Path(folder).resolve()) for folder in chosen]),
         "QUARTO_PYTHON": sys.executable,
         "MPLBACKEND": "module://matplotlib_inline.backend_inline",
     }
@@ -44,6 +53,8 @@ def render_report(project: str | os.PathLike, runs: str | os.PathLike, quarto: s
         copy = Path(temporary) / "report"
         made = shutil.ignore_patterns("_site", ".*", "*_files", "*.quarto_ipynb", "notebooks")
         shutil.copytree(project, copy, ignore=made)
+        if chosen:
+            leave_out(copy)
         if program:
             _render_by_quarto(copy, program, {**environment, "IPYTHONDIR": str(_quiet_kernels(Path(temporary)))})
         else:

@@ -1,8 +1,10 @@
 """Runs as the report sees them: a certificate that has been checked, and the training log beside it."""
 
 import hashlib
+import json
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +18,8 @@ from sublora.reporting.results import load_metrics, results_folder
 RUN_FILES = ("certificate.json", "params.yaml", "metrics.csv")  # a folder with any of these is a run, if unfinished
 GROUPS = ("table1", "figure1", "glue", "structured", "pretrained", "finetune", "ngram", "tokens", "ablation", "paper")
 """The folders of kept certificates in results/."""
+CHOSEN = "SUBLORA_CHOSEN"
+"""The variable that names the folders of the runs that the report is about, as a list in JSON, if it is not about all."""
 NOTEBOOKS = ("pretrain", "bounds", "glue", "pretrained")  # in the order of a run; the last one there made the certificate
 
 
@@ -61,30 +65,60 @@ def load_runs(*folders: str | os.PathLike) -> tuple[list[KeptRun], list[str]]:
 
     Nothing here raises: a certificate that cannot be read is skipped, and the second list says which and why.
     """
-    runs, skipped = [], []
+    runs: list[KeptRun] = []
+    skipped: list[str] = []
     for path in sorted(child for folder in folders if Path(folder).is_dir() for child in Path(folder).iterdir()):
         if not any((path / name).exists() for name in RUN_FILES):
             continue  # prepared corpora lie in the same folder
         try:
-            certificate = load_certificate(path / "certificate.json")
+            runs.append(_run(path, skipped))
         except SubloraError as error:
             skipped.append(str(error))
-            continue
-        metrics = None
-        try:
-            if certificate.params.get("kind") not in ("round", "ngram"):  # which are not trained
-                metrics = load_metrics(path / "metrics.csv")
-        except SubloraError as error:
-            skipped.append(str(error))
-        runs.append(KeptRun(path.name, path, certificate, metrics))
     return runs, skipped
 
 
-def runs_for_pages() -> tuple[list[KeptRun], list[str]]:
-    """`some_runs` of the folder that SUBLORA_RUNS names, or `../runs` beside the report's project, and of what is kept in results.
+def _run(path: Path, skipped: list[str]) -> KeptRun:
+    """The run in a folder. What its log lacks goes to `skipped`. Raises SubloraError for a certificate that cannot be read."""
+    certificate, metrics = load_certificate(path / "certificate.json"), None
+    try:
+        if certificate.params.get("kind") not in ("round", "ngram"):  # which are not trained
+            metrics = load_metrics(path / "metrics.csv")
+    except SubloraError as error:
+        skipped.append(str(error))
+    return KeptRun(path.name, path, certificate, metrics)
 
-    Runs that are kept in one of the `GROUPS` are left to the pages that show those.
+
+def these_runs(folders: Sequence[str | os.PathLike]) -> tuple[list[KeptRun], list[str]]:
+    """The runs in these folders, in this order, and one line for each log that cannot be read.
+
+    Raises SubloraError for a folder without a certificate that can be read, and for two runs with one name.
     """
+    runs: list[KeptRun] = []
+    skipped: list[str] = []
+    for given in folders:
+        folder = Path(given).resolve()
+        if not (folder / "certificate.json").is_file():
+            raise SubloraError(f"{given}: holds no certificate.json; give the folder of a finished run, such as runs/quick")
+        run = _run(folder, skipped)
+        if same := [other for other in runs if other.label == run.label]:
+            raise SubloraError(f"{given}: has the name of {same[0].path}, and a report tells runs by name; rename one")
+        runs.append(run)
+    return runs, skipped
+
+
+def chosen() -> list[str]:
+    """The folders that `CHOSEN` names; none where the report is about all runs."""
+    return json.loads(os.environ.get(CHOSEN, "[]"))
+
+
+def runs_for_pages() -> tuple[list[KeptRun], list[str]]:
+    """`these_runs` that `CHOSEN` names. Where it names none, `some_runs` of the folder that SUBLORA_RUNS names, or `../runs` beside
+    the report's project, and of what is kept in results.
+
+    Runs that are kept in one of the `GROUPS` are then left to the pages that show those.
+    """
+    if folders := chosen():
+        return these_runs(folders)
     runs, skipped = some_runs(os.environ.get("SUBLORA_RUNS", "../runs"), results_folder())
     kept = {run.certificate.certificate_sha256 for group in GROUPS for run in load_runs(results_folder() / group)[0]} - {""}
     return [run for run in runs if run.certificate.certificate_sha256 not in kept] or runs, skipped
@@ -106,8 +140,8 @@ def some_runs(folder: str | os.PathLike, results: str | os.PathLike) -> tuple[li
 
 
 def headline_run(runs: list[KeptRun]) -> KeptRun:
-    """The run the report opens with: `quick` where it is there, else the first."""
-    return next((run for run in runs if run.name == "quick"), runs[0])
+    """The run the report opens with: the first that was chosen; where none was, `quick` if it is there, else the first."""
+    return runs[0] if chosen() else next((run for run in runs if run.name == "quick"), runs[0])
 
 
 def kept_runs(group: str) -> tuple[list[KeptRun], list[str]]:

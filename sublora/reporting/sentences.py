@@ -41,6 +41,49 @@ def guarantee(certificate: Certificate) -> str:
     return sentence(certificate, headline(certificate))
 
 
+def reading_order(certificate: Certificate) -> list[str]:
+    """Which number of a certificate to look at first, and why, then which, in sentences."""
+    bound = headline(certificate)
+    this, (one, many) = shown(certificate, bound), units_name(certificate, bound.level)
+    inequality, value = this.inequality, with_unit(this.bound, this.unit)
+    assumes = {
+        "unseen": "It assumes nothing about the text, because the training set was drawn at random, once.",
+        "iid": f"It assumes that {many} are independent draws from one source.",
+        "pool": f"It assumes nothing about the text. It counts the training {many}, too.",
+        "martingale": "It assumes a source that draws each token given those before it, but not that tokens are independent.",
+    }
+    lines = [
+        f"First the headline: {value}, by {inequality} ({bound.assumption}). {assumes[bound.assumption]} The headline is by"
+        f" {inequality}, whatever the other inequalities say: that was fixed before anything was measured."
+    ]
+    if bound.nonvacuous:
+        lines[0] += f" It is better than {guess_name(bound)}, {with_unit(this.guess, this.unit)}."
+    else:
+        lines[0] += f" It says nothing: it is not below {guess_name(bound)}, {with_unit(this.guess, this.unit)}."
+    if this.held_out is not None:
+        measured = f"Then the held-out value, {this.held_out}{this.unit}. It is measured, not proven."
+        lines.append(f"{measured} What lies between the two is the price of the proof.")
+    if this.gain is not None:
+        lines.append(f"Then the certified gain over the public reference: {this.gain}. It says whether the message adds anything.")
+    others = {b.assumption for b in certified(certificate) if b.metric == bound.metric} - {bound.assumption}
+    if "iid" in others:
+        lines.append(f"Look at iid for what a fresh {one} costs, if you grant that {many} are independent draws.")
+    if "pool" in others:
+        lines.append(f"Look at pool last: it counts the training {many}, too, and no held-out value estimates it.")
+    beside = [b.inequality for b in certified(certificate) if b.metric == bound.metric and b.inequality != bound.inequality]
+    if beside:
+        names = ", ".join(name.replace("_", " ") for name in dict.fromkeys(beside))
+        lines.append(
+            f"The other inequalities ({names}) are there to compare. {_papers(bound)} The smallest of several bounds is not a bound"
+            f" at {confidence(certificate.delta)}."
+        )
+    return lines
+
+
+def _papers(bound: Statement) -> str:
+    return "Azuma's is the paper's for tokens." if bound.level == "token" else "Hoeffding's is the paper's."
+
+
 def guarantee_bytes(certificate: Certificate) -> str | None:
     """The headline in bits per byte, where a token is no byte; None where it is, or where they are not stated.
 

@@ -54,27 +54,32 @@ def headline_table(certificate: Certificate) -> Table:
     this = shown(certificate, bound)
     beside = bound.reference is not None
 
-    def row(what: str, training: str, held_out: str | None, proven: str, gain: str | None = None) -> dict[str, object]:
+    def row(what: str, training: str, held_out: str | None, *proven: str | None) -> dict[str, object]:
+        limit, verdict, gain = (*proven, None, None, None)[:3]  # a bound, and what is said of it
         added = {"Certified gain": gain or DASH} if beside else {}
-        return {"What": what, "Bound": proven, **added, "Training": training, "Held out": held_out or DASH}
+        found = {"What": what, "Bound": limit or DASH, "Verdict": verdict or DASH, **added}
+        return {**found, "Training": training, "Held out": held_out or DASH}
 
-    rows = [row(_named(this) + ", with the reference" * beside, this.training, this.held_out, _proven(this), this.gain)]
+    rows = [row(_named(this) + ", with the reference" * beside, this.training, this.held_out, this.bound, this.verdict, this.gain)]
     if (fresh := reading.first(certificate, "iid")) not in (None, bound):
         assert fresh is not None
         that = shown(certificate, fresh)
-        rows.append(row(_named(that) + ", with the reference" * beside, that.training, that.held_out, _proven(that), that.gain))
-    for name, value, proven in _test_set_rows(certificate, bound):
-        rows.append(row(name, DASH, value, proven))
+        name = _named(that) + ", with the reference" * beside
+        rows.append(row(name, that.training, that.held_out, that.bound, that.verdict, that.gain))
+    for name, value, limit in _test_set_rows(certificate, bound):
+        says = "better" if limit < bound.vacuous_at else reading.VACUOUS
+        rows.append(row(name, DASH, value, reading.scaled(bound, limit), says))
     if this.reference is not None:
-        rows.append(row("the reference alone: zero bits", this.reference, this.reference_held_out, DASH))
+        rows.append(row("the reference alone: zero bits", this.reference, this.reference_held_out))
     if papers is not None:
         that = shown(certificate, papers)
-        rows.append(row(f"the paper's own form: {_named(that)}, uniform guess", that.training, that.held_out, _proven(that)))
-    rows.append(row(reading.guess_name(bound), this.guess, this.guess if bound.level != "example" else None, DASH))
-    return Table(rows, left=("What",))
+        name = f"the paper's own form: {_named(that)}, uniform guess"
+        rows.append(row(name, that.training, that.held_out, that.bound, that.verdict))
+    rows.append(row(reading.guess_name(bound), this.guess, this.guess if bound.level != "example" else None))
+    return Table(rows, left=("What", "Verdict"))
 
 
-def _test_set_rows(certificate: Certificate, bound: Statement) -> Iterator[tuple[str, str, str]]:
+def _test_set_rows(certificate: Certificate, bound: Statement) -> Iterator[tuple[str, str, float]]:
     """(what it is, held-out value, bound) of the headline's test-set bounds; none of single tokens, and of older certificates."""
     apart = reading.held_out(certificate, bound)
     if apart is None or apart.test_bound is None:
@@ -86,12 +91,7 @@ def _test_set_rows(certificate: Certificate, bound: Statement) -> Iterator[tuple
             if assumption == "unseen":
                 whole = apart.n == stated.population
                 how = f"all {apart.n:,} of them" if whole else f"{how} of the test split's {stated.population:,}"
-            yield f"{assumption}, test-set bound: {how}", reading.scaled(bound, apart.value), reading.scaled(bound, limit)
-
-
-def _proven(this: reading.Shown) -> str:
-    """The bound; a number that is not below the guess says so."""
-    return f"{this.bound} (vacuous)" if this.verdict == reading.VACUOUS != this.bound else this.bound
+            yield f"{assumption}, test-set bound: {how}", reading.scaled(bound, apart.value), limit
 
 
 def _named(this: reading.Shown) -> str:
@@ -114,13 +114,13 @@ def _bounds(certificate: Certificate, metrics: Sequence[str]) -> Table:
             {
                 "Speaks of": _speaks_of(bound, f"{this.metric}, " if len(metrics) > 1 else ""),
                 "Inequality": this.inequality,
-                **({} if this.percent else {"α": DASH if bound.alpha is None else f"{bound.alpha:g}"}),
-                f"Training ({this.percent or 'bits'})": this.training,
+                f"Bound ({this.percent or 'bits'})": Markdown(f"**{this.bound}**"),
+                "Verdict": this.verdict,
                 **({"Reference": this.reference or DASH, "Gain": this.gain or DASH} if beside else {}),
-                "Bound": Markdown(f"**{this.bound}**"),
+                "Training": this.training,
                 "Held out": this.held_out or DASH,
                 "Guess": this.guess,
-                "Verdict": this.verdict,
+                **({} if this.percent else {"α": DASH if bound.alpha is None else f"{bound.alpha:g}"}),
             }
         )
     return Table(rows, left=("Inequality", "Verdict"), groups=("Speaks of",))
@@ -154,12 +154,13 @@ def tightness_table(runs: Sequence[KeptRun]) -> Table:
                     "Speaks of": this.speaks_of,
                     "Inequality": this.inequality,
                     "Bound": reading.written(bound, decimals=3),
+                    "Verdict": this.verdict,
                     "Gap": number(scale * gap, 3) if possible else DASH,
                     "Ratio": number(gap / papers) if possible and papers else DASH,
                     "Truth's gap": DASH if truth is None else number(scale * (truth - bound.empirical), 3),
                 }
             )
-    return Table(rows, left=("Speaks of", "Inequality"), groups=("Run",))
+    return Table(rows, left=("Speaks of", "Inequality", "Verdict"), groups=("Run",))
 
 
 def sizes_table(runs: Sequence[KeptRun]) -> Table:
@@ -171,11 +172,11 @@ def sizes_table(runs: Sequence[KeptRun]) -> Table:
         rows.append(
             {
                 "Run": link(run.name, run.page),
-                "Message (bytes)": f"{run.certificate.message_bits // 8:,}",
                 "Bound": with_unit(this.bound, this.percent),
+                "Verdict": this.verdict,
                 **({"Reference": this.reference or DASH, "Gain": this.gain or DASH} if beside else {}),
                 "Guess": with_unit(this.guess, this.percent),
-                "Verdict": this.verdict,
+                "Message (bytes)": f"{run.certificate.message_bits // 8:,}",
                 "Speaks of": bound.assumption,
                 "Training units": f"{bound.units:,}",
                 "Pool": DASH if bound.pool is None else f"{bound.pool:,}",
@@ -192,23 +193,28 @@ def paper_table(runs: Sequence[KeptRun]) -> Table:
     rows = []
     for run in runs:
         paper = run.certificate.paper_accounting
+        certified_bound = _hoeffding_iid(run.certificate, run.certificate.statements)
         rows.append(
             {
                 "Run": link(run.name, run.page),
+                "Certified bound": _or_dash(certified_bound),
+                "Verdict": reading.verdicts(run.certificate, {"certified": certified_bound}),
+                "As the paper counts, not certified": _or_dash(_hoeffding_iid(run.certificate, paper.bounds)),
                 "Certified size (bits)": f"{run.certificate.message_bits:,}",
                 "As the paper counts (bits)": f"{round(paper.bits):,}",
-                "Certified bound": _hoeffding_iid(run.certificate, run.certificate.statements),
-                "As the paper counts, not certified": _hoeffding_iid(run.certificate, paper.bounds),
             }
         )
-    return Table(rows, left=("Run",))
+    return Table(rows, left=("Run", "Verdict"))
 
 
-def _hoeffding_iid(certificate: Certificate, bounds: Sequence[Statement]) -> str:
+def _hoeffding_iid(certificate: Certificate, bounds: Sequence[Statement]) -> Statement | None:
     metric = reading.main_metric(certificate)
     wanted = ("document" if metric == "bpd" else "example", metric, "iid", "hoeffding", certificate.alpha)
-    found = [b for b in bounds if (b.level, b.metric, b.assumption, b.inequality, b.alpha) == wanted]
-    return with_unit(reading.written(found[0]), "%" if reading.in_percent(metric) else "") if found else DASH
+    return next((b for b in bounds if (b.level, b.metric, b.assumption, b.inequality, b.alpha) == wanted), None)
+
+
+def _or_dash(bound: Statement | None) -> str:
+    return DASH if bound is None else with_unit(reading.written(bound), "%" if reading.in_percent(bound.metric) else "")
 
 
 def environment_table(runs: Sequence[KeptRun]) -> Table:

@@ -81,7 +81,8 @@ def _per_byte(certificate: Certificate) -> list[tuple[str, str]]:
 
 def _advice(bound: Statement, path: Path, verified: bool) -> str:
     if bound.nonvacuous:
-        return ("" if verified else f"`sublora verify {path}` checks it; ") + "`sublora report` shows it"
+        report = f"sublora report {path.parent}" if path.name == "certificate.json" else "sublora report"
+        return ("" if verified else f"`sublora verify {path}` checks it; ") + f"`{report}` shows it"
     more = f"{bound.level}s" if bound.level in ("position", "group", "example") else "documents"
     return f"a smaller message (fewer coordinates or levels) or more training {more} make the bound smaller"
 
