@@ -369,7 +369,7 @@ def test_nothing_in_a_report_of_chosen_runs_leads_to_what_was_left_out(of_runs):
             there = (Path(name).parent / link.partition("#")[0]).as_posix().replace("notebooks/../", "")
             assert there in texts, f"{name}: {link}"
         navigation = re.search(r"<header>.*?</header>", text, re.DOTALL)[0]
-        assert Skeleton(navigation).text == "sublora Result Method Runs Certificate"
+        assert Skeleton(navigation).text == "sublora Result How a bound is proven Every run The certificate"
     method, added = Skeleton(texts["method.html"]).text, Skeleton(texts["added.html"]).text
     assert "move all weights directly." in method and "What a bit buys" not in method and "Which model is better" not in method
     assert "largest change of a mean that was measured. Every" in Skeleton(texts["certificate.html"]).text

@@ -31,11 +31,12 @@ def leave_out(project: Path) -> None:
 
 
 def _without(items: list[dict[str, Any]], gone: set[str]) -> list[dict[str, Any]]:
-    """The items of a navigation that lead to a page which is there; a menu keeps such items, and goes without any."""
+    """The items of a navigation that lead to a page which is there. A menu keeps such items; one of them takes its place."""
     kept = []
     for item in items:
         if "menu" in item:
-            item = {**item, "menu": _without(item["menu"], gone)}
+            inside = _without(item["menu"], gone)
+            item = inside[0] if len(inside) == 1 else {**item, "menu": inside}
         if item.get("href") not in gone and item.get("menu") != []:
             kept.append(item)
     return kept
