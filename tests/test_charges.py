@@ -5,7 +5,9 @@ import math
 
 import numpy as np
 import pytest
+from scipy.stats import hypergeom
 from tiny import put, settings, write_texts
+from worlds import worst_of, zeros_and_ones
 
 from sublora.certificate import statements
 from sublora.certificate.build import certify
@@ -65,6 +67,22 @@ def test_the_best_of_many_splits_pays_for_all_of_them():
                 found[seeds] += bound.bound < truth[assumption]
     for found in violated.values():
         assert found[J_SPLITS] <= 0.05 * trials and found[1] > 0.9 * trials
+
+
+def test_the_luckiest_of_64_splits_of_400_pays_for_64():
+    """Half of M = 400 units are ones, m = 200, serfling: the luckiest of 64 split seeds, exact. The twin pays for one."""
+    M, m, seeds = 400, 200, 64
+    counts = np.arange(m + 1)
+    chance = hypergeom.pmf(counts, M, M // 2, m)
+
+    def violated(paid):
+        by = {"inequality": "hoeffding", "assumption": "unseen", "delta": 0.05, "m": m, "pool": M}
+        bits = charged_bits(0, reachable("unseen", J, paid))
+        bounds = [bound_mean(zeros_and_ones(k, m), message_bits=bits, **by).bound for k in counts]
+        return worst_of(seeds, chance[bounds < (M // 2 - counts) / (M - m)].sum())
+
+    assert violated(seeds) == pytest.approx(0.0066, abs=1e-4)
+    assert violated(1) == pytest.approx(0.327, abs=1e-3) and violated(1) > 1.3 * 0.0646
 
 
 def scores(units, seed, tokens=False):

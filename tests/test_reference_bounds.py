@@ -14,7 +14,7 @@ from sublora.inequalities.martingale import freedman
 from sublora.inequalities.means import bound_mean
 from sublora.inequalities.reference import bound_difference, bound_offset, of_tokens, of_whole_units
 from sublora.inequalities.smoothing import smoothed_bits
-from sublora.models.references.document import FLOOR, DocumentCode, log_probabilities
+from sublora.models.references.document import FLOOR, DocumentCode, log_distributions, log_probabilities
 
 HALF = DELTA / 2
 MIXED = {"beta": 0.5, "gamma": 0.0625}
@@ -160,6 +160,18 @@ def test_an_offset_that_was_chosen_is_paid():
     assert violated(0) >= EXACT_CAUGHT and violated(0) == pytest.approx(0.304, abs=1e-3)
 
 
+def test_an_offset_that_was_chosen_is_paid_by_hoeffding_too():
+    """The same by the publication's inequality, which hides less."""
+    m = 1000
+
+    def violated(bits):
+        by = {"inequality": "hoeffding", "assumption": "iid", "message_bits": bits, "delta": HALF, "m": m}
+        return violation(lambda k: bound_mean(zeros_and_ones(k, m), **by).bound, m, 0.5, hypotheses=2**10)
+
+    assert violated(10) == pytest.approx(0.0022, abs=1e-4)
+    assert violated(0) >= EXACT_CAUGHT and violated(0) == pytest.approx(0.975, abs=1e-3)
+
+
 @pytest.mark.parametrize("inequality", ["betting", "hoeffding"])
 def test_the_difference_pays_for_the_message(inequality):
     """D in {-1, 0}, fair, 2^16 messages."""
@@ -182,6 +194,21 @@ def test_the_offset_of_unseen_documents_is_bounded_as_such():
         for assumption in violated:
             violated[assumption] += offset_bound(pool[:m], assumption=assumption, pool=M) < pool[m:].mean()
     assert violated["unseen"] <= LIMIT * trials and violated["iid"] >= CAUGHT * trials
+
+
+def test_the_offset_of_unseen_documents_by_serfling():
+    """M = 1,000, half ones, m = 900, exact. The twin takes the limit for fresh documents."""
+    M, m = 1000, 900
+    counts = np.arange(M // 2 - (M - m), M // 2 + 1)  # the others have at most 100 ones
+    chance, truth = hypergeom.pmf(counts, M, M // 2, m), (M // 2 - counts) / (M - m)
+
+    def violated(assumption):
+        by = {"inequality": "hoeffding", "message_bits": 0.0, "delta": DELTA, "m": m, "pool": M}
+        bounds = np.array([bound_mean(zeros_and_ones(k, m), assumption=assumption, **by).bound for k in counts])
+        return chance[bounds < truth].sum()
+
+    assert violated("unseen") == pytest.approx(0.0075, abs=1e-4)
+    assert violated("iid") >= EXACT_CAUGHT and violated("iid") == pytest.approx(0.230, abs=1e-3)
 
 
 def test_the_difference_of_unseen_documents_is_bounded_as_such():
@@ -254,6 +281,23 @@ def test_a_reference_that_has_counted_the_whole_document_is_no_bound_for_its_tok
             found = freedman(losses, np.zeros(losses.size), nats, low=0.0, width=top, guess_width=top, grid=grid)
             violated[which] += found < truth
     assert violated[0] <= LIMIT * trials and violated[1] == trials
+
+
+def test_the_document_code_in_a_residual_model_has_read_nothing_of_the_document_s_rest():
+    """200 documents of 10 fair bits under a residual model without logits of its own. The twin's code reads each one twice."""
+    documents, size, trials, random = 200, 10, 40, np.random.default_rng(0)
+    least, violated = FLOOR / 2, {1: 0, 2: 0}
+    for _ in range(trials):
+        bits = random.integers(0, 2, (documents, size))
+        for passes in violated:
+            starts = np.arange(documents) * passes * size
+            windows = starts, starts + (passes - 1) * size, np.full(documents, size), np.zeros(documents, int)
+            code = {"vocab_size": 2, "eot": 1, "code": DocumentCode((1.0, 0.5, 0.5))}
+            logs = log_distributions(np.tile(bits, passes).ravel(), *windows, width=size, **code).astype(float)
+            losses = -np.take_along_axis(logs, bits[:, :, None], axis=2).ravel() / math.log(2)
+            truth = -logs.mean() / math.log(2)  # of a bit drawn afresh
+            violated[passes] += token_limit(losses, -math.log2(least)) < truth
+    assert violated[1] <= LIMIT * trials and violated[2] == trials
 
 
 def token_limit(losses, top):
