@@ -98,7 +98,7 @@ def verify_arithmetic(path: str | Path, corpus: str | Path | None = None, *, lim
     if isinstance(certificate.public, LabelPublic) != isinstance(stated, Classify) or size != certificate.corpus.vocab_size:
         return Verdict([*wrong, "public: it belongs to another kind of experiment than params"])
     try:
-        problem_class(stated).refuse_costly(here, certificate, path, limits)
+        problem_class(stated).refuse_costly(here, certificate, path, limits, scored=False)
         hypothesis = decode(certificate.message_bytes, here, size, local_only=True)
     except MessageError as error:
         return Verdict([*wrong, f"message: {error}"])

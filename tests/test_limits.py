@@ -22,7 +22,7 @@ from sublora.message.language import Message, encode
 from sublora.models import make_projector
 from sublora.run import Run
 from sublora.sampling import load
-from sublora.verification import verify
+from sublora.verification import verify, verify_arithmetic
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +96,7 @@ def test_the_person_may_allow_more_and_less(made, tmp_path):
     for limits, says in ((Limits(0.01, 30), "GiB; .*--limit-memory"), (Limits(4, 1e-5), "minutes; .*--limit-minutes")):
         with pytest.raises(SubloraError, match=says):
             verify(path, made.corpora, limits=limits)
+    assert verify_arithmetic(path, limits=Limits(4, 1e-5)) == [], "nothing is scored, so that takes no time"
     with pytest.raises(SubloraError, match="--limit-memory"):
         load(path, Limits(0.00001, 30))
     assert load(path).module.block_size == 32

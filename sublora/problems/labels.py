@@ -86,11 +86,14 @@ class LabelProblem:
         return problem
 
     @staticmethod
-    def refuse_costly(experiment: Classify, certificate: Certificate, path: Path, limits: Limits) -> None:
-        """Raises SubloraError if the check would take more than the limits, by what message and certificate say."""
+    def refuse_costly(experiment: Classify, certificate: Certificate, path: Path, limits: Limits, scored: bool = True) -> None:
+        """Raises SubloraError if the check would take more than the limits, by what message and certificate say.
+
+        scored: the check scores the model again; else it decodes it alone.
+        """
         labels = stated_labels(experiment, certificate)
         made = budget.classifier(experiment, certificate.message_bytes, labels, str(path), limits)
-        budget.refuse_above(made.plus(budget.labelling(experiment, certificate, labels)), str(path), limits)
+        budget.refuse_above(made.plus(budget.labelling(experiment, certificate, labels)) if scored else made, str(path), limits)
 
     @staticmethod
     def identity(experiment: Classify) -> dict[str, Any]:

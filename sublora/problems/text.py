@@ -163,10 +163,13 @@ class DocumentProblem:
         return problem
 
     @staticmethod
-    def refuse_costly(experiment: OnText, certificate: Certificate, path: Path, limits: Limits) -> None:
-        """Raises SubloraError if the check would take more than the limits, by what message and certificate say."""
+    def refuse_costly(experiment: OnText, certificate: Certificate, path: Path, limits: Limits, scored: bool = True) -> None:
+        """Raises SubloraError if the check would take more than the limits, by what message and certificate say.
+
+        scored: the check scores the model again; else it decodes it alone.
+        """
         made = budget.language_model(experiment, certificate.message_bytes, certificate.corpus.vocab_size, str(path), limits)
-        budget.refuse_above(made.plus(budget.scoring(experiment, certificate)), str(path), limits)
+        budget.refuse_above(made.plus(budget.scoring(experiment, certificate)) if scored else made, str(path), limits)
 
     @staticmethod
     def identity(experiment: OnText) -> dict[str, Any]:
