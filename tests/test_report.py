@@ -416,7 +416,7 @@ def test_menus_of_a_navigation_keep_what_is_there(tmp_path):
     (tmp_path / "_quarto.yml").write_text(yaml.safe_dump({"website": {"navbar": {"left": menu}}}))
     leave_out(tmp_path)
     left = yaml.safe_load((tmp_path / "_quarto.yml").read_text())["website"]["navbar"]["left"]
-    assert left == [{"text": "More", "menu": [pages["Method"]]}, pages["Index"]]
+    assert left == [pages["Method"], pages["Index"]]
 
 
 def test_no_runs_is_one_line_and_leaves_the_site_alone(tmp_path):
