@@ -20,6 +20,7 @@ from sublora.experiment.params import as_yaml, read_yaml
 from sublora.models import Subspace
 from sublora.own import claim, delete_all_but, noted
 from sublora.problems import Problem, problem_class
+from sublora.progress import notice
 from sublora.reporting.reading import headline, held_out_value, possible
 from sublora.reporting.runs import load_runs as kept_runs
 
@@ -204,9 +205,11 @@ def load_runs(folder: str | Path = "runs") -> pd.DataFrame:
 
     Columns: name, the settings that differ between the runs (dotted keys), message_bits, metric, assumption, inequality, bound (at
     most the largest loss), vacuous_at, nonvacuous, held_out, seconds; reference, reference_empirical and gain of runs with a public
-    reference. A folder without a readable certificate is left out.
+    reference. A folder whose certificate cannot be read is left out, and named on standard error.
     """
-    runs, _ = kept_runs(folder)
+    runs, skipped = kept_runs(folder)
+    for line in skipped:
+        notice(line)
     settings = [flat_settings(run.certificate.params) for run in runs]
     keys = dict.fromkeys(key for each in settings for key in each)
     varying = [key for key in keys if len({repr(each.get(key)) for each in settings}) > 1]

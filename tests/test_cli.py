@@ -483,5 +483,8 @@ def test_a_table_of_runs(sublora, tmp_path):
     header, *rows = out.splitlines()
     assert header.split()[0] == "name" and {"message_bits", "bound", "held_out", "seconds"} <= set(header.split())
     assert [row.split()[0] for row in rows] == ["other", "quick"]
+    (tmp_path / "other" / "certificate.json").write_text("[")
+    status, out, err = sublora("table", "--runs", tmp_path)
+    assert status == 0 and len(out.splitlines()) == 2 and "other/certificate.json" in err and len(err.splitlines()) == 1
     line = complaint(sublora("table", "--runs", tmp_path / "none"))
     assert "no finished run; run `sublora run params/quick.yaml` first" in line

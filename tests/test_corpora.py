@@ -446,7 +446,13 @@ def test_a_local_copy_is_read_by_its_name_and_with_the_readers_of_files(tmp_path
         (folder / "train.csv").write_text(f"id,text\n1,NA\n2,{folder.name}\n", "utf-8")
         (folder / "test.csv").write_text("id,text\n1,other\n", "utf-8")
     assert list(documents(Corpus(source="openwebtext", path=str(tmp_path / name)))) == ["NA", name]
-    assert "1 files without `train` in their names are left out" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "1 files without `train` in their names are left out" in said and "are not .jsonl" not in said
+    (tmp_path / name / "train-2.jsonl.zst").write_bytes(b"x")
+    (tmp_path / name / "train-3.arrow").write_bytes(b"x")
+    assert list(documents(Corpus(source="openwebtext", path=str(tmp_path / name)))) == ["NA", name]
+    said = capsys.readouterr().err
+    assert "2 files are not .jsonl, .csv, .tsv, .parquet, and are left out: train-2.jsonl.zst, train-3.arrow" in said
     (tmp_path / name / "train.csv").write_text("text,text\na,b\n")
     assert "the same name 'text'" in error_of(Corpus(source=str(tmp_path / name)))
     (tmp_path / name / "train.csv").rename(tmp_path / name / "train.jsonl")

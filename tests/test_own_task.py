@@ -11,7 +11,7 @@ import pytest
 from scipy.stats import binom
 from tiny_models import save_model
 
-from sublora.certificate.schema import load_certificate
+from sublora.certificate.schema import digest, load_certificate
 from sublora.data.labelled import HELD_OUT, data_identity, load_task
 from sublora.data.split import permutation
 from sublora.errors import SubloraError
@@ -106,6 +106,17 @@ def test_a_certificate_verifies_from_the_same_rows_in_another_format(tmp_path):
     elsewhere = tmp_path / "theirs.parquet"
     pq.write_table(pa.Table.from_pylist([dict(zip((TEXT, MORE, LABEL), row, strict=True)) for row in found]), elsewhere)
     assert verify(run.folder / "certificate.json", corpus=elsewhere) == []
+    data = load_certificate(run.folder / "certificate.json").data()
+    for group, key, value in (
+        ("public", "base", "transformers"),
+        ("public", "arithmetic", "float32"),
+        ("public", "condition", "base_independent"),
+        ("corpus", "name", "theirs.csv"),
+        ("corpus", "split", "all"),
+    ):
+        altered = {**data, group: {**data[group], key: value}}
+        (tmp_path / "altered.json").write_text(json.dumps({**altered, "certificate_sha256": digest(altered)}, indent=1) + "\n")
+        assert [line.split(":")[0] for line in verify_arithmetic(tmp_path / "altered.json")] == [f"{group}.{key}"]
     write_rows("mine.csv", [*found[1:], found[0]])
     with pytest.raises(SubloraError, match="speaks of examples with sha256"):
         verify(run.folder / "certificate.json")

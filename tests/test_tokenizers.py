@@ -125,6 +125,17 @@ def test_a_folder_whose_tokenizer_is_wrong_is_one_line(bpe, change):
     assert "\n" not in str(caught.value)
 
 
+def test_merges_are_not_dropped_at_random(tmp_path):
+    from transformers import PreTrainedTokenizerFast
+
+    backend = Backend(models.BPE(vocab={"<end>": 0, "a": 1, "b": 2, "ab": 3}, merges=[("a", "b")], dropout=0.5))
+    assert len({tuple(backend.encode("ab" * 20).ids) for _ in range(20)}) > 1
+    PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<end>").save_pretrained(tmp_path)
+    tokenizer = get_tokenizer(str(tmp_path))
+    assert {tuple(tokenizer.encode("ab" * 20)) for _ in range(20)} == {(3,) * 20}
+    assert tokenizer.sha256 == get_tokenizer(str(tmp_path)).sha256
+
+
 def test_an_empty_tokenizer_in_place_of_a_missing_one_is_not_accepted(tmp_path):
     from transformers import GPT2Config
 

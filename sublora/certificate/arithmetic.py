@@ -25,24 +25,26 @@ SEARCHED = 1e-8
 
 
 def determined(certificate: Certificate, experiment: Experiment) -> dict[str, Any]:
-    """`delta`, `public`, `bounds`, `held_out` and `paper_accounting` as plain data, with the stated losses and the rest computed.
+    """All of a certificate that settings and stated losses determine, as plain data, with the rest as it is stated.
 
     The mean loss determines hoeffding, azuma, binomial_tail, and kl where all units were evaluated. The other bounds need the
     losses themselves: they are as stated, or, if less, the least that losses of that mean allow.
     """
     data = certificate.data()
     known = _of_labels(certificate, experiment) if isinstance(experiment, Classify) else _of_text(certificate, experiment)
-    rules, bounds, published, held_out = known
+    rules, corpus, bounds, published, held_out = known
     return {
+        "experiment": experiment.name,
         "delta": experiment.bounds.delta,
         "public": {**data["public"], **rules},
+        "corpus": {**data["corpus"], **corpus},
         "bounds": list(bounds),
         "held_out": held_out,
         "paper_accounting": {**data["paper_accounting"], "bounds": list(published)},
     }
 
 
-def _of_text(certificate: Certificate, experiment: OnText) -> tuple[dict, Iterable[dict], Iterable[dict], list[dict]]:
+def _of_text(certificate: Certificate, experiment: OnText) -> tuple[dict, dict, Iterable[dict], Iterable[dict], list[dict]]:
     corpus, choices = certificate.corpus, experiment.bounds
     V, levels = corpus.vocab_size, choices.levels
     sequences = next((bound.units for bound in certificate.statements if bound.level == "sequence"), 1)  # the data's to say
@@ -56,6 +58,7 @@ def _of_text(certificate: Certificate, experiment: OnText) -> tuple[dict, Iterab
         facts = facts._replace(ratios={"pool": max(by_byte.ratio.values()), **by_byte.ratio}, fewest=by_byte.shortest)
     published = facts.as_published(certificate.paper_accounting.bits)
     evaluated = {level: evaluated_units(level, experiment, units[level]) for level in levels}
+    whole = all(evaluated[level] == units[level] for level in levels)
     rows = ((level, *of) for level in levels for of in statements.listed(level, facts, evaluated[level] == units[level]))
     apply = [level for level in levels if statements.PUBLISHED[level][0] in statements.assumptions(level, origin)]
     shortest = getattr(getattr(certificate.public, "reference", None), "shortest", None) or 1  # the data's to say
@@ -68,14 +71,15 @@ def _of_text(certificate: Certificate, experiment: OnText) -> tuple[dict, Iterab
         apart += [{"level": level, "metric": of, **of_message} for level, of in references.measured(levels, facts)]
     held_out = [{**value, **said} for value, said in zip(_held_out(certificate), apart, strict=False)]
     return (
-        {**statements.text_rules(experiment), **references.rules(experiment, V, shortest)},
+        {**statements.text_rules(experiment, whole), **references.rules(experiment, V, shortest)},
+        statements.text_corpus(experiment),
         itertools.chain(_restated(rows, certificate.statements, facts, evaluated), beside),
         _restated(papers, certificate.paper_accounting.bounds, published, evaluated, tolerant=False),
         held_out + apart[len(held_out) :],
     )
 
 
-def _of_labels(certificate: Certificate, experiment: Classify) -> tuple[dict, Iterable[dict], Iterable[dict], list[dict]]:
+def _of_labels(certificate: Certificate, experiment: Classify) -> tuple[dict, dict, Iterable[dict], Iterable[dict], list[dict]]:
     corpus, choices = certificate.corpus, experiment.bounds
     m, pool = corpus.documents, corpus.pool or 0
     if m > MOST_EXAMPLES:
@@ -88,7 +92,8 @@ def _of_labels(certificate: Certificate, experiment: Classify) -> tuple[dict, It
     published = facts.as_published(certificate.paper_accounting.bits)
     papers, stated = [("example", of, "iid", "hoeffding")], certificate.paper_accounting.bounds
     return (
-        statements.label_rules(assumptions),
+        statements.label_rules(experiment, assumptions),
+        statements.label_corpus(experiment, m, pool),
         _restated(rows, certificate.statements, facts, {"example": m}),
         _restated(papers, stated, published, {"example": m}, tolerant=False),
         list(_held_out(certificate)),

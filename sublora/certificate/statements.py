@@ -9,8 +9,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sublora.certificate.schema import AssumptionName, HeldOut, Statement, Terms, TestSetBound
+from sublora.data.corpora import corpus_name
+from sublora.data.labelled import TASKS, task_name
 from sublora.errors import SubloraError
-from sublora.experiment import ALPHA_GRID, TOP_K, Level, OnText, Reference
+from sublora.experiment import ALPHA_GRID, TOP_K, Classify, Counts, Gpt, Level, OnText, Pretrained, Reference, Words
 from sublora.inequalities.independent import betting_grid, check_nats, complexity_nats
 from sublora.inequalities.martingale import (
     NOMINAL_BITS,
@@ -69,6 +71,8 @@ PUBLISHED: dict[Level, By] = {
     "group": ("iid", "hoeffding"),
 }
 """The papers' assumption and inequality of each level."""
+BASES = {Gpt: "gpt", Pretrained: "transformers", Counts: "none"}
+"""What a certificate calls the base model."""
 CHARGED: tuple[AssumptionName, ...] = ("iid", "martingale")
 """A random split mends what was tuned on the pool for unseen and pool only; the others pay for all configurations."""
 
@@ -187,10 +191,19 @@ def expected_losses(scores: Scores, of: Metric) -> np.ndarray:
     return 1.0 - scores.expected_hits[:, TOP_K.index(of.k)].astype(np.float64)
 
 
-def text_rules(experiment: OnText) -> dict[str, Any]:
-    """How a language model is scored and what is stated of it, as `public` has it."""
-    levels = experiment.bounds.levels
+def text_rules(experiment: OnText, whole: bool) -> dict[str, Any]:
+    """What settings say of a language model, how it is scored, and what is stated of it, as `public` has it.
+
+    whole: all training units are evaluated, so that none are drawn.
+    """
+    levels, beacon = experiment.bounds.levels, experiment.bounds.beacon
     return {
+        "base": next(name for kind, name in BASES.items() if isinstance(experiment.model, kind)),
+        "tokenizer": experiment.corpus.tokenizer,
+        "tokenizer_from": experiment.corpus.tokenizer_from or "elsewhere",
+        "draw": None if whole else "message" if beacon is None else "beacon",
+        "beacon": None if whole else beacon,
+        "condition": "base_independent" if experiment.needs_base or experiment.corpus.tokenizer != "bytes" else None,
         "windows": {"block": experiment.model.block, "stride": experiment.stride},
         "evaluated": {level: getattr(experiment.bounds, level + "s") for level in levels},
         "pilot": experiment.bounds.pilot,
@@ -207,10 +220,35 @@ def label_assumptions(documents: int, pool: int) -> tuple[AssumptionName, ...]:
     return ("unseen", "iid", "pool") if documents < pool else ("iid",)
 
 
-def label_rules(assumptions: tuple[AssumptionName, ...]) -> dict[str, Any]:
-    """What is stated of a classifier, as `public` has it."""
-    inequalities = {name: list(FOR_EXAMPLES[name]) for name in assumptions}
-    return {"metrics": ["error"], "inequalities": inequalities, "determinism": DETERMINISM}
+def text_corpus(experiment: OnText) -> dict[str, Any]:
+    """What settings say of a language model's data, as `corpus` has it."""
+    corpus = experiment.corpus
+    return {
+        "name": corpus_name(corpus),
+        "split": "permutation" if corpus.split == "seeded" else corpus.split,
+        "unit": "byte" if corpus.tokenizer == "bytes" else "token",
+    }
+
+
+def label_rules(experiment: Classify, assumptions: tuple[AssumptionName, ...]) -> dict[str, Any]:
+    """What settings say of a classifier, and what is stated of it, as `public` has it."""
+    words, task = isinstance(experiment.model, Words), experiment.task
+    classes = task.classes if task.source is not None else TASKS[task.name].classes
+    return {
+        "base": "words" if words else "transformers",
+        **({} if classes is None else {"classes": list(classes)}),
+        **({"classes_from": "examples"} if task.source and not task.classes else {}),
+        "condition": None if words else "base_independent",
+        "arithmetic": "float64" if words else "float32",
+        "metrics": ["error"],
+        "inequalities": {name: list(FOR_EXAMPLES[name]) for name in assumptions},
+        "determinism": DETERMINISM,
+    }
+
+
+def label_corpus(experiment: Classify, documents: int, pool: int) -> dict[str, Any]:
+    """The same of a classifier's data. documents: to train on, of so many in the pool."""
+    return {"name": task_name(experiment.task), "split": "all" if documents == pool else "permutation"}
 
 
 class Facts(NamedTuple):

@@ -11,7 +11,7 @@ from sublora.data.files import files_below, files_fingerprint, given_path
 from sublora.data.packages import package_functions, packages_identity, parser_versions
 from sublora.data.pieces import paragraphs, sections
 from sublora.data.rows import read_bytes, read_rows, table_kind, text_lines
-from sublora.errors import SubloraError, errors_named, no_such
+from sublora.errors import SubloraError, errors_named, listed, no_such
 from sublora.experiment import Corpus
 from sublora.progress import notice, progress_bar
 
@@ -222,12 +222,15 @@ def _copied(folder: Path, corpus: Corpus) -> Iterator[tuple[str, str | None]]:
 
     The readers are those of single files: `datasets` takes a path for a pattern and "NA" for nothing, and leaves out links.
     """
-    tables = [path for path in files_below(folder) if table_kind(path) in TABLES]
+    files = files_below(folder)
+    tables = [path for path in files if table_kind(path) in TABLES]
     training = [path for path in tables if "train" in path.relative_to(folder).as_posix()] or tables
     if not training:
         raise SubloraError(f"{folder}: holds no .jsonl, .csv, .tsv or .parquet file; choose another folder")
     if others := len(tables) - len(training):
         notice(f"{folder}: {others} files without `train` in their names are left out")
+    if unread := [path.relative_to(folder).as_posix() for path in files if path not in tables]:
+        notice(f"{folder}: {len(unread)} files are not {', '.join(TABLES)}, and are left out: {listed(unread, 4)}")
     for path in training:
         for where, row in read_rows(path, only=_columns(corpus)):
             yield _text(row, corpus.field, where), _group(row, corpus, where)

@@ -83,7 +83,12 @@ def get_tokenizer(name: str, local_only: bool = False, end: str | None = None) -
 
 
 def rules_sha256(backend: tokenizers.Tokenizer, *settings: Any) -> str:
-    """Fingerprint of a tokenizer: its vocabulary, normalizer and all other rules, and settings that its JSON does not hold."""
+    """Fingerprint of a tokenizer: its vocabulary, normalizer and all other rules, and settings that its JSON does not hold.
+
+    Merges are no longer dropped at random, which is for training a model: the same text always has the same tokens.
+    """
+    if getattr(backend.model, "dropout", None) is not None:
+        backend.model.dropout = None
     backend.no_truncation()
     backend.no_padding()
     return hashlib.sha256(json.dumps([backend.to_str(), *settings]).encode()).hexdigest()

@@ -12,13 +12,13 @@ from sublora import budget
 from sublora.certificate.build import Findings
 from sublora.certificate.paired import Losses, Measured
 from sublora.certificate.schema import AssumptionName, Certificate, HeldOut
-from sublora.certificate.statements import example_bounds, label_assumptions, label_rules, reachable, test_set_bound
+from sublora.certificate.statements import example_bounds, label_assumptions, label_corpus, label_rules, reachable, test_set_bound
 from sublora.compression import quantize_and_adapt
 from sublora.compression.price import Pricing
-from sublora.data.labelled import TASKS, Examples, data_identity, load_task, task_name
+from sublora.data.labelled import TASKS, Examples, data_identity, load_task
 from sublora.data.split import permutation
 from sublora.errors import SubloraError
-from sublora.experiment import Classify, Encoder, Words
+from sublora.experiment import Classify, Encoder
 from sublora.limits import Limits
 from sublora.message import Coded, configured
 from sublora.message.classifier import ClassifierMessage, encode
@@ -243,28 +243,18 @@ class LabelProblem:
         )
 
     def _public(self, evaluation: LabelEvaluation, assumptions: tuple[AssumptionName, ...]) -> dict[str, Any]:
-        experiment, model = self.experiment, self.experiment.model
-        words = isinstance(model, Words)
-        return {
-            "base": "words" if words else "transformers",
-            **(evaluation.hypothesis.sha256s or {}),
-            "classes": list(self.classes),
-            **({"classes_from": "examples"} if experiment.task.source and not experiment.task.classes else {}),
-            "condition": None if words else "base_independent",
-            "arithmetic": "float64" if words else "float32",
-            **label_rules(assumptions),
-        }
+        said = {**(evaluation.hypothesis.sha256s or {}), "classes": list(self.classes)}
+        return said | label_rules(self.experiment, assumptions)
 
     def _corpus(self, evaluation: LabelEvaluation) -> dict[str, Any]:
-        task, pool = self.experiment.task, self.pool
+        pool = self.pool
         return {
-            "name": task_name(task),
+            **label_corpus(self.experiment, len(self.training), len(pool)),
             "sha256": pool.sha256,
             "documents": len(self.training),
             "pool": len(pool),
             "tokens": max(1, evaluation.tokens),
             "vocab_size": self.labels,
-            "split": "all" if len(self.training) == len(pool) else "permutation",
             "unit": self.unit,
         }
 

@@ -27,7 +27,7 @@ from sublora.data.files import files_fingerprint, given_path
 from sublora.data.store import groups_sha256
 from sublora.data.tokenizers import Tokenizer, tokenizer_of
 from sublora.errors import SubloraError
-from sublora.experiment import ALPHA_GRID, Counts, Finetune, Gpt, Level, OnText, Pretrain, Pretrained
+from sublora.experiment import ALPHA_GRID, Finetune, Gpt, Level, OnText, Pretrain, Pretrained
 from sublora.experiment.packages import WHEELS
 from sublora.inequalities.smoothing import loss_range
 from sublora.limits import Limits
@@ -60,8 +60,6 @@ HEADLINES: dict[Level, By] = {
     "group": ("unseen", "betting"),
 }
 """What the smoothing weight is chosen for, by the level that comes first in an experiment."""
-BASES = {Gpt: "gpt", Pretrained: "transformers", Counts: "none"}
-"""What a certificate calls the base model."""
 TO_THE_BASE = 0.1
 """Bits per token by which a fine-tuned document differs from its base, about: what the search is steered by."""
 PROMISED = ("message_bits", "alpha", "empirical", "gap", "bound", "seconds")
@@ -353,11 +351,6 @@ class DocumentProblem:
         return tokenizer_of(self.experiment.corpus, self.local_only)
 
     @property
-    def unit(self) -> Literal["byte", "token"]:
-        """What a loss in bits is of."""
-        return "byte" if self.experiment.corpus.tokenizer == "bytes" else "token"
-
-    @property
     def _shortest(self) -> int:
         """Tokens of the pool's shortest document."""
         return int(np.delete(self.store.lengths, self.split.prior).min())
@@ -371,15 +364,13 @@ class DocumentProblem:
         store, split = self.store, self.split
         by_position = split.rule == "positions"
         return {
-            "name": store.name,
+            **statements.text_corpus(self.experiment),
             "sha256": store.sha256,
             "documents": len(store if by_position else split.train),
             "pool": self.pool_size,
             "tokens": len(split.train) if by_position else int(store.lengths[split.train].sum()),
             "vocab_size": store.vocab_size,
-            "split": split.rule,
             **({"prior": len(split.prior)} if len(split.prior) else {}),
-            "unit": self.unit,
             **self._groups(),
         }
 
@@ -394,7 +385,6 @@ class DocumentProblem:
     def _public(self) -> dict[str, Any]:
         """What the decoder and the reader may assume: fixed before the training split was drawn."""
         experiment = self.experiment
-        tokenizer = self._tokenizer
         levels, block = experiment.bounds.levels, experiment.model.block
         units = {level: training_units(level, self.store, self.split, block) for level in levels}
         stated = statements.assumptions("document", experiment.corpus.tokenizer_from)
@@ -402,17 +392,11 @@ class DocumentProblem:
         shortest = 0 if self.store.sizes is None else int(self.store.sizes.min())
         whole = all(evaluated_units(level, experiment, m) == m for level, m in units.items())
         return {
-            "base": next(name for kind, name in BASES.items() if isinstance(experiment.model, kind)),
             "base_weights_sha256": self._base_sha256(),
             **({} if (own := self.base_configuration_sha256) is None else {"base_configuration_sha256": own}),
-            "tokenizer": experiment.corpus.tokenizer,
-            "tokenizer_sha256": tokenizer.sha256,
-            "tokenizer_from": experiment.corpus.tokenizer_from or "elsewhere",
-            "draw": None if whole else "message" if experiment.bounds.beacon is None else "beacon",
-            "beacon": None if whole else experiment.bounds.beacon,
+            "tokenizer_sha256": self._tokenizer.sha256,
             "end_of_text": self.store.eot,
-            "condition": "base_independent" if experiment.needs_base or tokenizer.name != "bytes" else None,
-            **statements.text_rules(experiment),
+            **statements.text_rules(experiment, whole),
             **references.rules(experiment, self.store.vocab_size, self._shortest),
             **({"bytes": {"ratio": ratio, "shortest": shortest}} if ratio else {}),
         }
