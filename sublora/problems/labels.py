@@ -243,8 +243,11 @@ class LabelProblem:
         )
 
     def _public(self, evaluation: LabelEvaluation, assumptions: tuple[AssumptionName, ...]) -> dict[str, Any]:
-        said = {**(evaluation.hypothesis.sha256s or {}), "classes": list(self.classes)}
-        return said | label_rules(self.experiment, assumptions)
+        return {
+            **(evaluation.hypothesis.sha256s or {}),
+            "classes": list(self.classes),
+            **label_rules(self.experiment, assumptions),
+        }
 
     def _corpus(self, evaluation: LabelEvaluation) -> dict[str, Any]:
         pool = self.pool
