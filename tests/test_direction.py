@@ -97,7 +97,8 @@ def test_the_store_is_read_in_the_direction_everywhere(made):
 
 
 def test_two_directions_are_compared_on_the_same_documents(made):
-    found = compare([made["backward"].folder / "certificate.json", made["forward"].folder / "certificate.json"], "held-out", made["forward"].folder.parent / "corpora")
+    paths = [made[name].folder / "certificate.json" for name in ("backward", "forward")]
+    found = compare(paths, "held-out", made["forward"].folder.parent / "corpora")
     assert found.pairs[0].statements[0].lower <= found.pairs[0].statements[0].upper
 
 

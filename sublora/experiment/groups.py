@@ -470,11 +470,17 @@ class _Search(Group):
 class Training(_Search):
     """How a language model is trained."""
 
+    _dumps_all: ClassVar[bool] = False
     steps: Count = 1500
     sampling: Literal["document", "token"] = "document"  # weigh every document, or every token, equally
     learning_rate: Annotated[float, Field(gt=0)] = 5e-3
     min_learning_rate: Annotated[float, Field(ge=0)] = 5e-4
     warmup: Annotated[int, Field(ge=0)] | None = None  # steps; null: a tenth of the steps, at most 100
+    # behind the warm-up: one cosine down | restarts: cosines of `period` steps | constant, then `cooldown` steps of a line down
+    schedule: Literal["cosine", "restarts", "constant"] = "cosine"
+    period: Count | None = None  # steps; null: a quarter of all
+    shrink: Annotated[float, Field(gt=0, le=1)] = 0.85  # what each restart multiplies the rate by
+    cooldown: Count | None = None  # steps; null: a fifth of all. A file `cool-down` in the run's folder starts it at once
     validate_every: Count | None = None  # steps between validations, each of which writes a checkpoint; null: a sixth of the steps
     validation_documents: Count = 256  # with corpus.split positions: so many windows
     # finetune: whether layers are computed again on the way back, which takes a third more time, and far less memory
@@ -482,15 +488,21 @@ class Training(_Search):
 
     @model_validator(mode="after")
     def _within_the_steps(self):
-        for key in ("warmup", "validate_every"):
+        for key in ("warmup", "validate_every", "period", "cooldown"):
             if (value := getattr(self, key) or 0) > self.steps:
                 raise ValueError(f"{key} {value} exceeds the {self.steps} steps; leave it out, and it scales with steps")
         return self
 
     @model_serializer(mode="wrap")
     def _what_has_an_effect(self, handler):
-        """Certificates of before memory could be saved are as they were."""
-        return {key: value for key, value in handler(self).items() if key != "gradient_checkpointing" or value}
+        """Certificates of before there were these keys are as they were."""
+        later = {"gradient_checkpointing": False, "schedule": "cosine"}
+        effective = {key: value for key, value in handler(self).items() if key not in self._without_effect()}
+        return {key: value for key, value in effective.items() if key not in later or value != later[key]}
+
+    def _without_effect(self) -> dict[str, str]:
+        others = {"restarts": ("period", "shrink"), "constant": ("cooldown",)}
+        return {key: f"schedule {self.schedule}" for name, keys in others.items() if name != self.schedule for key in keys}
 
 
 class TaskTraining(_Search):
