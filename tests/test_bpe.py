@@ -3,10 +3,10 @@
 import random
 
 import pytest
-from tiny import complaint, settings, write_params
+from tiny import complaint, settings
 
-from sublora.certificate.schema import load_certificate
 from sublora.data.tokenizers import get_tokenizer
+from sublora.run import Run
 
 
 @pytest.fixture
@@ -30,9 +30,8 @@ def test_it_is_trained_and_certified_with(sublora, texts, monkeypatch):
     assert len(made.encode("alpha beta")) < len("alpha beta") / 2, "it has learnt words"
     values = settings(texts / "pool", bounds__documents=20)
     values["corpus"] |= {"tokenizer": "./tokenizers/apart-300", "tokenizer_from": "elsewhere"}
-    status, _, err = sublora("run", write_params(texts / "a.yaml", {**values, "notebooks": ["pretrain", "bounds"]}), "--runs", "runs")
-    assert status == 0, err
-    assert {bound.assumption for bound in load_certificate(texts / "runs" / "tiny" / "certificate.json").bounds} >= {"iid", "unseen"}
+    found = Run(values, texts / "runs").certify()
+    assert {bound.assumption for bound in found.statements} >= {"iid", "unseen"}
 
 
 def test_it_is_a_function_of_its_documents(sublora, texts, monkeypatch):
