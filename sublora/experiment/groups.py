@@ -259,9 +259,6 @@ class Gpt(Group):
     Public: nothing here may depend on the training split.
     """
 
-    architecture: Literal["gpt", "gru", "lstm"] = "gpt"
-    direction: Literal["forward", "backward", "permutation"] = "forward"  # permutation: of the places within each block
-    permutation_seed: Seed = 0
     layers: Count = 4
     heads: Count = 4
     width: Count = 128
@@ -272,6 +269,9 @@ class Gpt(Group):
     weight_std: Annotated[float, Field(gt=0)] = 0.02  # initial scale of all other weight matrices
     # whether a learned multiple of ln q of a document code (the reference; beside a stream's code the default) is added
     residual: bool = False
+    architecture: Literal["gpt", "gru", "lstm"] = "gpt"
+    direction: Literal["forward", "backward", "permutation"] = "forward"  # permutation: of the places within each block
+    permutation_seed: Seed = 0
     _dumps_all: ClassVar[bool] = False
 
     def _without_effect(self) -> dict[str, str]:
