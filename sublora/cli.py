@@ -303,6 +303,26 @@ def data(
 
 
 @app.command()
+def tokenizer(
+    path: Annotated[Path, typer.Argument(help="A folder of text files, or a .jsonl, .csv, .tsv or .parquet file.")],
+    vocab_size: Annotated[int, typer.Option(help="Tokens, with the 256 bytes and the end of text.")] = 32_000,
+    field: Annotated[str, typer.Option(help="A file's column or key of the text.")] = "text",
+    out: Annotated[Path | None, typer.Option(help="The new folder. Default: tokenizers/NAME-SIZE.")] = None,
+) -> None:
+    """Train a byte-level BPE tokenizer. If bounds are to hold under iid or martingale, its documents must not be of the pool."""
+    from sublora.data.bpe import train_bpe
+
+    corpus = {"source": "text", "path": str(path)} if path.is_dir() else {"source": "file", "path": str(path), "field": field}
+    experiment = as_experiment({"name": "tokenizer", "corpus": corpus}, "sublora tokenizer")
+    assert isinstance(experiment, Pretrain)
+    out = out or Path("tokenizers") / f"{path.name.split('.')[0] or 'text'}-{vocab_size}"
+    size = train_bpe(experiment.corpus, vocab_size, out)
+    named = out if out.is_absolute() else f"./{out}"
+    _say(f"{out}: {size:,} tokens; set corpus.tokenizer: {named}")
+    _say("and corpus.tokenizer_from: elsewhere, if none of these documents is of the pool, else pool (then without iid)")
+
+
+@app.command()
 def plan(
     documents: Annotated[int, typer.Option(help="Documents of the corpus, or labelled examples.")],
     tokens: Annotated[int, typer.Option(help="Tokens of all documents together, each document's end of text included.")],

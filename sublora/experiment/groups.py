@@ -43,6 +43,9 @@ PROJECTORS = (*_PLAIN, "film", *(f"film+{name}" for name in _PLAIN))
 LAYERS = ("q", "k", "v", "proj", "up", "down", "head")
 """The GPT's linear layers. The order is part of the message format, too."""
 
+RECURRENT_LAYERS = ("input", "hidden", "head")
+"""Those of a recurrent network: from a layer's input to its gates, from its state to its gates, and the output layer."""
+
 OWN_TOKENIZERS = ("bytes", "gpt2")
 """Tokenizers that everybody knows were made without a corpus of ours."""
 
@@ -252,7 +255,10 @@ class Corpus(Group):
 
 
 class Gpt(Group):
-    """A GPT with random weights: its sizes and the seed of its weights. Public: nothing here may depend on the training split."""
+    """A language model with random weights: a GPT or a recurrent network, its sizes, the seed of its weights, and how it reads.
+
+    Public: nothing here may depend on the training split.
+    """
 
     layers: Count = 4
     heads: Count = 4
@@ -264,15 +270,30 @@ class Gpt(Group):
     weight_std: Annotated[float, Field(gt=0)] = 0.02  # initial scale of all other weight matrices
     # whether a learned multiple of ln q of a document code (the reference; beside a stream's code the default) is added
     residual: bool = False
+    architecture: Literal["gpt", "gru", "lstm"] = "gpt"
+    direction: Literal["forward", "backward", "permutation"] = "forward"  # permutation: of the places within each block
+    permutation_seed: Seed = 0
+    _dumps_all: ClassVar[bool] = False
+
+    def _without_effect(self) -> dict[str, str]:
+        found = {} if self.direction == "permutation" else {"permutation_seed": f"direction {self.direction}"}
+        return found | ({} if self.architecture == "gpt" else {"heads": f"architecture {self.architecture}"})
 
     @model_serializer(mode="wrap")
     def _what_has_an_effect(self, handler):
-        """Checkpoints and certificates of before there were residual models are as they were."""
-        return {key: value for key, value in handler(self).items() if key != "residual" or value}
+        """Checkpoints and certificates of before there were these keys are as they were."""
+        later = {"architecture": "gpt", "direction": "forward", "residual": False}
+        effective = {key: value for key, value in handler(self).items() if key not in self._without_effect()}
+        return {key: value for key, value in effective.items() if key not in later or value != later[key]}
+
+    @property
+    def linear_layers(self) -> tuple[str, ...]:
+        """The names of its linear maps, in the order of a message's bits."""
+        return LAYERS if self.architecture == "gpt" else RECURRENT_LAYERS
 
     @model_validator(mode="after")
     def _heads_divide_width(self):
-        if self.width % self.heads:
+        if self.architecture == "gpt" and self.width % self.heads:
             raise ValueError(f"width {self.width} is not divisible by heads {self.heads}")
         return self
 
@@ -450,11 +471,17 @@ class _Search(Group):
 class Training(_Search):
     """How a language model is trained."""
 
+    _dumps_all: ClassVar[bool] = False
     steps: Count = 1500
     sampling: Literal["document", "token"] = "document"  # weigh every document, or every token, equally
     learning_rate: Annotated[float, Field(gt=0)] = 5e-3
     min_learning_rate: Annotated[float, Field(ge=0)] = 5e-4
     warmup: Annotated[int, Field(ge=0)] | None = None  # steps; null: a tenth of the steps, at most 100
+    # behind the warm-up: one cosine down | restarts: cosines of `period` steps | constant, then `cooldown` steps of a line down
+    schedule: Literal["cosine", "restarts", "constant"] = "cosine"
+    period: Count | None = None  # steps; null: a quarter of all
+    shrink: Annotated[float, Field(gt=0, le=1)] = 0.85  # what each restart multiplies the rate by
+    cooldown: Count | None = None  # steps; null: a fifth of all. A file `cool-down` in the run's folder starts it at once
     validate_every: Count | None = None  # steps between validations, each of which writes a checkpoint; null: a sixth of the steps
     validation_documents: Count = 256  # with corpus.split positions: so many windows
     # finetune: whether layers are computed again on the way back, which takes a third more time, and far less memory
@@ -462,15 +489,21 @@ class Training(_Search):
 
     @model_validator(mode="after")
     def _within_the_steps(self):
-        for key in ("warmup", "validate_every"):
+        for key in ("warmup", "validate_every", "period", "cooldown"):
             if (value := getattr(self, key) or 0) > self.steps:
                 raise ValueError(f"{key} {value} exceeds the {self.steps} steps; leave it out, and it scales with steps")
         return self
 
     @model_serializer(mode="wrap")
     def _what_has_an_effect(self, handler):
-        """Certificates of before memory could be saved are as they were."""
-        return {key: value for key, value in handler(self).items() if key != "gradient_checkpointing" or value}
+        """Certificates of before there were these keys are as they were."""
+        later = {"gradient_checkpointing": False, "schedule": "cosine"}
+        effective = {key: value for key, value in handler(self).items() if key not in self._without_effect()}
+        return {key: value for key, value in effective.items() if key not in later or value != later[key]}
+
+    def _without_effect(self) -> dict[str, str]:
+        others = {"restarts": ("period", "shrink"), "constant": ("cooldown",)}
+        return {key: f"schedule {self.schedule}" for name, keys in others.items() if name != self.schedule for key in keys}
 
 
 class TaskTraining(_Search):

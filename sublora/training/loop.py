@@ -5,7 +5,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, Self, cast
 
@@ -13,14 +13,18 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 from torch import nn
 
 from sublora.errors import SubloraError
 from sublora.models.output import logits_at_once, vocabulary_in_pieces
-from sublora.progress import progress_bar
+from sublora.progress import notice, progress_bar
 from sublora.training.batches import IGNORED, Batch
 from sublora.training.checkpoint import load_checkpoint, save_checkpoint
 from sublora.training.metrics import MetricsLog
+
+COOL_DOWN = "cool-down"
+"""The file in a run's folder that starts the cool-down of a constant rate at the next validation."""
 
 
 class Penalty(Protocol):
@@ -51,19 +55,28 @@ class Schedule:
     precision: str
     compile: str
     seed: int
+    schedule: str = "cosine"
+    period: int = 1
+    shrink: float = 1.0
+    cooldown: int = 1
 
     @classmethod
     def of(cls, settings: object, **changes: Any) -> Self:
         """The schedule of a training's settings, with these fields changed."""
-        fields: dict[str, Any] = {name: getattr(settings, name, None) for name in cls.__dataclass_fields__}
+        fields: dict[str, Any] = {name: getattr(settings, name) for name in cls.__dataclass_fields__ if hasattr(settings, name)}
         return cls(**fields | changes)
 
     def rate(self, step: int) -> float:
-        """Learning rate of `step`: linear warm-up, then a cosine down to `min_learning_rate` at the last step."""
+        """Learning rate of `step`: linear warm-up, then what `schedule` says, down to `min_learning_rate` at the last step."""
         if step < self.warmup:
             return self.learning_rate * (step + 1) / self.warmup
-        progress = (step - self.warmup) / max(1, self.steps - 1 - self.warmup)
-        return self.min_learning_rate + (self.learning_rate - self.min_learning_rate) * (1 + math.cos(math.pi * progress)) / 2
+        least, peak, behind = self.min_learning_rate, self.learning_rate, step - self.warmup
+        if self.schedule == "constant":
+            return least + (peak - least) * min(1.0, (self.steps - 1 - step) / self.cooldown)
+        period = self.period if self.schedule == "restarts" else self.steps - self.warmup
+        if self.schedule == "restarts":
+            peak = max(least, peak * self.shrink ** (behind // period))
+        return least + (peak - least) * (1 + math.cos(math.pi * (behind % period) / max(1, period - 1))) / 2
 
 
 def train(
@@ -107,6 +120,7 @@ def train(
         state.load(*kept)
         if penalty is not None:
             penalty.price = kept[1]["price"]
+    schedule = replace(schedule, steps=min(schedule.steps, state.last))
     if state.step < schedule.steps:
         module.train()
         forward, prepared = accelerator.prepare(_compiled(module, batches, schedule, accelerator, autocast), optimizer)
@@ -139,13 +153,21 @@ def train(
         if validate:
             value, *deviations = validation_loss(autocast, forward, validation, schedule.batch)
             _check_finite(value, state.step, checkpoint)
+            if asked := schedule.schedule == "constant" and broadcast_object_list([(folder / COOL_DOWN).exists()])[0]:
+                progress.total = state.last = min(schedule.steps, state.step + schedule.cooldown)
+                schedule = replace(schedule, steps=state.last)
             state.keep_best(value + (0.0 if penalty is None else penalty.revalue(value, *deviations)))
             if log is not None:  # the row first: killed in between, training drops it and makes it again
                 mean, rate = float(torch.stack(losses).mean()), schedule.rate(state.step - 1)
                 log.append(state.step, mean, value, rate, speed, earlier + time.monotonic() - began)
                 priced = {} if penalty is None else {"price": penalty.price}
-                save_checkpoint(checkpoint, state.tensors(), {**facts, "step": state.step, "best": state.best, **priced})
+                reached = {"step": state.step, "best": state.best, "last": state.last}
+                save_checkpoint(checkpoint, state.tensors(), {**facts, **reached, **priced})
+                if asked:
+                    (folder / COOL_DOWN).unlink(missing_ok=True)
+                    notice(f"{phase}: the cool-down has begun; the last step is {state.last:,}")
             losses = []
+    coming.close()
     progress.close()
     state.restore_best()
     module.eval()
@@ -184,7 +206,7 @@ class _State:
 
     def __init__(self, parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer):
         self.parameters, self.optimizer = parameters, optimizer
-        self.step, self.best = 0, math.inf
+        self.step, self.best, self.last = 0, math.inf, 2**53
         self.best_parameters = {name: p.detach().clone() for name, p in parameters.items()}
 
     @torch.no_grad()
@@ -210,7 +232,7 @@ class _State:
 
     @torch.no_grad()
     def load(self, tensors: Mapping[str, torch.Tensor], facts: Mapping[str, Any]) -> None:
-        self.step, self.best = facts["step"], facts["best"]
+        self.step, self.best, self.last = facts["step"], facts["best"], facts.get("last", self.last)
         for parameter in self.parameters.values():
             moments = {key: torch.zeros_like(parameter) for key in ("exp_avg", "exp_avg_sq")}
             self.optimizer.state[parameter] = {"step": torch.tensor(float(self.step)), **moments}

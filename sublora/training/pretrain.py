@@ -1,5 +1,6 @@
 """Training on documents: the coordinates are fitted to the training split, then to their levels."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,6 +30,8 @@ def phase_schedule(experiment: Pretrain | Finetune, steps: int, learning_rate: f
         min_learning_rate=min_learning_rate,
         warmup=min(warmup, steps // 10) if settings.warmup is None or steps < settings.steps else warmup,
         validate_every=settings.validate_every or max(1, steps // 6),
+        period=settings.period or max(1, steps // 4),
+        cooldown=settings.cooldown or max(1, steps // 5),
     )
 
 
@@ -53,7 +56,7 @@ def train_phase(
         schedule = phase_schedule(experiment, settings.steps, settings.learning_rate, settings.min_learning_rate)
     else:
         rate = adaptation.finetune_learning_rate
-        schedule = phase_schedule(experiment, adaptation.finetune_steps, rate, rate / 50)
+        schedule = replace(phase_schedule(experiment, adaptation.finetune_steps, rate, rate / 50), schedule="cosine")
     windows, code = (experiment.model.block, settings.sampling, settings.seed), code_of_residual(experiment)
     few, stated = split.validation[: settings.validation_documents], facts(store, experiment)
     if split.rule == "positions":
