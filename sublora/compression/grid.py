@@ -159,7 +159,7 @@ def _level(value):
 
 @numba.njit(cache=True, error_model="numpy")
 def _walk(decoding, mixed, coded, buffer, tables):
-    """The stream's length, written into `buffer`, or -1 if there is no room; or, while steps and integers are read, `mixed`."""
+    """Writes the stream and returns its length, or -1 if `buffer` has no room; or reads steps and integers and returns `mixed`."""
     steps, integers, shapes = coded
     coder = np.array([0, (1 << 48) - 1, 0, 0], np.int64)
     if decoding:
