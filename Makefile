@@ -85,10 +85,11 @@ ablation: environment
 	$(BIN)/sublora run $(PARTS:%=params/ablation/%.yaml)
 	for name in $(PARTS); do $(call keep,ablation/$$name,ablation-$$name); done
 
-# The token run's model: at unseen positions, beside a code of the whole stream, and on abstracts where their file is.
+# The token run's model: trained for longer, at unseen positions, beside a code of the whole stream, on abstracts where their file is.
 tokens: PLACES := positions stream
 tokens: environment
-	$(BIN)/sublora run $(PLACES:%=params/tokens/%.yaml)
+	$(BIN)/sublora run params/tokens-45min.yaml $(PLACES:%=params/tokens/%.yaml)
+	$(call keep,tokens-45min,tokens-45min)
 	for name in $(PLACES); do $(call keep,tokens/$$name,tokens-$$name); done
 	$(call where_data,tokens/arxiv,$(ABSTRACTS),arXiv abstracts$(,) CC0: JSON lines with the key abstract$(,) packed with xz)
 
@@ -151,7 +152,7 @@ schema: environment
 
 # How often each bound is violated where the truth is known, for the report: a minute or two.
 coverage: environment
-	$(BIN)/python benchmarks/coverage.py
+	$(BIN)/python benchmarks/violations.py
 
 # Rate, distortion and promised bound of every way to compress one model, for the report: some minutes.
 compression: environment

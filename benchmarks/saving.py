@@ -40,7 +40,7 @@ def main() -> None:
     model, _ = problem.train(folder)
     trained = model.coordinates.detach().cpu().numpy().copy()
     data, _ = problem.compress(folder, model)
-    coded = decode(data, len(trained)).coded
+    coded = decode(data, len(trained), shapes=lambda _: model.groups).coded
 
     watched = problem.split.validation[: experiment.training.validation_documents]
     batch = Sampler(problem.store, watched, experiment.model.block, experiment.training.sampling, 0).first_windows()

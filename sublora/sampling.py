@@ -162,7 +162,7 @@ def _checkpointed(path: Path) -> LanguageModel:
         if levels is not None:
             coded = Coded(*Quantized(subspace, levels.numpy()).coded())
             subspace.coordinates.copy_(torch.from_numpy(coded.coordinates))
-        if steps is not None and len(steps) == len(subspace.groups):
+        if steps is not None and len(steps) in (1, len(subspace.groups)):
             gridded = Gridded(*OnGrid(subspace, steps.exp2().numpy(), 1.0).coded())
             subspace.coordinates.copy_(torch.from_numpy(gridded.coordinates))
     return LanguageModel.of(subspace.materialized(), experiment, tokenizer)

@@ -37,8 +37,8 @@ def search(
     def compressed(place: Path, quantizer: str, count: int) -> tuple[bytes, TextProblem]:
         values = problem.experiment.parameters()
         values["compression"] |= {"quantizer": quantizer, "levels": count}
-        if quantizer != "ecsq":  # the others have none, and a setting without effect is refused
-            del values["compression"]["entropy_penalty"]
+        for key in ("scale", "contexts", *["entropy_penalty"] * (quantizer != "ecsq")):  # a setting without effect is refused
+            values["compression"].pop(key, None)
         changed = as_experiment(values)
         assert isinstance(changed, Pretrain | Finetune)
         way = replace(problem, experiment=changed)

@@ -16,9 +16,9 @@ from sublora.reporting.results import COVERAGE, TABLES, load_table
 def made(tmp_path_factory):
     """A small version of `make coverage`."""
     path = tmp_path_factory.mktemp("coverage") / "coverage.csv"
-    before, sys.argv = sys.argv, ["coverage.py", "--trials", "200", "--out", str(path)]
+    before, sys.argv = sys.argv, ["violations.py", "--trials", "200", "--out", str(path)]
     try:
-        runpy.run_path(str(HOME / "benchmarks" / "coverage.py"), run_name="__main__")
+        runpy.run_path(str(HOME / "benchmarks" / "violations.py"), run_name="__main__")
     finally:
         sys.argv = before
     return path

@@ -1,22 +1,26 @@
 """Coordinates on a grid: coded integers, the steps' one form, training towards few bits, and what a bit costs."""
 
 import hashlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
+from hypothesis import settings as tried
 from hypothesis import strategies as st
+from tiny import settings, write_texts
 
 from sublora.compression import OnGrid, entropy_bits, price
 from sublora.compression.grid import LARGEST, STEPS, canonical, decode_grid, encode_grid
 from sublora.compression.quantizers import grid_steps
 from sublora.errors import SubloraError
-from sublora.experiment import Gpt, Subspace
+from sublora.experiment import Gpt, Subspace, as_experiment
 from sublora.message import Gridded, MessageError, published_bits
 from sublora.message.frame import prefixed
 from sublora.message.language import FORMAT, Message, decode, encode, read, rebuild, with_alpha
 from sublora.models import build
+from sublora.problems import TextProblem
 
 TINY = Gpt(layers=1, heads=2, width=16, block=16)
 FULL = Subspace(parametrization="full")
@@ -32,7 +36,7 @@ def size(integers, shapes=None):
     return 8 * len(encode_grid(np.full(len(shapes), 100), integers.ravel(), shapes))
 
 
-@settings(max_examples=60, deadline=None)
+@tried(max_examples=60, deadline=None)
 @given(st.data())
 def test_integers_come_back(data):
     shapes = data.draw(st.lists(st.tuples(st.integers(1, 6), st.integers(1, 9)), min_size=1, max_size=4))
@@ -41,16 +45,19 @@ def test_integers_come_back(data):
     drawn = data.draw(st.lists(st.integers(0, 255), min_size=len(shapes), max_size=len(shapes)))
     steps = [step if part.any() else 0 for step, part in zip(drawn, parts(integers, shapes), strict=True)]
     payload = encode_grid(np.array(steps), integers, shapes)
-    again, decoded = decode_grid(payload, shapes)
+    again, decoded, mixed = decode_grid(payload, shapes)
     np.testing.assert_array_equal(decoded, integers)
     assert again.tolist() == steps and encode_grid(again, decoded, shapes) == payload
+    both = [encode_grid(np.array(steps), integers, shapes, way) for way in (False, True)]
+    assert [decode_grid(each, shapes)[2] for each in both] == [False, True]
+    assert payload == both[mixed] == min(both, key=len)
 
 
 def parts(integers, shapes):
     return np.split(integers, np.cumsum([rows * columns for rows, columns in shapes])[:-1])
 
 
-@settings(max_examples=100, deadline=None)
+@tried(max_examples=100, deadline=None)
 @given(st.integers(0, 255), st.lists(st.integers(-300, 300), min_size=1, max_size=5), st.integers(1, 40))
 def test_multiples_of_a_step_have_one_form(step, integers, factor):
     """Twin: another step with the same products, which without `canonical` would be another message of the same model."""
@@ -127,6 +134,17 @@ def test_each_matrix_has_its_step_and_the_rebuilt_model_is_the_coded_one(values,
     assert with_alpha(other, 0.1, LIMIT, sent.layers) == data
 
 
+@pytest.mark.parametrize("mixed", [False, True])
+def test_a_message_of_either_stream_has_one_form_and_the_shorter_is_the_default(mixed):
+    sent = message_of(FULL)
+    asked = replace(sent, coded=sent.coded._replace(mixed=mixed))
+    data = encode(asked)
+    model, message = rebuild(data, TINY, 20)
+    np.testing.assert_array_equal(model.coordinates.detach().numpy(), sent.coded.coordinates)
+    assert message.coded.mixed is mixed and encode(message) == data
+    assert len(encode(sent)) == min(len(data), len(encode(replace(sent, coded=sent.coded._replace(mixed=not mixed)))))
+
+
 def test_a_message_of_steps_is_the_same_on_every_machine():
     """Frozen; all but the integers takes 4 bytes, 3 of fields, and 10 bits of the stream."""
     subspace = Subspace(parametrization="subspace", dimension=2500)
@@ -134,7 +152,7 @@ def test_a_message_of_steps_is_the_same_on_every_machine():
     assert (len(data), data[:6].hex(), hashlib.sha256(data).hexdigest()[:16]) == (364, "ec0253150187", "6a16209e613e1842")
 
 
-@settings(max_examples=200, deadline=None)
+@tried(max_examples=200, deadline=None)
 @given(st.binary(max_size=60))
 def test_hostile_bytes_say_one_thing_or_nothing(body):
     try:
@@ -177,6 +195,42 @@ def test_the_model_in_training_is_the_one_that_is_coded(on_grid):
     with torch.no_grad():
         torch.testing.assert_close(on_grid(tokens), on_grid.subspace(tokens, coordinates=torch.from_numpy(coded.coordinates)))
         assert not torch.allclose(on_grid.subspace(tokens), on_grid(tokens))
+
+
+def test_one_step_for_all_matrices_is_learnt_and_coded_for_each(on_grid):
+    """Twin: a step for each matrix, which they do not share."""
+    values = on_grid.subspace.coordinates.detach().numpy()
+    model = OnGrid(on_grid.subspace, grid_steps(values, [len(values)], 0.02, 0.01), 1e-3)
+    steps, integers, shapes = model.coded()
+    assert len(steps) == len(shapes) > 1 and len(set(steps.tolist())) == 1 < len(set(on_grid.coded()[0].tolist()))
+    tokens = torch.arange(16).view(2, 8) % 9
+    coded = torch.from_numpy(Gridded(steps, integers, shapes).coordinates)
+    with torch.no_grad():
+        torch.testing.assert_close(model(tokens), model.subspace(tokens, coordinates=coded))
+    assert float(model.bits().detach()) == pytest.approx(8 * len(encode_grid(steps, integers, shapes)), rel=0.1)
+    model.bits().backward()
+    assert model.steps.shape == (1,) and model.steps.grad < 0
+
+
+def test_a_params_file_asks_for_one_step_and_for_no_contexts(tmp_path):
+    texts = write_texts(tmp_path / "texts", 300)
+
+    def compressed(**compression):
+        values = settings(texts, subspace={"parametrization": "full"}, compression={"quantizer": "grid", **compression})
+        problem = TextProblem.open(as_experiment(values), tmp_path / "corpora")
+        model = problem.build().eval()
+        with torch.no_grad():
+            noise = torch.randn(model.coordinates.numel(), generator=torch.Generator().manual_seed(0))
+            model.coordinates.copy_(noise * torch.linspace(0, 1, len(noise)) ** 4)
+        message, _ = problem.compress(tmp_path, model)
+        return rebuild(message, problem.experiment.model, problem.store.vocab_size)[1].coded
+
+    usual, plain, one = compressed(), compressed(contexts=False), compressed(scale="model")
+    assert usual.mixed and not plain.mixed
+    np.testing.assert_array_equal(usual.coordinates, plain.coordinates)
+    least = STEPS[one.steps[one.steps > 0].min()]
+    assert np.unique(usual.steps[usual.steps > 0]).size > 2, "twin: each matrix has its own"
+    assert (np.rint(one.coordinates / least) * least == one.coordinates).all(), "all are multiples of one step"
 
 
 def test_estimated_bits_are_near_the_messages_and_fall_along_their_gradient(on_grid):

@@ -1,7 +1,9 @@
 """What the project's files say about each other."""
 
 import re
+import sys
 import tomllib
+from importlib.metadata import packages_distributions
 
 import yaml
 from tiny import HOME, listed_by_git
@@ -69,6 +71,12 @@ def test_an_ablation_changes_one_part_of_the_whole():
                 continue
             differing |= {(group, key) for key in one.keys() | other.keys() if one.get(key) != other.get(key)}
         assert differing <= allowed[name] and bool(differing) == (name != "whole"), name
+
+
+def test_no_script_hides_a_module_that_a_package_imports():
+    """A script's folder is searched first: while there was benchmarks/coverage.py, numba imported it in place of the package."""
+    scripts = {path.stem for folder in ("benchmarks", "fuzz") for path in (HOME / folder).glob("*.py")}
+    assert scripts and not scripts & {*packages_distributions(), *sys.stdlib_module_names}
 
 
 def test_ci_runs_the_pythons_that_the_package_supports():

@@ -59,7 +59,7 @@ class OnGrid(nn.Module):
     """Quantization-aware training on multiples of a step for each group of coordinates (`Subspace.groups`).
 
     Trains the coordinates and the steps together: rounding is passed straight through, and a step's gradient is that of its
-    coordinates' rounding errors (Esser et al. 2020, arXiv:1902.08153). steps: log2 of each group's, (G,).
+    coordinates' rounding errors (Esser et al. 2020, arXiv:1902.08153). steps: each group's (G,), or one for all (1,).
     paces: by parameter, how its learning rate differs (`training.loop`).
     """
 
@@ -83,7 +83,7 @@ class OnGrid(nn.Module):
         free = self.steps.exp2()
         middles = (self.table[1:] + self.table[:-1]) / 2
         named = self.table[torch.searchsorted(middles, free.detach())]
-        step = (named + free - free.detach())[self.which]
+        step = (named + free - free.detach()).expand(len(self.subspace.groups))[self.which]
         return self.subspace.coordinates / step, step
 
     def forward(self, *inputs: torch.Tensor, **keywords: Any) -> Any:
@@ -101,7 +101,7 @@ class OnGrid(nn.Module):
         with torch.no_grad():
             rounded = _rounded(size)
             kind = self.which * CLASSES + self._class(rounded)
-            kinds = CLASSES * len(self.steps)
+            kinds = CLASSES * len(self.subspace.groups)
             index = kind * (BINS + 1) + rounded.clamp(max=BINS).long()
             counts = torch.bincount(index, minlength=kinds * (BINS + 1)).view(kinds, BINS + 1).float()
             counts += 0.5 ** torch.arange(1, BINS + 2, device=counts.device)
@@ -112,7 +112,7 @@ class OnGrid(nn.Module):
             place = kind * (BINS + 2) + low.long()
             at, slope = lengths.flatten()[place], lengths.flatten()[place + 1] - lengths.flatten()[place]
         beyond = torch.where(size > BINS, 2 * (size.clamp_min(BINS) / BINS).log2(), 0.0)
-        return (at + slope * (size.clamp(max=BINS) - low) + beyond).sum() + 9 * len(self.steps)
+        return (at + slope * (size.clamp(max=BINS) - low) + beyond).sum() + 9 * len(self.subspace.groups)
 
     def _class(self, size: torch.Tensor) -> torch.Tensor:
         """How large a coordinate's row and column are on the whole, in `CLASSES`; one-row groups have one class."""
@@ -128,7 +128,7 @@ class OnGrid(nn.Module):
         x, _ = self._multiples()
         middles = (self.table[1:] + self.table[:-1]) / 2
         steps = torch.searchsorted(middles, self.steps.exp2()).cpu().numpy().astype(np.uint8)
-        return steps, _rounded(x).cpu().numpy().astype(np.int64), self.subspace.groups
+        return np.resize(steps, len(self.subspace.groups)), _rounded(x).cpu().numpy().astype(np.int64), self.subspace.groups
 
 
 Adapt = Callable[[nn.Module, BitsPenalty | None], pd.DataFrame]
@@ -144,7 +144,7 @@ def quantize_and_adapt(model: Subspace, settings: Compression, adapt: Adapt, pri
     coordinates = model.coordinates.detach().cpu().numpy()
     quantized: Quantized | OnGrid
     if settings.quantizer == "grid":
-        sizes = [rows * columns for rows, columns in model.groups]
+        sizes = [len(coordinates)] if settings.scale == "model" else [rows * columns for rows, columns in model.groups]
         steps = grid_steps(coordinates, sizes, settings.entropy_penalty, otherwise=4 * settings.finetune_learning_rate)
         quantized = OnGrid(model, steps, settings.finetune_learning_rate)
     else:

@@ -27,6 +27,8 @@ COLOURS = dict(zip(KINDS, sns.color_palette("colorblind", 8), strict=True))
 LEVELS = ("document", "group", "sequence", "position", "token")
 STUDIED = tuple(group for group in GROUPS if group not in ("glue", "paper", "ablation"))
 """The groups of kept results whose language models are compared; ablations of one model are a table of their own."""
+OTHER_KINDS = ("no-reference", "no-penalty", "subspace")
+"""Ablations that are compared, too: they are of another kind than the whole, or have no reference."""
 ABLATED = {
     "whole": "nothing",
     "no-reference": "the reference: the uniform guess instead, and no logits of it",
@@ -58,6 +60,7 @@ def studied() -> tuple[list[Point], list[str]]:
     for group in STUDIED:
         found, reasons = kept_runs(group)
         runs, missing = runs + found, missing + reasons
+    runs += [run for run in kept_runs("ablation")[0] if run.name in OTHER_KINDS]
     unique = {run.certificate.message_sha256: run for run in reversed(runs)}  # a run may be kept, too
     points = [point for run in unique.values() for point in _points(run)]
     return sorted(points, key=lambda p: (LEVELS.index(p.plain.level), p.panel, KINDS.index(p.family), p.bits)), missing

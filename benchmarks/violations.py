@@ -10,7 +10,7 @@ The larger version of the tests in tests/test_coverage.py; the report shows its 
     twin, twin_violations                   the mistake, and how often the bound was violated with it
     gap_ratio                               gap over the paper's (hoeffding, azuma) at typical losses of this world
 
-    python benchmarks/coverage.py [--trials 20000] [--out results/coverage.csv]
+    python benchmarks/violations.py [--trials 20000] [--out results/coverage.csv]
 """
 
 import argparse
