@@ -27,7 +27,7 @@ from sublora.data.files import files_fingerprint, given_path
 from sublora.data.store import groups_sha256
 from sublora.data.tokenizers import Tokenizer, tokenizer_of
 from sublora.errors import SubloraError
-from sublora.experiment import ALPHA_GRID, Counts, Finetune, Gpt, Level, OnText, Pretrain, Pretrained
+from sublora.experiment import ALPHA_GRID, OWN_TOKENIZERS, Counts, Finetune, Gpt, Level, OnText, Pretrain, Pretrained
 from sublora.experiment.packages import WHEELS
 from sublora.inequalities.smoothing import loss_range
 from sublora.limits import Limits
@@ -64,6 +64,8 @@ BASES = {Gpt: "gpt", Pretrained: "transformers", Counts: "none"}
 """What a certificate calls the base model."""
 TO_THE_BASE = 0.1
 """Bits per token by which a fine-tuned document differs from its base, about: what the search is steered by."""
+BY_CHARACTER = ("bytes", "bits")
+"""Tokenizers that no text has made."""
 PROMISED = ("message_bits", "alpha", "empirical", "gap", "bound", "seconds")
 """What is known of a way to make a message before it is certified."""
 
@@ -93,7 +95,7 @@ class DocumentProblem:
         store, levels = prepare(experiment.corpus, corpora), set(experiment.bounds.levels)
         refuse_base_of_the_pool(experiment, store)
         problem = cls._on(store, stated)
-        by_byte = experiment.corpus.tokenizer != "bytes" and bool(levels & set(statements.BY_BYTE))
+        by_byte = experiment.corpus.tokenizer not in BY_CHARACTER and bool(levels & set(statements.BY_BYTE))
         if by_byte and store.altered:
             why = f"{store.altered:,} of {len(store):,} documents do not come back from tokenizer {store.tokenizer} as they were"
             notice(f"{store.name}: bits per byte are not stated, since {why}")
@@ -132,8 +134,8 @@ class DocumentProblem:
         Raises SubloraError when corpus or base model are not here, or are not those that the certificate speaks of.
         """
         corpus = experiment.corpus
-        pinned = corpus.source == "python-stdlib" or corpus.packages is not None and set(corpus.packages) <= WHEELS.keys()
-        embedded = pinned and corpus.tokenizer in ("bytes", "gpt2")
+        ours = corpus.packages is not None and set(corpus.packages) <= WHEELS.keys()
+        embedded = (ours or corpus.source in ("python-stdlib", "exact")) and corpus.tokenizer in OWN_TOKENIZERS
         groups = None if certificate.corpus.groups is None else certificate.corpus.groups.sha256
         store = None if embedded or given is not None else find_store(corpora, certificate.corpus.sha256, groups)
         if store is None and not embedded and given is None:
@@ -411,7 +413,7 @@ class DocumentProblem:
             "draw": None if whole else "message" if experiment.bounds.beacon is None else "beacon",
             "beacon": None if whole else experiment.bounds.beacon,
             "end_of_text": self.store.eot,
-            "condition": "base_independent" if experiment.needs_base or tokenizer.name != "bytes" else None,
+            "condition": "base_independent" if experiment.needs_base or tokenizer.name not in BY_CHARACTER else None,
             **statements.text_rules(experiment),
             **references.rules(experiment, self.store.vocab_size, self._shortest),
             **({"bytes": {"ratio": ratio, "shortest": shortest}} if ratio else {}),
