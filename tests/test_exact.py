@@ -66,7 +66,7 @@ def test_the_same_seed_gives_the_same_corpus_and_another_one_another(tmp_path):
     assert store("a").sha256 == store("b").sha256 != store("c", seed=1).sha256
     assert store("a").vocab_size == 3 and (store("a").lengths == 41).all() and store("a").altered == 0
     # whatever numpy does: a certificate names these documents by their hash
-    assert store("a").sha256.startswith("5bd209cbf0c2")
+    assert store("a").sha256.startswith("eeac879bfce2")
 
 
 def test_the_tokenizer_of_bits():

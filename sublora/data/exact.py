@@ -1,7 +1,8 @@
 """Languages drawn from a seed, whose entropy is known: what the loss of a perfect model is, in either direction.
 
 linear: bits x, uniform, then y = A x over F2. A = P L Q: two permutations, and L is one on its diagonal and at `nonzeros` places
-below it, those next to the diagonal first. So A has few ones, and its inverse many; without such places A is a permutation.
+below it: those next to the diagonal from the top, then any. Each y_i is the sum of few bits of x, and some x_j of many bits of y,
+for the inverse of L is full where these places touch. Without them A is a permutation.
 updates: the same for a dense random A of which `nonzeros` entries were changed. The seed gives the dense A, so a language with
 other `nonzeros` is the same one before or after a sparse update.
 primes: two primes p < q below 2^bits, every pair as likely as any other, then their product. Numbers have their lowest bit first.
@@ -55,7 +56,8 @@ def matrix(language: Exact) -> np.ndarray:
     n, draws = language.bits, np.random.Philox(key=[language.seed, 0])
     below = np.argwhere(np.tri(n, k=-1))
     if language.language == "linear":
-        order = below[np.lexsort([draws.random_raw(len(below)), below @ [1, -1] > 1])]  # next to the diagonal first
+        away = below @ [1, -1] > 1  # than next to the diagonal
+        order = below[np.lexsort([np.where(away, draws.random_raw(len(below)), below[:, 0]), away])]
         lower = np.eye(n, dtype=np.uint8)
         lower[tuple(order[: language.nonzeros].T)] = 1
         return lower[np.argsort(draws.random_raw(n))][:, np.argsort(draws.random_raw(n))]
