@@ -80,7 +80,7 @@ def test_the_tokenizer_of_bits():
     ("corpus", "message"),
     [
         ({"source": "exact", "exact": {"language": "primes", "bits": 20}}, "bits must be 3 to 16 for language primes"),
-        ({"source": "exact", "exact": {"language": "primes", "bits": 8, "nonzeros": 3}}, "nonzeros has no effect for language primes"),
+        ({"source": "exact", "exact": {"language": "primes", "bits": 8, "nonzeros": 3}}, "nonzeros has no effect for"),
         ({"source": "exact", "exact": {"bits": 4, "nonzeros": 7}}, "nonzeros must be at most"),
         ({"source": "exact", "exact": {"nonzero": 7}}, "did you mean 'corpus.exact.nonzeros'"),
         ({"source": "exact", "path": "x"}, "path has no effect for source exact"),

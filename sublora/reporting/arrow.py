@@ -76,7 +76,9 @@ def _settings(certificate: Certificate, seeds: bool = True) -> str:
     return json.dumps(groups, sort_keys=True)
 
 
-def _intervals(forward: Certificate, backward: Certificate, compared: Sequence[tuple[str, Comparison]]) -> dict[str, PairedStatement]:
+def _intervals(
+    forward: Certificate, backward: Certificate, compared: Sequence[tuple[str, Comparison]]
+) -> dict[str, PairedStatement]:
     for _, each in compared:
         if each.set_of == "held-out" and each.first.certificate_sha256 == backward.certificate_sha256:
             for pair in each.pairs:
@@ -170,8 +172,10 @@ def exact_table(found: Sequence[Pair]) -> Table:
         values = (floor(exact), loss(pair.forward), loss(pair.backward))
         least, forward, backward = (value * (T + 1) / T * math.log(2) for value in values)
         linear = exact.language == "linear"
-        row = {"Language": text_name(pair.of), "Entropy": f"{least:.4f}", "Forward": f"{forward:.4f}", "Backward": f"{backward:.4f}"}
-        row |= {f"{name} above it (%)": f"{100 * (value / least - 1):.2f}" for name, value in zip(("Forward", "Backward"), (forward, backward), strict=True)}
+        row = {"Language": text_name(pair.of), "Entropy": f"{least:.4f}"}
+        row |= {"Forward": f"{forward:.4f}", "Backward": f"{backward:.4f}"}
+        for name, value in (("Forward", forward), ("Backward", backward)):
+            row[f"{name} above it (%)"] = f"{100 * (value / least - 1):.2f}"
         rows.append(row | {"Published": stated.get(str(exact.nonzeros), DASH) if linear else DASH})
     columns = ("Language", "Entropy", "Forward", "Backward", "Forward above it (%)", "Backward above it (%)", "Published")
     return Table(rows, left=("Language",), columns=columns)
@@ -206,6 +210,7 @@ def arrows_figure(found: Sequence[Pair], *, ax: Axes) -> None:
         return nothing(ax, "no pair is compared")
     names = [f"{text_name(pair.of)}\n{model_name(pair.of)}, seed {pair.of.params['model'].get('seed', 0)}" for pair, _ in shown]
     for row, (_, one) in enumerate(shown):
+        assert one.lower is not None  # it is no mixture
         ax.plot([one.lower, one.upper], [row, row], color=BLUE, linewidth=2)
         ax.plot(one.mean, row, "o", color=BLUE, markersize=5)
     ax.axvline(0.0, color="black", linewidth=1)
@@ -238,8 +243,8 @@ def both_ways(logs: Mapping[str, pd.DataFrame | None], least: float | None = Non
 
 def published_table(table: str) -> Table:
     """The published values of one table, each with where it was read."""
-    names = {"arrow-linear": "Nonzeros", "arrow-updates": "Steps", "arrow-language": "Language", "arrow-context": "Context (tokens)",
-             "arrow-size": "Million weights"}  # fmt: skip
+    names = {"arrow-linear": "Nonzeros", "arrow-updates": "Steps", "arrow-language": "Language"}
+    names |= {"arrow-context": "Context (tokens)", "arrow-size": "Million weights"}
     rows: list[dict[str, Any]] = [
         {names[table]: row["metric"], "Of": row["method"], "Value": row["value"], "Unit": row["unit"], "Read": row["provenance"]}
         for row in published(table).to_dict("records")
