@@ -96,8 +96,11 @@ def test_defaults_are_a_valid_experiment_that_needs_no_network(path):
     assert values.pop("runs") == "runs"
     experiment = as_experiment(values, path.name)
     assert values.keys() == type(experiment).model_fields.keys() - {"notebooks"}, "papermill can replace each group"
-    assert experiment.name == {"classify": "demo-glue", "round": "demo-pretrained"}.get(experiment.kind, "demo")
-    if experiment.kind == "classify":
+    named = {"glue": "demo-glue", "pretrained": "demo-pretrained", "arrow_of_time": "demo-arrow"}
+    assert experiment.name == named.get(path.stem, "demo")
+    if path.stem == "arrow_of_time":
+        assert experiment.corpus.source == "exact"
+    elif experiment.kind == "classify":
         assert (experiment.task.name, experiment.task.path) == ("functions", None)
     else:
         assert (experiment.corpus.source, experiment.corpus.packages) == ("python-packages", ("networkx==3.6.1",))
