@@ -151,7 +151,7 @@ def test_a_name_that_is_no_setting_is_an_error(path, tmp_path):
 def test_its_kind_of_experiment_runs_it(path):
     """The notebooks of a run are those that `sublora run` executes for that kind; the others are for looking on."""
     experiment = as_experiment({key: value for key, value in defaults(path).items() if key != "runs"})
-    assert (path.stem in experiment.notebooks) == (path.stem not in ("compression", "explore"))
+    assert (path.stem in experiment.notebooks) == (path.stem not in ("arrow_of_time", "compression", "explore"))
 
 
 def test_comparison_sees_words_and_shapes_and_no_measured_number():
