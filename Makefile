@@ -94,7 +94,7 @@ tokens: environment
 
 # The arrow of time: pairs of runs that differ in direction alone, compared on held-out documents. Certificates and logs are kept, and the
 # comparisons in results/arrow/compare/. `make arrow ARROWS=linear` makes one params file's pairs.
-ARROWS := linear permutation primes python context recurrent $(if $(wildcard $(ABSTRACTS)),abstracts)
+ARROWS := small linear permutation primes python context recurrent $(if $(wildcard $(ABSTRACTS)),abstracts)
 arrow: environment
 	$(BIN)/sublora run $(ARROWS:%=params/arrow/%.yaml)
 	mkdir -p results/arrow/compare
