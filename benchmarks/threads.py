@@ -1,9 +1,9 @@
-"""How long a training step takes, alone and beside two busy processes, by how long OpenMP's threads spin and where memory goes.
+"""How long a training step takes, alone and beside two busy processes, by how long OpenMP's threads spin.
 
     python benchmarks/threads.py [--rounds 3] [--steps 20] [--csv benchmarks/threads.csv]
 
 Each round runs every setting once, in turn, so that all settings see the same machine. The table shows medians over rounds.
-`sublora/__init__.py` sets GOMP_SPINCOUNT and glibc's thresholds by this table. "memory given back" is glibc by itself.
+`sublora/__init__.py` sets GOMP_SPINCOUNT by this table.
 """
 
 import argparse
@@ -21,7 +21,6 @@ SETTINGS = {
     "spin 100": {"GOMP_SPINCOUNT": "100"},
     "no spin": {"GOMP_SPINCOUNT": "0"},
     "one thread": {"OMP_NUM_THREADS": "1"},
-    "memory given back": {"GOMP_SPINCOUNT": "1000", "MALLOC_PERTURB_": "0"},
 }
 STEP = """
 import sys, time

@@ -18,6 +18,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -30,11 +31,14 @@ os.environ["OMP_NUM_THREADS"] = "1"
 # ruff: noqa: E402  (the threads are counted at import; and the tests' folder has the models)
 from golden import save_model, write_task
 from tiny import NOTEBOOKS, settings, write_params, write_texts
+from tqdm.std import tqdm
 
 import sublora.problems
 import sublora.search
 from sublora.experiment import as_experiment
 from sublora.run import Run
+
+tqdm.set_lock(threading.RLock())  # its own lock is shared with forked processes, and one that is killed may hold it
 
 MOST = 4
 """Kills of one run."""

@@ -1,26 +1,16 @@
 """sublora: train a language model in a subspace, compress it to a message, certify how well it generalizes."""
 
-import contextlib
-import ctypes
 import importlib
 import os
 
 __version__ = "0.1.0"
 
-# OpenMP's threads spin while they wait. Long spins make torch many times slower as soon as another process uses the same cores; no
-# spin at all makes each step a little slower on an idle machine. benchmarks/threads.py measures both. GNU's OpenMP reads this when
-# torch is loaded.
-os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+# OpenMP's threads spin while they wait. Long spins make torch many times slower as soon as another process uses the same cores;
+# short ones make each step slower on an idle machine. benchmarks/threads.py measures both. GNU's OpenMP reads this when torch is
+# loaded.
+os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 # Otherwise huggingface_hub asks its server whom to name in requests, even where only local files may be read. It looks when loaded.
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-
-# A training step frees and takes the same megabytes over and over. glibc gives them back to the system each time, and the system
-# hands out new pages, which takes a third of a small model's step. Here they stay with the process (M_MMAP_THRESHOLD,
-# M_TRIM_THRESHOLD), unless the environment has settings of its own. benchmarks/threads.py measures it.
-if not any(name.startswith("MALLOC_") for name in os.environ):
-    with contextlib.suppress(OSError, TypeError, AttributeError):  # another C library
-        for _threshold, _size in ((-3, 2**25), (-1, 2**31 - 1)):
-            ctypes.CDLL(None).mallopt(_threshold, _size)
 
 _LATER = {
     "Run": "sublora.run",

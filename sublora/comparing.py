@@ -231,6 +231,11 @@ def differs(first: Certificate, second: Certificate) -> str | None:
     pairs += [("corpus.documents", one.documents, two.documents), ("corpus.pool", one.pool, two.pool)]
     pairs += [("corpus.tokenizer_from", *(getattr(each.public, "tokenizer_from", None) for each in (first, second)))]
     pairs += [("bounds.delta", first.delta, second.delta)]
+    if one.split == "positions":  # the same place is another token in another order
+        models = [each.params["model"] for each in (first, second)]
+        pairs += [("model.direction", *(each.get("direction", "forward") for each in models))]
+        if models[0].get("direction") == "permutation":
+            pairs += [(f"model.{key}", *(each.get(key) for each in models)) for key in ("permutation_seed", "block")]
     found = next((pair for pair in pairs if pair[1] != pair[2]), None)
     return None if found is None else f"{found[0]} is {found[1]!r:.60} in one and {found[2]!r:.60} in the other"
 

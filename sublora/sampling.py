@@ -12,6 +12,7 @@ from sublora import budget
 from sublora.certificate.schema import load_certificate
 from sublora.compression import OnGrid, Quantized
 from sublora.data import Tokenizer, tokenizer_of
+from sublora.data.direction import Direction, block_permutation, places, reordered
 from sublora.errors import SubloraError
 from sublora.experiment import Classify, Finetune, Pretrain, as_experiment
 from sublora.limits import DEFAULT, Limits
@@ -27,11 +28,23 @@ class LanguageModel:
 
     module: token ids (batch, time) to logits (batch, time, V); its `block_size` is the longest window that it reads.
     code: the document code that a residual module adds to; it reads the text from its beginning.
+    direction, permutation: the order in which it reads, and for a permutation that of the places in a block (`data.direction`).
     """
 
     module: Any
     tokenizer: Tokenizer
     code: DocumentCode | None = None
+    direction: Direction = "forward"
+    permutation: np.ndarray | None = None
+
+    @classmethod
+    def of(cls, module: Any, experiment: Pretrain | Any, tokenizer: Tokenizer) -> "LanguageModel":
+        """The experiment's model, decoded or trained, with what its settings say of how it reads."""
+        model, permutation = experiment.model, None
+        direction: Direction = getattr(model, "direction", "forward")
+        if direction == "permutation":
+            permutation = block_permutation(model.block, model.permutation_seed)
+        return cls(module, tokenizer, code_of_residual(experiment), direction, permutation)
 
     def __repr__(self) -> str:
         weights = sum(parameter.numel() for parameter in self.module.parameters())
@@ -41,7 +54,10 @@ class LanguageModel:
     @torch.inference_mode()
     def bits(self, text: str) -> float:
         """The model's code length of the text and its end, in bits, without smoothing; windows as in training."""
-        ids = torch.tensor([self.tokenizer.eot, *self.tokenizer.encode(text).tolist(), self.tokenizer.eot])
+        text_ids = np.asarray([*self.tokenizer.encode(text).tolist(), self.tokenizer.eot])
+        if self.direction != "forward":
+            text_ids = reordered(text_ids, np.array([0, len(text_ids)]), self.permutation)
+        ids = torch.tensor([self.tokenizer.eot, *text_ids.tolist()])
         block, total = self.module.block_size, 0.0
         for begin in range(0, len(ids) - 1, block):
             window = ids[begin : begin + block + 1]
@@ -53,20 +69,35 @@ class LanguageModel:
     def generate(self, prompt: str = "", max_new_tokens: int = 100, smoothing: float = 0.0, seed: int = 0) -> str:
         """The prompt and up to `max_new_tokens` tokens drawn one by one from (1-smoothing)·p + smoothing/V, until an end of text.
 
-        The same seed draws the same text. Raises SubloraError for a smoothing weight outside [0, 1).
+        The same seed draws the same text, in reading order: of a backward model it ends with the prompt. Of a permuted block that
+        was not drawn to its end, the tokens that there are stand together.
+        Raises SubloraError for a smoothing weight outside [0, 1), and for a prompt of a model that reads in permuted order.
         """
+        if prompt and self.direction == "permutation":
+            raise SubloraError("a model that reads in permuted order continues no prompt; leave it out")
         if not 0 <= smoothing < 1:
             raise SubloraError(f"smoothing {smoothing} is outside [0, 1); 0 leaves the model as it is, 1 would leave nothing of it")
         generator = torch.Generator("cpu").manual_seed(seed)
-        ids = [self.tokenizer.eot, *self.tokenizer.encode(prompt).tolist()]
+        given = self.tokenizer.encode(prompt).tolist()
+        ids = [self.tokenizer.eot, *(given[::-1] if self.direction == "backward" else given)]
+        ended = False
         for _ in range(max_new_tokens):
             logits = self._logits(torch.tensor(ids), max(0, len(ids) - self.module.block_size), len(ids))[-1]
             probabilities = (1 - smoothing) * logits.softmax(0) + smoothing / len(logits)
             drawn = int(torch.multinomial(probabilities, 1, generator=generator))
-            if drawn == self.tokenizer.eot:
+            if ended := drawn == self.tokenizer.eot:
                 break
             ids.append(drawn)
-        return self.tokenizer.decode(ids[1:])
+        return self.tokenizer.decode(self._in_reading_order(ids[1:], ended))
+
+    def _in_reading_order(self, ids: list[int], ended: bool) -> list[int]:
+        """Tokens as drawn, without the end of text, in the order of a document. ended: whether an end of text came next."""
+        if self.direction == "forward":
+            return ids
+        order = places(np.array([len(ids) + 1]), self.permutation)[:-1]
+        if self.permutation is not None and not ended and (rest := len(ids) % len(self.permutation)):
+            order[-rest:] = len(ids) - rest + self.permutation[:rest]  # a whole block was begun
+        return [ids[at] for at in np.argsort(order)]
 
     def _logits(self, ids: torch.Tensor, begin: int, end: int) -> torch.Tensor:
         """Of the tokens behind those of the window `ids[begin:end]`: (end - begin, V). ids: an end of text, then the text."""
@@ -110,7 +141,7 @@ def _certified(path: Path, limits: Limits) -> LanguageModel:
         decoded = decode(message, experiment, V, local_only=True)
     except MessageError as error:
         raise SubloraError(f"{path}: key 'message': {error}; make the run again") from None
-    return LanguageModel(decoded.model, tokenizer, code_of_residual(experiment))
+    return LanguageModel.of(decoded.model, experiment, tokenizer)
 
 
 def _checkpointed(path: Path) -> LanguageModel:
@@ -134,4 +165,4 @@ def _checkpointed(path: Path) -> LanguageModel:
         if steps is not None and len(steps) == len(subspace.groups):
             gridded = Gridded(*OnGrid(subspace, steps.exp2().numpy(), 1.0).coded())
             subspace.coordinates.copy_(torch.from_numpy(gridded.coordinates))
-    return LanguageModel(subspace.materialized(), tokenizer, code_of_residual(experiment))
+    return LanguageModel.of(subspace.materialized(), experiment, tokenizer)

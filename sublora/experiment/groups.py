@@ -43,6 +43,9 @@ PROJECTORS = (*_PLAIN, "film", *(f"film+{name}" for name in _PLAIN))
 LAYERS = ("q", "k", "v", "proj", "up", "down", "head")
 """The GPT's linear layers. The order is part of the message format, too."""
 
+RECURRENT_LAYERS = ("input", "hidden", "head")
+"""Those of a recurrent network: from a layer's input to its gates, from its state to its gates, and the output layer."""
+
 OWN_TOKENIZERS = ("bytes", "bits", "gpt2")
 """Tokenizers that everybody knows were made without a corpus of ours."""
 
@@ -287,8 +290,14 @@ class Corpus(Group):
 
 
 class Gpt(Group):
-    """A GPT with random weights: its sizes and the seed of its weights. Public: nothing here may depend on the training split."""
+    """A language model with random weights: a GPT or a recurrent network, its sizes, the seed of its weights, and how it reads.
 
+    Public: nothing here may depend on the training split.
+    """
+
+    architecture: Literal["gpt", "gru", "lstm"] = "gpt"
+    direction: Literal["forward", "backward", "permutation"] = "forward"  # permutation: of the places within each block
+    permutation_seed: Seed = 0
     layers: Count = 4
     heads: Count = 4
     width: Count = 128
@@ -299,15 +308,27 @@ class Gpt(Group):
     weight_std: Annotated[float, Field(gt=0)] = 0.02  # initial scale of all other weight matrices
     # whether a learned multiple of ln q of a document code (the reference; beside a stream's code the default) is added
     residual: bool = False
+    _dumps_all: ClassVar[bool] = False
+
+    def _without_effect(self) -> dict[str, str]:
+        found = {} if self.direction == "permutation" else {"permutation_seed": f"direction {self.direction}"}
+        return found | ({} if self.architecture == "gpt" else {"heads": f"architecture {self.architecture}"})
 
     @model_serializer(mode="wrap")
     def _what_has_an_effect(self, handler):
-        """Checkpoints and certificates of before there were residual models are as they were."""
-        return {key: value for key, value in handler(self).items() if key != "residual" or value}
+        """Checkpoints and certificates of before there were these keys are as they were."""
+        later = {"architecture": "gpt", "direction": "forward", "residual": False}
+        effective = {key: value for key, value in handler(self).items() if key not in self._without_effect()}
+        return {key: value for key, value in effective.items() if key not in later or value != later[key]}
+
+    @property
+    def linear_layers(self) -> tuple[str, ...]:
+        """The names of its linear maps, in the order of a message's bits."""
+        return LAYERS if self.architecture == "gpt" else RECURRENT_LAYERS
 
     @model_validator(mode="after")
     def _heads_divide_width(self):
-        if self.width % self.heads:
+        if self.architecture == "gpt" and self.width % self.heads:
             raise ValueError(f"width {self.width} is not divisible by heads {self.heads}")
         return self
 

@@ -137,9 +137,10 @@ class Pretrain(_OnText):
     @model_validator(mode="after")
     def _subspace_fits_the_model(self):
         used = self.subspace.model_dump()  # the keys that have an effect
-        targets = used.get("targets", groups.LAYERS)
-        if not targets or set(targets) - set(groups.LAYERS):
-            raise ValueError(f"subspace.targets {list(targets)} must be one or more of {', '.join(groups.LAYERS)}")
+        layers = self.model.linear_layers
+        targets = used.get("targets", layers)
+        if not targets or set(targets) - set(layers):
+            raise ValueError(f"subspace.targets {list(targets)} must be one or more of {', '.join(layers)}")
         for key in ("rank", "blocks"):
             if used.get(key, 1) > self.model.width:
                 raise ValueError(f"subspace.{key} {used[key]} exceeds model.width {self.model.width}")

@@ -8,19 +8,20 @@ import torch
 from torch import nn
 
 from sublora.errors import SubloraError
-from sublora.experiment import LAYERS, Counts, Gpt, Pretrained
+from sublora.experiment import Counts, Gpt, Pretrained
 from sublora.experiment import Subspace as SubspaceSettings
 from sublora.models.biases import Biased
 from sublora.models.gpt import GPT
 from sublora.models.lora import add_lora, chosen_targets
 from sublora.models.pretrained import Causal, causal_maps, causal_weights, load_causal
 from sublora.models.projectors import Identity, make_projector
+from sublora.models.rnn import GATES, Recurrent
 from sublora.models.structured import replace_linears
 from sublora.models.subspace import Subspace
 from sublora.models.tinylora import add_tinylora
 
 
-def base_model(model: Gpt | Pretrained | Counts, vocab_size: int, local_only: bool = False) -> GPT | Causal:
+def base_model(model: Gpt | Pretrained | Counts, vocab_size: int, local_only: bool = False) -> GPT | Recurrent | Causal:
     """The public model that a message starts from: token ids (batch, time) to logits (batch, time, V).
 
     local_only: nothing is downloaded.
@@ -30,7 +31,7 @@ def base_model(model: Gpt | Pretrained | Counts, vocab_size: int, local_only: bo
     if isinstance(model, Counts):
         raise SubloraError("a model of n-grams starts from no other model")
     if isinstance(model, Gpt):
-        return GPT(model, vocab_size)
+        return GPT(model, vocab_size) if model.architecture == "gpt" else Recurrent(model, vocab_size)
     return load_causal(model.source, vocab_size, model.block, local_only, stated=model.architecture)
 
 
@@ -129,17 +130,22 @@ def model_weights(model: Gpt | Pretrained | Counts, vocab_size: int) -> int:
     if isinstance(model, Counts):
         return vocab_size * (model.orders + 1)
     width, gain = model.width, model.width + 1 if model.residual else 0
+    if model.architecture != "gpt":
+        return vocab_size * width + GATES[model.architecture] * model.layers * (2 * width * width + 2 * width) + 2 * width + gain
     return (vocab_size + model.block) * width + model.layers * (12 * width * width + 13 * width) + 2 * width + gain
 
 
 def layer_names(model: Gpt | Pretrained) -> tuple[str, ...]:
     """What a message may name as layers, in the order of its bits, without building the model. Raises SubloraError likewise."""
-    return tuple(linear_maps(model, 0)) if isinstance(model, Pretrained) else LAYERS
+    return tuple(linear_maps(model, 0)) if isinstance(model, Pretrained) else model.linear_layers
 
 
 def linear_maps(model: Gpt | Pretrained, vocab_size: int) -> dict[str, int]:
     """The base model's linear layers by name; with each, inputs and outputs of all so named. Raises SubloraError likewise."""
     if isinstance(model, Pretrained):
         return causal_maps(model.architecture)
-    inside = {name: (5 if name in ("up", "down") else 2) * model.width * model.layers for name in LAYERS}
+    both = {"up": 5, "down": 5}  # inputs and outputs, in widths
+    if model.architecture != "gpt":
+        both = dict.fromkeys(model.linear_layers, 1 + GATES[model.architecture])
+    inside = {name: both.get(name, 2) * model.width * model.layers for name in model.linear_layers}
     return {**inside, "head": model.width + vocab_size}

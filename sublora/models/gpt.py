@@ -94,16 +94,20 @@ class GPT(nn.Module):
     def forward(
         self, tokens: torch.Tensor, log_q: torch.Tensor | None = None, *, read: Read | None = None, rows: torch.Tensor | None = None
     ) -> Any:
-        if (self.gain is None) != (log_q is None):
-            raise ValueError("a residual model takes the reference's ln q, and no other does")
         x = self.tokens(tokens) + self.positions.weight[: tokens.shape[1]]
         for block in self.blocks:
             x = block(x)
-        x = self.norm(x)
-        if read is None:
-            return _logits(self.head, self.gain, x, log_q)
-        given = (x,) if log_q is None else (x, log_q)
-        return in_pieces(_Output(self.head, self.gain), given, read, rows, vocab_size=self.vocab_size)
+        return logits(self, self.norm(x), log_q, read, rows)
+
+
+def logits(model: Any, x: torch.Tensor, log_q: torch.Tensor | None, read: Read | None, rows: torch.Tensor | None) -> Any:
+    """What the model's `head` and `gain` make of its last hidden states x (batch, time, width), as `GPT.forward` returns it."""
+    if (model.gain is None) != (log_q is None):
+        raise ValueError("a residual model takes the reference's ln q, and no other does")
+    if read is None:
+        return _logits(model.head, model.gain, x, log_q)
+    given = (x,) if log_q is None else (x, log_q)
+    return in_pieces(_Output(model.head, model.gain), given, read, rows, vocab_size=model.vocab_size)
 
 
 def _logits(head: nn.Module, gain: Gain | None, x: torch.Tensor, log_q: torch.Tensor | None) -> torch.Tensor:

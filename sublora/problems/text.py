@@ -22,6 +22,7 @@ from sublora.compression import quantize_and_adapt
 from sublora.compression.price import Pricing
 from sublora.data import Split, TokenStore, find_store, prepare, split_of
 from sublora.data.corpora import corpus_identity
+from sublora.data.direction import in_direction
 from sublora.data.duplicates import near_duplicates
 from sublora.data.files import files_fingerprint, given_path
 from sublora.data.store import groups_sha256
@@ -120,7 +121,10 @@ class DocumentProblem:
         if subspace is not None and subspace.tokens == "end" and subspace.parametrization == "biases":
             named = {"subspace": subspace.model_copy(update={"tokens": (store.eot,)})}
             experiment = experiment.model_copy(update=named)
-        return cls(experiment, store, split_of(store, experiment.corpus))
+        split, model = split_of(store, experiment.corpus), experiment.model
+        if isinstance(model, Gpt):
+            store = in_direction(store, model.direction, model.block, model.permutation_seed)
+        return cls(experiment, store, split)
 
     @classmethod
     def open_for_verification(
@@ -314,8 +318,8 @@ class DocumentProblem:
         if self.split.rule == "positions":
             return
         made: dict[str, Callable[[], pd.DataFrame]] = {
-            "baselines": lambda: baselines(self.store, self.split, self._tokenizer, self.experiment.bounds),
-            "duplicates": lambda: near_duplicates(self.store, self.split),
+            "baselines": lambda: baselines(TokenStore.open(self.store.path), self.split, self._tokenizer, self.experiment.bounds),
+            "duplicates": lambda: near_duplicates(TokenStore.open(self.store.path), self.split),
         }
         for name, make in made.items():
             if not (path := folder / f"{name}.csv").exists():
