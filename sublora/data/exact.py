@@ -14,6 +14,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from sublora.errors import SubloraError
 from sublora.experiment import Exact
 
 AT_ONCE = 4096  # documents
@@ -52,7 +53,7 @@ def floor(language: Exact) -> float:
 
 
 def matrix(language: Exact) -> np.ndarray:
-    """A of a linear language, or of one of updates: uint8, (bits, bits), invertible."""
+    """A of a linear language, or of one of updates: uint8, (bits, bits), invertible. Raises SubloraError for too many updates."""
     n, draws = language.bits, np.random.Philox(key=[language.seed, 0])
     below = np.argwhere(np.tri(n, k=-1))
     if language.language == "linear":
@@ -64,14 +65,15 @@ def matrix(language: Exact) -> np.ndarray:
     halves = np.eye(n, dtype=np.uint8), np.eye(n, dtype=np.uint8)
     for half in halves:
         half[tuple(below.T)] = draws.random_raw(len(below)) & np.uint64(1)
-    dense = halves[0] @ halves[1].T % 2
+    before = halves[0] @ halves[1].T % 2
+    after = before.copy()
     for i, j in np.argwhere(np.ones((n, n)))[np.argsort(draws.random_raw(n * n))]:
-        if (dense != halves[0] @ halves[1].T % 2).sum() == language.nonzeros:
-            break
-        dense[i, j] ^= 1
-        if inverse(dense) is None:
-            dense[i, j] ^= 1
-    return dense
+        if (after != before).sum() == language.nonzeros:
+            return after
+        after[i, j] ^= 1
+        if inverse(after) is None:
+            after[i, j] ^= 1
+    raise SubloraError(f"corpus.exact.nonzeros: no {language.nonzeros} changes of A were found that keep it invertible; take fewer")
 
 
 def inverse(square: np.ndarray) -> np.ndarray | None:
