@@ -81,12 +81,12 @@ def made(tmp_path_factory):
 
 
 def test_directions_share_the_corpus_and_each_certificate_verifies(made):
-    shas = {load_certificate(run.path).corpus.sha256 for run in made.values()}
+    shas = {load_certificate(run.folder / "certificate.json").corpus.sha256 for run in made.values()}
     assert len(shas) == 1
     for name, run in made.items():
-        assert not verify(run.path, run.folder.parent / "corpora"), name
-    assert "direction" not in load_certificate(made["forward"].path).params["model"]
-    assert "permutation_seed" not in load_certificate(made["backward"].path).params["model"]
+        assert not verify(run.folder / "certificate.json", run.folder.parent / "corpora"), name
+    assert "direction" not in load_certificate(made["forward"].folder / "certificate.json").params["model"]
+    assert "permutation_seed" not in load_certificate(made["backward"].folder / "certificate.json").params["model"]
 
 
 def test_the_store_is_read_in_the_direction_everywhere(made):
@@ -97,13 +97,13 @@ def test_the_store_is_read_in_the_direction_everywhere(made):
 
 
 def test_two_directions_are_compared_on_the_same_documents(made):
-    found = compare([made["backward"].path, made["forward"].path], "held-out", made["forward"].folder.parent / "corpora")
+    found = compare([made["backward"].folder / "certificate.json", made["forward"].folder / "certificate.json"], "held-out", made["forward"].folder.parent / "corpora")
     assert found.pairs[0].statements[0].lower <= found.pairs[0].statements[0].upper
 
 
 @pytest.mark.parametrize("name", ["backward", "permutation"])
 def test_text_comes_out_in_reading_order(made, name, monkeypatch):
-    model = load(made[name].path)
+    model = load(made[name].folder / "certificate.json")
     drawn = iter([*b"olleh", model.tokenizer.eot])
     monkeypatch.setattr("torch.multinomial", lambda *_, **__: next(drawn))
     order = places(np.array([6]), model.permutation)[:-1]
@@ -113,13 +113,13 @@ def test_text_comes_out_in_reading_order(made, name, monkeypatch):
 
 
 def test_a_backward_model_writes_what_comes_before_a_prompt(made, monkeypatch):
-    model = load(made["backward"].path)
+    model = load(made["backward"].folder / "certificate.json")
     drawn = iter([*b"cba", model.tokenizer.eot])
     monkeypatch.setattr("torch.multinomial", lambda *_, **__: next(drawn))
     assert model.generate("xyz") == "abcxyz"
     assert model.bits("abc") == pytest.approx(model.bits("abc"))
     with pytest.raises(SubloraError, match="continues no prompt"):
-        load(made["permutation"].path).generate("xyz")
+        load(made["permutation"].folder / "certificate.json").generate("xyz")
 
 
 def test_a_pretrained_model_has_its_own_direction(made):

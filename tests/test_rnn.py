@@ -98,4 +98,4 @@ def test_a_certificate_of_one_verifies(architecture, tmp_path):
     values["subspace"] = {"parametrization": "sublora", "dimension": 30, "rank": 2, "lora_dropout": 0.0, "targets": ["input", "head"]}
     run = Run(values, tmp_path / "runs")
     run.certify()
-    assert not verify(run.path, tmp_path / "runs" / "corpora")
+    assert not verify(run.folder / "certificate.json", tmp_path / "runs" / "corpora")
