@@ -6,7 +6,7 @@ PYTHON ?= python3
 TORCH_INDEX ?=
 BIN := .venv/bin
 
-.PHONY: quick test compare notebooks report results table1 figure1 glue structured pretrained smollm stories15M finetune schema ngram ablation tokens headline verify coverage compression determinism fuzz dist lock audit environment clean
+.PHONY: quick test compare notebooks report results table1 figure1 glue structured pretrained smollm stories15M finetune schema ngram ablation tokens arrow headline verify coverage compression determinism fuzz dist lock audit environment clean
 
 # From nothing to a certificate and the report that shows it.
 quick: environment .venv/renderer
@@ -22,8 +22,8 @@ test: environment
 	$(COMPARE)
 
 # The first notebook makes the run that the next three read. A cell tagged `nbval-ignore-output` is executed and not compared.
-NOTEBOOKS := $(patsubst %,notebooks/%.ipynb,pretrain bounds explore compression glue pretrained)
-DEMOS := runs/demo runs/demo-glue runs/demo-pretrained runs/demo-pretrained-source
+NOTEBOOKS := $(patsubst %,notebooks/%.ipynb,pretrain bounds explore compression glue pretrained arrow_of_time)
+DEMOS := runs/demo runs/demo-glue runs/demo-pretrained runs/demo-pretrained-source runs/demo-arrow runs/demo-arrow-mirror
 COMPARE = TQDM_DISABLE=1 HF_HUB_DISABLE_PROGRESS_BARS=1 \
 	$(BIN)/python -m pytest --nbval --nbval-sanitize-with tests/nbval.cfg --nbval-current-env $(NOTEBOOKS)
 
@@ -93,6 +93,19 @@ tokens: environment
 	for name in $(PLACES); do $(call keep,tokens/$$name,tokens-$$name); done
 	$(call where_data,tokens/arxiv,$(ABSTRACTS),arXiv abstracts$(,) CC0: JSON lines with the key abstract$(,) packed with xz)
 
+# The arrow of time: pairs of runs that differ in direction alone, compared on held-out documents. Certificates and logs are kept, and the
+# comparisons in results/arrow/compare/. `make arrow ARROWS=linear` makes one params file's pairs.
+ARROWS := small linear permutation primes python context recurrent $(if $(wildcard $(ABSTRACTS)),abstracts)
+arrow: environment
+	$(BIN)/sublora run $(ARROWS:%=params/arrow/%.yaml)
+	mkdir -p results/arrow/compare
+	for name in $(ARROWS); do for backward in runs/arrow-$$name-*backward; do \
+		pair=$${backward#runs/arrow-} && forward=$${backward%backward}forward && kept=results/arrow/compare/$${pair%-backward}.json \
+		&& for one in $$backward $$forward; do mkdir -p results/arrow/$${one#runs/arrow-} \
+			&& cp $$one/certificate.json $$one/metrics.csv results/arrow/$${one#runs/arrow-}/ || exit 1; done \
+		&& { [ $$kept -nt $$backward/certificate.json ] && [ $$kept -nt $$forward/certificate.json ] \
+			|| $(BIN)/sublora compare $$backward/certificate.json $$forward/certificate.json --out $$kept; } || exit 1; done; done
+
 # A public pretrained model, where its files and the corpus are.
 STORIES := $(addprefix data/,stories260K/stories260K.bin stories260K/tok512.bin) $(ABSTRACTS)
 STORIES_FROM := karpathy/tinyllamas, stories260K; arXiv abstracts, CC0: JSON lines with the key abstract, packed with xz
@@ -144,7 +157,7 @@ keep = mkdir -p results/$(1) && cp runs/$(2)/certificate.json runs/$(2)/*.ipynb 
 verify: environment
 	$(BIN)/sublora verify --limit-memory 16 --limit-minutes 120 results/*/certificate.json $(filter-out $(NEED_DATA),$(wildcard results/*/*/certificate.json))
 
-NEED_DATA := results/pretrained/% results/glue/sst2-small/% results/glue/cola-small/% results/finetune/% results/tokens/arxiv/%
+NEED_DATA := results/pretrained/% results/glue/sst2-small/% results/glue/cola-small/% results/finetune/% results/tokens/arxiv/% results/arrow/abstracts%
 
 # The JSON Schema of certificates, after a change of `sublora/certificate/schema.py`.
 schema: environment

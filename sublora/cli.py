@@ -264,7 +264,7 @@ def data(
     group: Annotated[str | None, typer.Option(help="Column of a document's group, such as customer or author.")] = None,
     subset: Annotated[str | None, typer.Option(help="Hugging Face: the configuration.")] = None,
     tokenizer: Annotated[
-        str, typer.Option(help="bytes, gpt2, a tokenizer's ./folder or hub name, or a llama2.c .bin file.")
+        str, typer.Option(help="bytes, bits, gpt2, a tokenizer's ./folder or hub name, or a llama2.c .bin file.")
     ] = "bytes",
     tokenizer_from: Annotated[str | None, typer.Option(help="Where another tokenizer was made: elsewhere, or pool.")] = None,
     max_documents: Annotated[int | None, typer.Option(help="Keep a random sample of this many documents.")] = None,

@@ -9,7 +9,7 @@ from sublora.certificate.paired import Measured, Terms, decisions, paired_statem
 from sublora.certificate.schema import AssumptionName, Certificate, load_certificate
 from sublora.certificate.statements import reachable, tolerance
 from sublora.errors import SubloraError
-from sublora.experiment import ALPHA_GRID, Experiment, as_experiment
+from sublora.experiment import ALPHA_GRID, OWN_TOKENIZERS, Experiment, as_experiment
 from sublora.inequalities.paired import SHARE
 from sublora.limits import DEFAULT, Limits
 from sublora.message import MessageError, unwrapped
@@ -224,7 +224,7 @@ def differs(first: Certificate, second: Certificate) -> str | None:
         return "one is of a language model, the other of a classifier"
     tokenizers = [(getattr(each.public, "tokenizer_sha256", None), each.corpus.vocab_size) for each in (first, second)]
     named = [getattr(each.public, "tokenizer", "") for each in (first, second)]
-    own = {"bytes", "gpt2"} & set(named)
+    own = set(OWN_TOKENIZERS) & set(named)
     if first.alpha is not None and (tokenizers[0] != tokenizers[1] or own and named[0] != named[1]):
         # Bits per byte are comparable between tokenizers: where a metric of bytes is there, such pairs are compared in it.
         return f"bits per token of different tokenizers, {named[0]!r:.80} and {named[1]!r:.80}, are not comparable"

@@ -13,7 +13,7 @@ from sublora.certificate.statements import tolerance
 from sublora.data.corpora import corpus_name, on_hub
 from sublora.data.labelled import task_name
 from sublora.errors import SubloraError, errors_named
-from sublora.experiment import Classify, Experiment, OnText, Pretrain, as_experiment
+from sublora.experiment import OWN_TOKENIZERS, Classify, Experiment, OnText, Pretrain, as_experiment
 from sublora.limits import DEFAULT, Limits
 from sublora.message import MessageError, decode
 from sublora.models import base_model, base_sha256
@@ -152,7 +152,7 @@ def located(experiment: Experiment, given: Path | None, origin: Path) -> Experim
         moved["corpus"] = {"path": str(given)}
     for group, key in PLACES:
         stated = getattr(getattr(experiment, group, None), key, None)
-        if stated is None or (group, key) == ("corpus", "tokenizer") and stated in ("bytes", "gpt2"):
+        if stated is None or (group, key) == ("corpus", "tokenizer") and stated in OWN_TOKENIZERS:
             continue
         name, is_data = Path(stated).name, key == "path" or (group, key) == ("task", "source")
         with errors_named(f"{origin}: its {group}.{key} {stated!r:.80} cannot be looked up", "say where the data is with --corpus"):

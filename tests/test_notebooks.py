@@ -96,8 +96,11 @@ def test_defaults_are_a_valid_experiment_that_needs_no_network(path):
     assert values.pop("runs") == "runs"
     experiment = as_experiment(values, path.name)
     assert values.keys() == type(experiment).model_fields.keys() - {"notebooks"}, "papermill can replace each group"
-    assert experiment.name == {"classify": "demo-glue", "round": "demo-pretrained"}.get(experiment.kind, "demo")
-    if experiment.kind == "classify":
+    named = {"glue": "demo-glue", "pretrained": "demo-pretrained", "arrow_of_time": "demo-arrow"}
+    assert experiment.name == named.get(path.stem, "demo")
+    if path.stem == "arrow_of_time":
+        assert experiment.corpus.source == "exact"
+    elif experiment.kind == "classify":
         assert (experiment.task.name, experiment.task.path) == ("functions", None)
     else:
         assert (experiment.corpus.source, experiment.corpus.packages) == ("python-packages", ("networkx==3.6.1",))
@@ -148,7 +151,7 @@ def test_a_name_that_is_no_setting_is_an_error(path, tmp_path):
 def test_its_kind_of_experiment_runs_it(path):
     """The notebooks of a run are those that `sublora run` executes for that kind; the others are for looking on."""
     experiment = as_experiment({key: value for key, value in defaults(path).items() if key != "runs"})
-    assert (path.stem in experiment.notebooks) == (path.stem not in ("compression", "explore"))
+    assert (path.stem in experiment.notebooks) == (path.stem not in ("arrow_of_time", "compression", "explore"))
 
 
 def test_comparison_sees_words_and_shapes_and_no_measured_number():

@@ -11,6 +11,7 @@ from sublora.reporting import compression, drawing, paper, reading, terminal, tr
 from sublora.reporting.published import METHODS, points, published, published_value
 from sublora.reporting.runs import KeptRun
 
+ARROW = tuple(f"arrow-{name}" for name in ("linear", "updates", "language", "context", "size"))
 HOME = Path(__file__).parent.parent
 
 
@@ -19,7 +20,7 @@ def run(name, *sizes, make=certificate):
 
 
 def test_every_published_value_says_where_it_was_read():
-    for table in ("table1", "figure1-bound", "figure1-risk", "figure1-pareto", "glue", "settings"):
+    for table in ("table1", "figure1-bound", "figure1-risk", "figure1-pareto", "glue", "settings", *ARROW):
         rows = published(table)
         assert all(len(words) > 10 for words in rows["provenance"])
         assert all(rows["value"].ne("") | rows["provenance"].eq("not found in public sources"))

@@ -23,8 +23,8 @@ from sublora.reporting.render import BY_PANDOC, BY_QUARTO, find_quarto, render_r
 PROJECT = Path(__file__).parent.parent / "report"
 NOTEBOOKS = ("notebooks/quick-pretrain", "notebooks/quick-bounds", "notebooks/table1-lora-bounds")
 PAGES = (
-    "api", "certificate", "compare", "compression", "extend", "figures", "glue", "index", "method", "paper", "reproduce", "runs",
-    "study", "tight",
+    "api", "arrow", "certificate", "compare", "compression", "extend", "figures", "glue", "index", "method", "paper", "reproduce",
+    "runs", "study", "tight",
 )  # fmt: skip
 
 

@@ -71,6 +71,8 @@ PUBLISHED: dict[Level, By] = {
     "group": ("iid", "hoeffding"),
 }
 """The papers' assumption and inequality of each level."""
+BY_CHARACTER = ("bytes", "bits")
+"""Tokenizers that no text has made."""
 BASES = {Gpt: "gpt", Pretrained: "transformers", Counts: "none"}
 """What a certificate calls the base model."""
 CHARGED: tuple[AssumptionName, ...] = ("iid", "martingale")
@@ -203,7 +205,7 @@ def text_rules(experiment: OnText, whole: bool) -> dict[str, Any]:
         "tokenizer_from": experiment.corpus.tokenizer_from or "elsewhere",
         "draw": None if whole else "message" if beacon is None else "beacon",
         "beacon": None if whole else beacon,
-        "condition": "base_independent" if experiment.needs_base or experiment.corpus.tokenizer != "bytes" else None,
+        "condition": "base_independent" if experiment.needs_base or experiment.corpus.tokenizer not in BY_CHARACTER else None,
         "windows": {"block": experiment.model.block, "stride": experiment.stride},
         "evaluated": {level: getattr(experiment.bounds, level + "s") for level in levels},
         "pilot": experiment.bounds.pilot,

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from sublora.data.code import distinct_functions
+from sublora.data.exact import exact_documents
 from sublora.data.files import files_below, files_fingerprint, given_path
 from sublora.data.packages import package_functions, packages_identity, parser_versions
 from sublora.data.pieces import paragraphs, sections
 from sublora.data.rows import read_bytes, read_rows, table_kind, text_lines
 from sublora.errors import SubloraError, errors_named, listed, no_such
-from sublora.experiment import Corpus
+from sublora.experiment import OWN_TOKENIZERS, Corpus, Exact
 from sublora.progress import notice, progress_bar
 
 HUB_NAMES = {"openwebtext": "Skylion007/openwebtext"}
@@ -39,6 +40,7 @@ def grouped_documents(corpus: Corpus, folder: Path | None = None) -> Iterator[tu
         return package_functions(_named(corpus), folder)
 
     ungrouped = {"python-packages": packages, "python-stdlib": _python_stdlib, "text": _text_folder}
+    ungrouped["exact"] = lambda corpus: exact_documents(_language(corpus))
     kept = left_out = 0
     if corpus.source in ungrouped:
         found: Iterator[tuple[str, str | None]] = ((text, None) for text in ungrouped[corpus.source](corpus))
@@ -60,13 +62,14 @@ def grouped_documents(corpus: Corpus, folder: Path | None = None) -> Iterator[tu
 
 def on_hub(corpus: Corpus) -> bool:
     """Whether the source is a data set on the hub, or a folder that is named in its place."""
-    return corpus.source not in ("python-packages", "python-stdlib", "text", "file")
+    return corpus.source not in ("python-packages", "python-stdlib", "text", "file", "exact")
 
 
 def corpus_name(corpus: Corpus) -> str:
     """A short readable name: the source, the last part of its path, and how its files are split, if they are."""
     split = None if corpus.split_on == "file" else corpus.split_on
-    parts = (corpus.source, corpus.subset, corpus.path and Path(corpus.path).name, split)
+    named = corpus.exact and f"{corpus.exact.language}-{corpus.exact.bits}"
+    parts = (corpus.source, named, corpus.subset, corpus.path and Path(corpus.path).name, split)
     return ":".join(part for part in parts if part)
 
 
@@ -78,12 +81,14 @@ def corpus_identity(corpus: Corpus) -> dict[str, Any]:
     """
     identity = {"source": corpus.source, "tokenizer": corpus.tokenizer, "max_documents": corpus.max_documents}
     identity |= {} if corpus.end_of_text is None else {"end of text": corpus.end_of_text}
-    if corpus.tokenizer not in ("bytes", "gpt2") and given_path(corpus.tokenizer, "corpus.tokenizer").exists():
+    if corpus.tokenizer not in OWN_TOKENIZERS and given_path(corpus.tokenizer, "corpus.tokenizer").exists():
         identity["tokenizer files"] = files_fingerprint(Path(corpus.tokenizer))
     if corpus.source == "python-packages":
         return identity | packages_identity(_named(corpus))
     if corpus.source == "python-stdlib":
         return identity | {"python": sys.version, "folder": str(_stdlib()), "parser": parser_versions()}
+    if corpus.source == "exact":
+        return identity | {"exact": _language(corpus).model_dump(mode="json")}
     if corpus.group is not None:
         identity["group"] = corpus.group
     if corpus.source == "text":
@@ -99,6 +104,11 @@ def corpus_identity(corpus: Corpus) -> dict[str, Any]:
 def _named(corpus: Corpus) -> tuple[str, ...]:
     assert corpus.packages is not None  # the settings see to it
     return corpus.packages
+
+
+def _language(corpus: Corpus) -> Exact:
+    assert corpus.exact is not None  # the settings see to it
+    return corpus.exact
 
 
 def _stdlib() -> Path:

@@ -21,7 +21,7 @@ POOL = "pool"
 """The row of documents of the pool that stand among those that left it: a base made of these has read almost the same."""
 ALIKE = 0.8
 """From this estimated share of common shingles on, documents are near-duplicates."""
-SHINGLE = {"bytes": 24}
+SHINGLE = {"bytes": 24, "bits": 24}
 """Tokens of a shingle, by tokenizer; of any other `TOKENS`. About four to five words."""
 TOKENS = 6
 BANDS, ROWS = 12, 4

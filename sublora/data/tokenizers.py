@@ -67,14 +67,17 @@ class Tokenizer:
 
 
 def get_tokenizer(name: str, local_only: bool = False, end: str | None = None) -> Tokenizer:
-    """The tokenizer `bytes` (V = 257: 256 bytes and end-of-text), `gpt2` (V = 50257, through tiktoken), a llama2.c one (a path that
-    ends in .bin), that of a GGUF file, or any other that `transformers` loads, by folder or hub name.
+    """The tokenizer `bytes` (V = 257: 256 bytes and end-of-text), `bits` (V = 3: the characters 0 and 1, and end-of-text), `gpt2`
+    (V = 50257, through tiktoken), a llama2.c one (a path that ends in .bin), that of a GGUF file, or any other that `transformers`
+    loads, by folder or hub name.
 
     local_only: nothing is downloaded. end: the text of the token that ends documents, if not the tokenizer's own (`transformers`,
     GGUF). Raises SubloraError when there is none of that name, or its files can neither be found nor downloaded.
     """
     if name == "bytes":
         return Tokenizer("bytes", 257, 256, _utf8_ids, bytes, ratio=1.0)
+    if name == "bits":
+        return Tokenizer("bits", 3, 2, _bit_ids, lambda ids: bytes(id + ord("0") for id in ids), ratio=1.0)
     if name == "gpt2":
         return _gpt2()
     if name.endswith(".bin"):
@@ -96,6 +99,12 @@ def rules_sha256(backend: tokenizers.Tokenizer, *settings: Any) -> str:
 
 def _utf8_ids(text: str) -> np.ndarray:
     return np.frombuffer(text.encode("utf-8"), dtype=np.uint8)
+
+
+def _bit_ids(text: str) -> np.ndarray:
+    if other := text.strip("01"):
+        raise SubloraError(f"tokenizer bits: cannot read the text '{listed([other])}'; it reads 0 and 1 alone, so take bytes")
+    return _utf8_ids(text) - ord("0")
 
 
 def _gpt2() -> Tokenizer:

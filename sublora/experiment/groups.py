@@ -46,10 +46,10 @@ LAYERS = ("q", "k", "v", "proj", "up", "down", "head")
 RECURRENT_LAYERS = ("input", "hidden", "head")
 """Those of a recurrent network: from a layer's input to its gates, from its state to its gates, and the output layer."""
 
-OWN_TOKENIZERS = ("bytes", "gpt2")
+OWN_TOKENIZERS = ("bytes", "bits", "gpt2")
 """Tokenizers that everybody knows were made without a corpus of ours."""
 
-SOURCES = ("python-packages", "python-stdlib", "text", "file", "openwebtext")
+SOURCES = ("python-packages", "python-stdlib", "text", "file", "exact", "openwebtext")
 """Where documents may come from, beside the hub."""
 
 Share = Annotated[float, Field(gt=0, lt=1)]
@@ -77,7 +77,7 @@ _Projector = Annotated[str, _must(f"one of {', '.join(PROJECTORS)}", lambda valu
 _Tokenizer = Annotated[
     str,
     _must(
-        "bytes, gpt2, ./a-folder, owner/name on the hub, a llama2.c tokenizer (.bin), or a GGUF file",
+        "bytes, bits, gpt2, ./a-folder, owner/name on the hub, a llama2.c tokenizer (.bin), or a GGUF file",
         lambda value: value in OWN_TOKENIZERS or "/" in value or value.endswith((".bin", ".gguf")),
     ),
 ]
@@ -163,10 +163,38 @@ class Group(BaseModel):
         return value
 
 
+class Exact(Group):
+    """A language that is drawn from a seed and whose entropy is known (`data.exact`)."""
+
+    language: Literal["linear", "updates", "primes"] = "linear"
+    bits: Annotated[int, Field(ge=2, le=64)] = 20  # of x, and of y = A x; of each prime
+    nonzeros: Annotated[int, Field(ge=0, le=1024)] = 10  # ones of A beyond a permutation's; updates: its changed entries
+    documents: Annotated[int, Field(ge=3, le=2**20)] = 20_000
+    seed: Seed = 0  # of A and of the documents
+    _dumps_all: ClassVar[bool] = False
+
+    @model_validator(mode="after")
+    def _possible(self):
+        if self.language == "primes" and not 3 <= self.bits <= 16:
+            raise ValueError("bits must be 3 to 16 for language primes")
+        if self.language != "primes" and self.nonzeros > self.bits * (self.bits - 1) // 2:
+            raise ValueError(f"nonzeros must be at most bits (bits - 1)/2 = {self.bits * (self.bits - 1) // 2}")
+        return self
+
+    def _without_effect(self) -> dict[str, str]:
+        return {"nonzeros": "language primes"} if self.language == "primes" else {}
+
+    @model_serializer(mode="wrap")
+    def _what_has_an_effect(self, handler):
+        return {key: value for key, value in handler(self).items() if key not in self._without_effect()}
+
+
 class Corpus(Group):
     """Which documents, how they become tokens, and how the training split is drawn. Everything here is public."""
 
-    source: _Source = "python-packages"  # | python-stdlib | text | file | openwebtext | owner/name of a Hugging Face data set
+    # | python-stdlib | text | file | exact | openwebtext | owner/name of a Hugging Face data set
+    source: _Source = "python-packages"
+    exact: Exact | None = None  # exact: which language; null: its defaults
     packages: Annotated[tuple[_Package, ...], AsTuple, _Choices] | None = None  # python-packages: wheels; null: all of `WHEELS`
     path: str | None = None  # text: a folder of files; file: a .jsonl, .csv, .tsv or .parquet file (also .xz, .gz, .bz2)
     # text: where a document begins: file | blank-line: paragraphs | regex:PATTERN: each line in which RE2 finds the pattern
@@ -176,7 +204,8 @@ class Corpus(Group):
     group: str | None = None
     subset: str | None = None  # Hugging Face: the data set's configuration
     tokenizer: _Tokenizer = (
-        "bytes"  # bytes | gpt2 | a `transformers` tokenizer (./folder, owner/name on the hub) | llama2.c's (.bin) | a GGUF file's
+        # bits: of text of 0 and 1
+        "bytes"  # bytes | bits | gpt2 | one of `transformers` (./folder, owner/name on the hub) | llama2.c's (.bin) | a GGUF file's
     )
     end_of_text: str | None = None  # the special token that ends documents, such as <|endoftext|>; null: the tokenizer's own
     # where a tokenizer that is neither bytes nor gpt2 was made: elsewhere, without this corpus | pool, of it: no iid, no martingale
@@ -195,6 +224,12 @@ class Corpus(Group):
         """So that a certificate names them."""
         embedded = isinstance(values, dict) and values.get("source", "python-packages") == "python-packages"
         return {**values, "packages": tuple(WHEELS)} if embedded and values.get("packages") is None else values
+
+    @model_validator(mode="before")
+    @classmethod
+    def _the_language_is_stated(cls, values):
+        drawn = isinstance(values, dict) and values.get("source") == "exact" and values.get("exact") is None
+        return {**values, "exact": Exact()} if drawn else values
 
     @model_validator(mode="after")
     def _paper_splits_openwebtext(self):
@@ -232,8 +267,9 @@ class Corpus(Group):
 
     def _without_effect(self) -> dict[str, str]:
         functions = ("path", "field", "group", "subset")
-        keys = {"python-packages": functions, "python-stdlib": functions, "text": ("field", "group", "subset"), "file": ("subset",)}
-        of_one = {"packages": "python-packages", "split_on": "text"}
+        keys = {"text": ("field", "group", "subset"), "file": ("subset",)}
+        keys |= dict.fromkeys(("python-packages", "python-stdlib", "exact"), functions)
+        of_one = {"packages": "python-packages", "split_on": "text", "exact": "exact"}
         unused = (*keys.get(self.source, ()), *(key for key, source in of_one.items() if source != self.source))
         drawn = ("train", "validation", "split_seed") if self.split == "paper" else ()
         public = {"tokenizer_from": f"tokenizer {self.tokenizer}"} if self.tokenizer in OWN_TOKENIZERS else {}

@@ -67,10 +67,11 @@ def _unknown(place: list[str], kind: str, kinds: Mapping[str, type[BaseModel]]) 
 
 
 def _fields(model: type[BaseModel], groups: list[str]) -> list[str]:
-    """The keys of an experiment, or of one of its groups; of a group that may be one of several models, the keys of all."""
-    if not groups:
-        return list(model.model_fields)
-    return list(dict.fromkeys(name for found in _models(model.model_fields[groups[0]].annotation) for name in found.model_fields))
+    """The keys of an experiment, or of a group in it; of a group that may be one of several models, the keys of all."""
+    models = [model]
+    for group in groups:
+        models = [found for each in models if group in each.model_fields for found in _models(each.model_fields[group].annotation)]
+    return list(dict.fromkeys(name for each in models for name in each.model_fields))
 
 
 def _models(annotation: Any) -> list[type[BaseModel]]:

@@ -28,7 +28,7 @@ from sublora.data.files import files_fingerprint, given_path
 from sublora.data.store import groups_sha256
 from sublora.data.tokenizers import Tokenizer, tokenizer_of
 from sublora.errors import SubloraError
-from sublora.experiment import ALPHA_GRID, Finetune, Gpt, Level, OnText, Pretrain, Pretrained
+from sublora.experiment import ALPHA_GRID, OWN_TOKENIZERS, Finetune, Gpt, Level, OnText, Pretrain, Pretrained
 from sublora.experiment.packages import WHEELS
 from sublora.inequalities.smoothing import loss_range
 from sublora.limits import Limits
@@ -92,7 +92,7 @@ class DocumentProblem:
         store, levels = prepare(experiment.corpus, corpora), set(experiment.bounds.levels)
         refuse_base_of_the_pool(experiment, store)
         problem = cls._on(store, stated)
-        by_byte = experiment.corpus.tokenizer != "bytes" and bool(levels & set(statements.BY_BYTE))
+        by_byte = experiment.corpus.tokenizer not in statements.BY_CHARACTER and bool(levels & set(statements.BY_BYTE))
         if by_byte and store.altered:
             why = f"{store.altered:,} of {len(store):,} documents do not come back from tokenizer {store.tokenizer} as they were"
             notice(f"{store.name}: bits per byte are not stated, since {why}")
@@ -134,8 +134,8 @@ class DocumentProblem:
         Raises SubloraError when corpus or base model are not here, or are not those that the certificate speaks of.
         """
         corpus = experiment.corpus
-        pinned = corpus.source == "python-stdlib" or corpus.packages is not None and set(corpus.packages) <= WHEELS.keys()
-        embedded = pinned and corpus.tokenizer in ("bytes", "gpt2")
+        ours = corpus.packages is not None and set(corpus.packages) <= WHEELS.keys()
+        embedded = (ours or corpus.source in ("python-stdlib", "exact")) and corpus.tokenizer in OWN_TOKENIZERS
         groups = None if certificate.corpus.groups is None else certificate.corpus.groups.sha256
         store = None if embedded or given is not None else find_store(corpora, certificate.corpus.sha256, groups)
         if store is None and not embedded and given is None:

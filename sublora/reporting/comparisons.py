@@ -12,16 +12,16 @@ ORDER = ("unseen", "iid", "pool")
 DASH = "–"
 
 
-def kept() -> tuple[list[tuple[str, Comparison]], list[str]]:
-    """(name, comparison) of the files in `results/compare/`, by name, and one line for each thing left out or missing."""
-    folder, found, skipped = results_folder() / "compare", [], []
-    for path in sorted(folder.glob("*.json")):
+def kept(folder: str = "compare") -> tuple[list[tuple[str, Comparison]], list[str]]:
+    """(name, comparison) of the files in a folder of `results/`, by name, and one line for each thing left out or missing."""
+    found, skipped = [], []
+    for path in sorted((results_folder() / folder).glob("*.json")):
         try:
             found.append((path.stem, load_comparison(path)))
         except SubloraError as error:
             skipped.append(str(error))
     if not found and not skipped:
-        skipped = ["no comparisons yet; `sublora compare A.json B.json --out results/compare/NAME.json` makes one"]
+        skipped = [f"no comparisons yet; `sublora compare A.json B.json --out results/{folder}/NAME.json` makes one"]
     return found, skipped
 
 

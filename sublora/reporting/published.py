@@ -1,4 +1,4 @@
-"""What the paper states (Lotfi et al. 2024a): one table of values, each with where it was read.
+"""What papers state (Lotfi et al. 2024a; arrow-...: Papadopoulos et al. 2024): one table of values, each with where it was read.
 
 `published.csv` has a row for each value: its table; its metric (for points of the figure a size in kilobytes or a complexity in
 bits; a setting's name); the method; the value; its unit; and its provenance in words. Empty: not found in public sources.
