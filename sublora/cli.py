@@ -87,6 +87,33 @@ def run(
 
 
 @app.command()
+def step(
+    name: Annotated[str, typer.Argument(help="train, compress or evaluate: each does the steps before it, too.")],
+    params: Annotated[Path, typer.Argument(help="A params file of one experiment.")],
+    runs: Runs = Path("runs"),
+    log: Annotated[Path | None, typer.Option(hidden=True)] = None,
+) -> None:
+    """Do one step of a run as one of several processes: `accelerate launch -m sublora step NAME PARAMS`, on one node or more."""
+    import torch
+    from accelerate import PartialState
+
+    from sublora.processes import as_one_of_several
+    from sublora.run import STEPS, Run
+
+    if name not in STEPS:
+        raise SubloraError(f"step: {name!r:.40} is none of {', '.join(STEPS)}")
+
+    def work() -> None:
+        PartialState(cpu=not torch.cuda.is_available())
+        Run(params, runs).step(name)
+
+    if log is None:
+        work()
+    else:
+        as_one_of_several(work, log)
+
+
+@app.command()
 def verify(
     certificates: Annotated[list[Path], typer.Argument(help="certificate.json files.")],
     *,
