@@ -113,7 +113,7 @@ def run(
 
 @app.command()
 def status(runs: Runs = Path("runs")) -> None:
-    """Print the state of each params file that `sublora run --executor` submitted: waiting, running, finished, or failed and why."""
+    """Print what became of the params files that `sublora run --executor` submitted: waiting, running, finished, failed and why."""
     import pandas as pd
 
     from sublora import jobs

@@ -63,7 +63,7 @@ class Job:
             self._say("finished", ", ".join(map(str, folders)))
 
     def checkpoint(self) -> DelayedSubmission:
-        """The same call, for the queue: submitit asks for it when the job is preempted or out of time. The run resumes by itself."""
+        """The same call again. submitit asks for it when the job is preempted or out of time; the run resumes by itself."""
         self._say("waiting", "requeued")
         return DelayedSubmission(replace(self, force=False))
 

@@ -242,7 +242,7 @@ def _copied(folder: Path, corpus: Corpus) -> Iterator[tuple[str, str | None]]:
 
 
 def _tables(folder: Path) -> tuple[list[Path], int]:
-    """(a folder's table files in the order of relative paths, those with `train` in their names if there are any; how many others)."""
+    """(a folder's table files by relative path, those with `train` in their names if there are any; how many others)."""
     tables = [path for path in files_below(folder) if table_kind(path) in TABLES]
     training = [path for path in tables if "train" in path.relative_to(folder).as_posix()] or tables
     return training, len(tables) - len(training)

@@ -32,7 +32,7 @@ class Estimate:
 
     def __str__(self) -> str:
         hours, minutes = divmod(round(self.seconds / 60), 60)
-        took = f"{hours} h {minutes} min" if hours else f"{minutes} min"
+        took = f"{hours} h {minutes} min" if hours else f"{minutes} min" if minutes > 1 else f"{self.seconds:.0f} s"
         size = f"{self.size / 1e9:,.1f} GB" if self.size >= 1e8 else f"{self.size / 1e6:,.0f} MB"
         return f"about {self.documents:,} documents and {self.tokens:,} tokens; {size} on disk; {took} of tokenizing on one core"
 
@@ -46,11 +46,13 @@ def estimate(corpus: Corpus, tokenizer: Tokenizer, itemsize: int) -> Estimate | 
     if share is None:
         return None
     texts = list(itertools.islice(documents(corpus), SAMPLE))
-    began = time.process_time()
-    tokens = sum(len(tokenizer.encode(text)) + 1 for text in texts)
+    began, tokens = time.process_time(), 0
+    for text in texts:
+        ids = tokenizer.encode(text)
+        tokenizer.to_bytes(ids)  # as a build does, to see whether they are the text's
+        tokens += len(ids) + 1
     seconds = time.process_time() - began
-    number = round(len(texts) / share)
-    tokens = round(tokens / share)
+    number, tokens = round(len(texts) / share), round(tokens / share)
     return Estimate(number, tokens, itemsize * tokens + 16 * number, seconds / share)
 
 
