@@ -11,6 +11,7 @@ import pytest
 from tiny import complaint, settings, write_params, write_texts
 
 from sublora import jobs
+from sublora.processes import PROCESSES
 
 STEP = """
 import os, pathlib, time
@@ -27,6 +28,7 @@ while name == "long" and not pathlib.Path("go").exists():
 def here(tmp_path, monkeypatch):
     """A study whose notebook trains nothing, with three params files: good, bad, and long, which waits for a file `go`."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(PROCESSES, "1")  # `--processes` sets it, and it shall not be set afterwards
     notebook = nbformat.v4.new_notebook()
     begin = nbformat.v4.new_code_cell("name = runs = None", metadata={"tags": ["parameters"]})
     notebook.cells = [begin, nbformat.v4.new_code_cell(STEP)]
