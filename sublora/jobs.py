@@ -87,6 +87,10 @@ def submit(executor: str, jobs: Iterable[Job], given: Iterable[str]) -> list[str
     if executor not in EXECUTORS:
         raise SubloraError(f"--executor: {executor!r:.40} is none of {', '.join(EXECUTORS)}")
     jobs, parameters = list(jobs), DEFAULTS[executor] | _parameters(given)
+    shared = sorted(submitit.AutoExecutor._valid_parameters())
+    if wrong := [key for key in parameters if key not in shared and not key.startswith(f"{executor}_")]:
+        known = f"it takes {', '.join(shared)}, and what begins with {executor}_"
+        raise SubloraError(f"--set-executor: {wrong[0]!r:.60} is no parameter of --executor {executor}; {known}")
     folder = (jobs[0].runs / JOBS).resolve()
     folder.mkdir(parents=True, exist_ok=True)
     ids = []
