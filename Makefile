@@ -6,7 +6,7 @@ PYTHON ?= python3
 TORCH_INDEX ?=
 BIN := .venv/bin
 
-.PHONY: quick test compare notebooks report results table1 figure1 glue structured pretrained smollm stories15M finetune schema ngram ablation tokens arrow headline verify coverage compression determinism fuzz dist lock audit environment clean
+.PHONY: quick test compare notebooks report results table1 figure1 glue structured pretrained smollm stories15M finetune schema ngram ablation tokens arrow headline verify coverage compression determinism gpu fuzz dist lock audit environment clean
 
 # From nothing to a certificate and the report that shows it.
 quick: environment .venv/renderer
@@ -174,6 +174,10 @@ compression: environment
 # By how much scores move between threads, batches, kernels and, with OTHER_TORCH, versions of torch: some minutes.
 determinism: environment
 	$(BIN)/python benchmarks/determinism.py $(if $(OTHER_TORCH),--python $(OTHER_TORCH))
+
+# What one GPU does with GPT-2 small on abstracts of arXiv. A call ends after nine minutes: repeat it until nothing is left.
+gpu: environment
+	$(BIN)/python benchmarks/gpu.py
 
 # Hostile messages against every decoder, and hostile certificates against `verify`, for five minutes in all.
 fuzz: environment

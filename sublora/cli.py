@@ -19,7 +19,7 @@ from sublora.atomic import replaced_atomically, write_text
 from sublora.certificate.comparison import UnitsFrom, load_comparison
 from sublora.certificate.schema import SEARCH, load_certificate
 from sublora.errors import FULL, SubloraError, one_line, printable
-from sublora.experiment import Pretrain, as_experiment, load_experiment
+from sublora.experiment import Pretrain, as_experiment, load_experiment, load_experiments
 from sublora.limits import DEFAULT, MOST, Limits, limited
 from sublora.reporting import comparisons, reading, terminal
 
@@ -66,17 +66,42 @@ def run(
     beacon: Annotated[
         str | None, typer.Option(metavar="HEX", help="Draw evaluated subsamples from this public value, not from the message.")
     ] = None,
+    processes: Annotated[int | None, typer.Option(min=1, help="Train and score with this many processes, a GPU for each.")] = None,
+    executor: Annotated[
+        str | None, typer.Option(help="Submit a job for each params file: slurm, or local for processes of this machine.")
+    ] = None,
+    set_executor: Annotated[
+        list[str] | None, typer.Option(help="A parameter of the jobs, such as timeout_min=600 or slurm_partition=gpu. Repeatable.")
+    ] = None,
 ) -> None:
     """Run experiments: papermill executes their notebooks into RUNS/<name>/. Finished steps are kept."""
     from sublora import pipeline
+    from sublora.processes import PROCESSES
+
+    if processes is not None:
+        os.environ[PROCESSES] = str(processes)
+    if set_executor and executor is None:
+        raise SubloraError("--set-executor: has no effect without --executor; remove it or add --executor")
 
     if notebooks is None:
         beside = study.study_folder() / "notebooks"
         notebooks = beside if beside.is_dir() else study.packaged("notebooks")
+    overrides = [*(set or ()), *([] if beacon is None else [f"bounds.beacon={json.dumps(beacon)}"])]
+    if executor is not None:
+        from sublora import jobs
+
+        for file in params:
+            list(load_experiments(file, overrides))  # what is wrong with it is said now
+        common = {"runs": runs, "notebooks": notebooks, "force": force, "overrides": tuple(overrides), "here": Path.cwd()}
+        count = os.environ.get(PROCESSES, "1")
+        ids = jobs.submit(executor, [jobs.Job(params=file, processes=count, **common) for file in params], set_executor or ())
+        for file, job in zip(params, ids, strict=True):
+            _say(f"submitted: {file}, job {job}")
+        _say("next: sublora status")
+        return
     for file in params:
         try:
-            drawn = [] if beacon is None else [f"bounds.beacon={json.dumps(beacon)}"]
-            for folder in pipeline.run(file, runs, notebooks, force, [*(set or ()), *drawn]):
+            for folder in pipeline.run(file, runs, notebooks, force, overrides):
                 path = folder / "certificate.json"
                 _say(f"finished: {folder}")
                 if path.is_file():  # a run of training alone makes none
@@ -84,6 +109,46 @@ def run(
         except KeyboardInterrupt:
             print("\nsublora: interrupted; the same command continues from the last checkpoint", file=sys.stderr)
             raise typer.Exit(130) from None
+
+
+@app.command()
+def status(runs: Runs = Path("runs")) -> None:
+    """Print what became of the params files that `sublora run --executor` submitted: waiting, running, finished, failed and why."""
+    import pandas as pd
+
+    from sublora import jobs
+
+    rows = jobs.states(runs)
+    if not rows:
+        raise SubloraError(f"{runs / jobs.JOBS}: no job; submit one with `sublora run --executor local params/quick.yaml`")
+    print(pd.DataFrame(rows).map(printable).to_string(index=False))
+
+
+@app.command()
+def step(
+    name: Annotated[str, typer.Argument(help="train, compress or evaluate: each does the steps before it, too.")],
+    params: Annotated[Path, typer.Argument(help="A params file of one experiment.")],
+    runs: Runs = Path("runs"),
+    log: Annotated[Path | None, typer.Option(hidden=True)] = None,
+) -> None:
+    """Do one step of a run as one of several processes: `accelerate launch -m sublora step NAME PARAMS`, on one node or more."""
+    import torch
+    from accelerate import PartialState
+
+    from sublora.processes import as_one_of_several
+    from sublora.run import STEPS, Run
+
+    if name not in STEPS:
+        raise SubloraError(f"step: {name!r:.40} is none of {', '.join(STEPS)}")
+
+    def work() -> None:
+        PartialState(cpu=not torch.cuda.is_available())
+        Run(params, runs).step(name)
+
+    if log is None:
+        work()
+    else:
+        as_one_of_several(work, log)
 
 
 @app.command()

@@ -20,12 +20,15 @@ from sublora.experiment.params import as_yaml, read_yaml
 from sublora.models import Subspace
 from sublora.own import claim, delete_all_but, noted
 from sublora.problems import Problem, problem_class
+from sublora.processes import asked_for, together
 from sublora.progress import notice
 from sublora.reporting.reading import headline, held_out_value, possible
 from sublora.reporting.runs import load_runs as kept_runs
 
 HELD = "SUBLORA_HELD"
 """In the environment: the folder of a run that this process, or the one that started it, is at work in (`alone`)."""
+STEPS = {"train": "_trained", "compress": "_compressed", "evaluate": "evaluation"}
+"""Steps that several processes can do together, in order, and what a Run calls their results."""
 NOT_TRAINED = {f"reference.{key}" for key in ("beta", "gamma", "offset", "excess", "tau")} | {"model.public_since"}
 """Settings that training does not depend on, beside all of the group `bounds`: they change bounds or words alone."""
 
@@ -54,6 +57,7 @@ class Run:
         else:
             self.settings = as_experiment(params) if isinstance(params, Mapping) else params
         self.folder, self.corpora = Path(runs) / self.settings.name, Path(runs) / CORPORA
+        self._steps_together = 0  # how many of STEPS several processes have done
 
     @property
     def experiment(self) -> Experiment:
@@ -87,9 +91,21 @@ class Run:
                 write_params(self.folder, self.settings)
             yield
 
+    def step(self, name: str) -> Any:
+        """Do the step (`STEPS`) and those before it: `accelerate launch -m sublora step` calls this in every process."""
+        return getattr(self, STEPS[name])
+
+    def _together(self, name: str) -> None:
+        """Let the processes that `sublora run --processes` asks for do this step first. Here it is then read, not done."""
+        steps = list(STEPS)
+        if asked_for() > 1 and steps.index(name) >= self._steps_together:
+            together(name, self.folder)
+            self._steps_together = steps.index(name) + 1
+
     @functools.cached_property
     def _trained(self) -> tuple[Any, pd.DataFrame]:
         with self._at_work():
+            self._together("train")
             return self.problem.train(self.folder)
 
     @property
@@ -104,6 +120,7 @@ class Run:
     @functools.cached_property
     def _compressed(self) -> tuple[bytes, pd.DataFrame | None]:
         with self._at_work():
+            self._together("compress")
             return self.problem.compress(self.folder, self._trained[0])
 
     def compress(self) -> pd.DataFrame | None:
@@ -122,12 +139,14 @@ class Run:
     def message(self) -> bytes:
         """The model file, with the smoothing weight that pilot units chose."""
         with self._at_work():
+            self._together("evaluate")  # they seal on the way
             return self.problem.seal(self.draft, self.folder)
 
     @functools.cached_property
     def evaluation(self) -> Any:
         """What the decoded model predicts of the evaluated, pilot and held-out units."""
         with self._at_work():
+            self._together("evaluate")
             return self.problem.evaluate(self.message, self.folder)
 
     def certify(self) -> Certificate:

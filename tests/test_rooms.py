@@ -13,6 +13,7 @@ ROOMS = (
     "progress",
     "study",
     "limits",
+    "processes",
     "experiment",
     "data",
     "models",
@@ -32,6 +33,7 @@ ROOMS = (
     "run",
     "search",
     "pipeline",
+    "jobs",
     "cli",
     "__main__",
 )

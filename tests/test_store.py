@@ -2,17 +2,19 @@
 
 import hashlib
 import json
+import lzma
 import multiprocessing
 import platform
 import shutil
 import sys
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from sublora.data import TokenStore, build_store, draw_split, get_tokenizer, prepare, store, write_store
+from sublora.data import TokenStore, build_store, draw_split, estimate, get_tokenizer, prepare, store, write_store
 from sublora.errors import SubloraError
 from sublora.experiment import Corpus
 
@@ -54,6 +56,65 @@ def test_a_corpus_may_have_a_long_name_in_any_script(tmp_path):
     folder.mkdir()
     (folder / "a.txt").write_text("text")
     assert len(prepare(Corpus(source="text", path=str(folder)), tmp_path / "corpora")) == 1
+
+
+def test_an_interrupted_build_goes_on_and_ends_with_the_same_store(tmp_path, monkeypatch, capsys):
+    path = tmp_path / "docs.csv"
+    rows = [f"{'' if number % 7 == 3 else f'text {number}'},{number % 5}" for number in range(60)]
+    path.write_text("\n".join(["text,author", *rows, ""]))
+    corpus = Corpus(source="file", path=str(path), group="author")
+    whole = build_store(corpus, tmp_path / "whole")
+    original, encoded, stop = get_tokenizer("bytes").encode, [], 20
+    monkeypatch.setattr(store, "SECONDS_BETWEEN_SAVES", -1)
+
+    def encode(text):
+        encoded.append(text)
+        if len(encoded) == stop:
+            raise KeyboardInterrupt
+        return original(text)
+
+    monkeypatch.setattr(store, "tokenizer_of", lambda *_: SimpleNamespace(name="bytes", vocab_size=257, eot=256, encode=encode))
+    with pytest.raises(KeyboardInterrupt):
+        build_store(corpus, tmp_path / "made")
+    partial = tmp_path / ".made.partial"
+    with open(partial / "tokens.bin", "ab") as tokens, open(partial / "documents.bin", "ab") as documents:
+        tokens.write(b"written after the last note")
+        documents.write(b"so was this")
+    shutil.copytree(partial, tmp_path / ".cut.partial")
+    (tmp_path / ".cut.partial" / "tokens.bin").write_bytes(b"short")
+    stop = None
+    capsys.readouterr()
+    made = build_store(corpus, tmp_path / "made")
+    assert "note: file:docs.csv: going on after 19 documents of an interrupted build" in capsys.readouterr().err
+    assert len(encoded) == len(whole) + 1  # the one at which it was interrupted twice
+    cut = build_store(corpus, tmp_path / "cut")  # what cannot be gone on with is made anew
+    for other in (made, cut):
+        assert other.sha256 == whole.sha256 and {file.name for file in other.path.iterdir()} <= set(store.FILES)
+        assert np.array_equal(other.groups, whole.groups) and np.array_equal(other.sizes, whole.sizes)
+
+
+def test_a_large_corpus_is_announced_and_refused_where_the_disk_is_too_small(tmp_path, monkeypatch, capsys):
+    draw = np.random.default_rng(0)
+    lines = [json.dumps({"text": draw.bytes(int(draw.integers(1, 200))).hex()}) for _ in range(5000)]
+    for suffix, opened in ((".jsonl", open), (".jsonl.xz", lzma.open)):
+        path = tmp_path / f"docs{suffix}"
+        with opened(path, "wt") as file:
+            file.write("\n".join(lines))
+        corpus, tokenizer = Corpus(source="file", path=str(path)), get_tokenizer("bytes")
+        assert estimate.estimate(corpus, tokenizer, 2) is None  # small
+        monkeypatch.setattr(estimate, "LARGE", 0)
+        found = estimate.estimate(corpus, tokenizer, 2)
+        made = build_store(corpus, tmp_path / suffix)
+        assert "docs" in capsys.readouterr().err and found.seconds >= 0
+        on_disk = sum(file.stat().st_size for file in made.path.iterdir())
+        for about, real in ((found.documents, len(made)), (found.tokens, len(made.tokens)), (found.size, on_disk)):
+            assert abs(about / real - 1) < 0.25
+        monkeypatch.setattr(estimate, "LARGE", 2**26)
+    monkeypatch.setattr(estimate, "LARGE", 0)
+    monkeypatch.setattr(estimate.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
+    with pytest.raises(SubloraError, match="0.0 GB are free, but the tokens need") as caught:
+        build_store(corpus, tmp_path / "none")
+    one_line(caught)
 
 
 def test_documents_without_tokens_are_counted_on_the_terminal(tmp_path, capsys):

@@ -18,6 +18,10 @@ from sublora.progress import notice, progress_bar
 
 HUB_NAMES = {"openwebtext": "Skylion007/openwebtext"}
 TABLES = (".jsonl", ".csv", ".tsv", ".parquet")
+HUB_CURE = (
+    "check the network, corpus.source and corpus.subset, or set corpus.path to a local copy; "
+    "python-stdlib, text and file download nothing, nor does python-packages if these versions are installed"
+)
 KINDS = {"text": "folder of text files", "file": "file (.jsonl, .csv, .tsv or .parquet)"}
 """What the path of a source leads to; that of a data set on the hub leads to the folder of a copy."""
 
@@ -211,36 +215,62 @@ def _hugging_face(corpus: Corpus) -> Iterator[tuple[str, str | None]]:
     if folder := _local_copy(corpus):
         yield from _copied(folder, corpus)
         return
-    import datasets  # slow to import, and only this source needs it
-
-    name = _hub_name(corpus)
-    cure = (
-        "check the network, corpus.source and corpus.subset, or set corpus.path to a local copy; "
-        "python-stdlib, text and file download nothing, nor does python-packages if these versions are installed"
-    )
-    with errors_named(f"{name}: cannot load the Hugging Face data set", cure):
-        stream = datasets.load_dataset(name, corpus.subset, split="train", streaming=True)
-        splits = stream.info.splits or {}
-        total = splits["train"].num_examples if "train" in splits else None
+    stream, total = _stream(corpus)
+    name, number = _hub_name(corpus), 0
+    with errors_named(f"{name}: cannot load the Hugging Face data set", HUB_CURE):
         for number, row in enumerate(progress_bar(stream, desc=corpus_name(corpus), unit="document", total=total), 1):
             where = f"{name}: record {number}"
             yield _text(row, corpus.field, where), _group(row, corpus, where)
+    if total is not None and number != total:
+        raise SubloraError(f"{name}: the stream ended after {number:,} of {total:,} documents; start again")
+
+
+def _stream(corpus: Corpus) -> tuple[Any, int | None]:
+    """(the rows of the train split on the hub, none of which is read yet; their number, if it is stated)."""
+    import datasets  # slow to import, and only this source needs it
+
+    name = _hub_name(corpus)
+    with errors_named(f"{name}: cannot load the Hugging Face data set", HUB_CURE):
+        stream = datasets.load_dataset(name, corpus.subset, split="train", streaming=True)
+        splits = stream.info.splits or {}
+        return stream, splits["train"].num_examples if "train" in splits else None
 
 
 def _copied(folder: Path, corpus: Corpus) -> Iterator[tuple[str, str | None]]:
-    """The columns of a folder's table files, in the order of relative paths: those with `train` in their names, if there are any.
+    """The columns of a folder's table files.
 
     The readers are those of single files: `datasets` takes a path for a pattern and "NA" for nothing, and leaves out links.
     """
-    files = files_below(folder)
-    tables = [path for path in files if table_kind(path) in TABLES]
-    training = [path for path in tables if "train" in path.relative_to(folder).as_posix()] or tables
+    training, others = _tables(folder)
     if not training:
         raise SubloraError(f"{folder}: holds no .jsonl, .csv, .tsv or .parquet file; choose another folder")
-    if others := len(tables) - len(training):
+    if others:
         notice(f"{folder}: {others} files without `train` in their names are left out")
-    if unread := [path.relative_to(folder).as_posix() for path in files if path not in tables]:
+    if unread := [path.relative_to(folder).as_posix() for path in files_below(folder) if table_kind(path) not in TABLES]:
         notice(f"{folder}: {len(unread)} files are not {', '.join(TABLES)}, and are left out: {listed(unread, 4)}")
     for path in training:
         for where, row in read_rows(path, only=_columns(corpus)):
             yield _text(row, corpus.field, where), _group(row, corpus, where)
+
+
+def _tables(folder: Path) -> tuple[list[Path], int]:
+    """(a folder's table files by relative path, those with `train` in their names if there are any; how many others)."""
+    tables = [path for path in files_below(folder) if table_kind(path) in TABLES]
+    training = [path for path in tables if "train" in path.relative_to(folder).as_posix()] or tables
+    return training, len(tables) - len(training)
+
+
+def source_files(corpus: Corpus) -> list[Path] | None:
+    """The files that the documents are read from, in order; None where they are streamed from the hub, none for Python's code."""
+    if corpus.source in ("python-packages", "python-stdlib", "exact"):
+        return []
+    if corpus.source in ("text", "file"):
+        path = _path(corpus)
+        return files_below(path) if path.is_dir() else [path]
+    folder = _local_copy(corpus)
+    return _tables(folder)[0] if folder else None
+
+
+def documents_on_hub(corpus: Corpus) -> int | None:
+    """How many documents a data set on the hub states that its train split has."""
+    return _stream(corpus)[1]

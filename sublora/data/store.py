@@ -3,22 +3,27 @@
 import contextlib
 import hashlib
 import heapq
+import itertools
 import json
+import os
 import platform
 import re
 import shutil
+import time
 import warnings
 from array import array
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, BinaryIO, Literal, NamedTuple, TypeVar
 
 import numpy as np
 from filelock import FileLock
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt, model_validator
 
+from sublora.atomic import write_text
 from sublora.data.corpora import corpus_identity, corpus_name, grouped_documents
+from sublora.data.estimate import announce
 from sublora.data.rows import whole_characters
 from sublora.data.tokenizers import Tokenizer, tokenizer_of
 from sublora.errors import SubloraError, cannot_write, errors_named
@@ -31,6 +36,7 @@ FILES = ("tokens.bin", "offsets.npy", "meta.json", "sizes.npy", "groups.npy")
 column."""
 HASHED_ON_OPEN = 2**30  # bytes of tokens; a larger store is checked in full by `verify` only
 CHUNK = 2**24  # tokens looked at together
+SECONDS_BETWEEN_SAVES = 30
 
 
 Text = TypeVar("Text")
@@ -216,6 +222,9 @@ def _open_if_whole(path: Path) -> TokenStore | None:
 def build_store(corpus: Corpus, path: str | Path, wheels: Path | None = None, *, local_only: bool = False) -> TokenStore:
     """Tokenize the corpus into the folder `path`, replacing a store that is there. Needs one pass and bounded memory.
 
+    What a large corpus will take is said first. An interrupted build is gone on with: the documents that it had are read again, but
+    not tokenized.
+
     `max_documents` keeps a uniform sample of the documents, in their order: those with the smallest
     SHA-256("sublora sample " + position in decimal). No seed enters it, so that the pool is the same for every split; the
     whole corpus is read even so. wheels: the folder of a `python-packages` corpus. local_only: no tokenizer is downloaded.
@@ -227,7 +236,11 @@ def build_store(corpus: Corpus, path: str | Path, wheels: Path | None = None, *,
         texts = _sample(texts, corpus.max_documents)
     information = {"python": platform.python_version()} if corpus.source == "python-stdlib" else {}
     what: dict[str, Any] = {"tokenizer": tokenizer.name, "vocab_size": tokenizer.vocab_size, "eot": tokenizer.eot}
-    written = (_written(tokenizer, *each) for each in texts)
+    announce(corpus, tokenizer, token_dtype(tokenizer.vocab_size).itemsize, Path(path), corpus_name(corpus))
+
+    def written(begun: int) -> Iterator[Written]:
+        return (_written(tokenizer, *each) for each in itertools.islice(texts, begun, None))
+
     return write_store(path, written, name=corpus_name(corpus), **what, information=information)
 
 
@@ -239,7 +252,7 @@ def _written(tokenizer: Tokenizer, text: str, group: str | None) -> Written:
 
 def write_store(
     path: str | Path,
-    documents: Iterable[np.ndarray | Written],
+    documents: Iterable[np.ndarray | Written] | Callable[[int], Iterable[Written]],
     *,
     name: str,
     tokenizer: str,
@@ -249,74 +262,154 @@ def write_store(
 ) -> TokenStore:
     """Write documents (arrays of ids without the end-of-text id, which is added) as a store, whole or not at all.
 
+    documents: them, or a function that gives all but so many at their beginning. With the function, what an interrupted build left
+    is gone on with: the documents must be the same.
     Where all of them are `Written`, the store has their sizes and, if they have some, their groups. Documents without ids are left
-    out; how many is said on standard error. All files are written beside `path` in `.<name>.partial`, which is renamed at the end;
-    what an interrupted build left there is removed. `information` goes into meta.json, outside the hash.
+    out; how many is said on standard error. All files are written beside `path` in `.<name>.partial`, which is renamed at the end.
+    `information` goes into meta.json, outside the hash.
     Raises SubloraError for an id >= vocab_size, for no document at all, and when the folder cannot be written.
     """
     path = Path(path)
-    partial = path.with_name(f".{path.name}.partial")
-    dtype = token_dtype(vocab_size)
-    offsets, digest, empty = array("q", [0]), hashlib.sha256(), 0
-    sizes, altered, groups, numbers = array("q"), 0, array("q"), dict[str, int]()
+    building = _Building(path.with_name(f".{path.name}.partial"), tokenizer, vocab_size, eot)
     try:
         if path.is_symlink() or path.exists() and not (path.is_dir() and {entry.name for entry in path.iterdir()} <= set(FILES)):
             raise SubloraError(f"{path}: exists and is no token store; choose another folder, or move it away")
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        with open(partial / "tokens.bin", "wb") as stream:
-            for each in documents:
-                ids = each.ids if isinstance(each, Written) else each
-                if len(ids) == 0:
-                    empty += 1
-                    continue
-                if ids.max() >= vocab_size or ids.min() < 0:
-                    wrong = ids[(ids < 0) | (ids >= vocab_size)][0]
-                    allowed = f"0..{vocab_size - 1} of tokenizer {tokenizer}"
-                    raise SubloraError(f"{name}: document {len(offsets) - 1} has token id {wrong}, outside {allowed}")
-                data = np.empty(len(ids) + 1, dtype)
-                data[:-1], data[-1] = ids, eot
-                stream.write(data.data)
-                digest.update(data.data)
-                offsets.append(offsets[-1] + len(ids) + 1)
-                if isinstance(each, Written):
-                    sizes.append(each.size + 1)
-                    altered += not each.whole
-                    if each.group is not None:
-                        groups.append(numbers.setdefault(each.group, len(numbers)))
-        if len(offsets) == 1:
-            raise SubloraError(f"{name}: the corpus is empty: no document has a token; choose another corpus")
-        if empty:
-            notice(f"{name}: {empty:,} documents have no token and are left out")
-        bounds = np.array(offsets, dtype=np.int64)
-        np.save(partial / "offsets.npy", bounds, allow_pickle=False)
-        of_documents = {"sizes": sizes if tokenizer != "bytes" else array("q"), "groups": groups}
-        counted = {name: np.array(values, np.int64) for name, values in of_documents.items() if len(values) == len(bounds) - 1}
-        for each_name, values in counted.items():
-            np.save(partial / f"{each_name}.npy", values, allow_pickle=False)
-        meta = {
-            "format": FORMAT,
-            "name": name,
-            "tokenizer": tokenizer,
-            "vocab_size": vocab_size,
-            "eot": eot,
-            "documents": len(bounds) - 1,
-            "tokens": int(bounds[-1]),
-            "dtype": dtype.name,
-            "sha256": _sha256(digest, bounds, tokenizer, vocab_size, eot),
-            **({"altered": altered} if altered else {}),
-            **({"groups_sha256": groups_sha256(counted["groups"])} if "groups" in counted else {}),
-            **(information or {}),
-        }
-        (partial / "meta.json").write_text(json.dumps(meta, indent=1) + "\n", "utf-8")
+        begun = building.begin(again=not callable(documents))
+        if begun:
+            notice(f"{name}: going on after {begun:,} documents of an interrupted build")
+        for each in documents(begun) if callable(documents) else documents:
+            building.add(each, name)
+        if building.empty:
+            notice(f"{name}: {building.empty:,} documents have no token and are left out")
+        building.finish(name, information or {})
         if path.exists():
             shutil.rmtree(path)
-        partial.rename(path)
+        building.folder.rename(path)
     except OSError as error:
         raise cannot_write(path, error) from error
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        building.close(keep=callable(documents))
     return TokenStore.open(path)
+
+
+class _Building:
+    """A store while it is written. What was noted in `state.json` survives a kill; what came behind is cut off.
+
+    documents.bin has for each document its tokens, its size or 0, and the number of its group or -1, int64.
+    """
+
+    def __init__(self, folder: Path, tokenizer: str, vocab_size: int, eot: int):
+        self.folder, self.vocab_size, self.eot, self.tokenizer = folder, vocab_size, eot, tokenizer
+        self.dtype, self.digest = token_dtype(vocab_size), hashlib.sha256()
+        self.documents, self.groups = array("q"), dict[str, int]()
+        self.empty = self.altered = self.noted = 0
+        self.stream: BinaryIO | None = None
+        self.saved = time.monotonic()
+
+    def begin(self, again: bool) -> int:
+        """Open the files; returns how many documents an earlier build had read. again: leave nothing of it."""
+        tokens, rows = self.folder / "tokens.bin", self.folder / "documents.bin"
+        try:
+            state = {} if again else json.loads((self.folder / "state.json").read_text("utf-8"))
+            counts = [state[name] for name in ("tokens", "documents", "empty", "altered")]
+            if state["of"] != self._identity() or tokens.stat().st_size < counts[0] * self.dtype.itemsize:
+                raise ValueError("another store's, or cut")
+            os.truncate(tokens, counts[0] * self.dtype.itemsize)
+            os.truncate(rows, counts[1] * 24)
+            self.documents = array("q", rows.read_bytes())
+            _, self.noted, self.empty, self.altered = counts
+            self.groups = {group: number for number, group in enumerate(state["groups"])}
+            if sum(self.documents[::3]) != counts[0] or len(self.documents) != 3 * self.noted:
+                raise ValueError("the files do not belong together")
+            with open(tokens, "rb") as stream:
+                while chunk := stream.read(CHUNK):
+                    self.digest.update(chunk)
+        except (OSError, ValueError, KeyError, TypeError):  # nothing to go on with
+            self.documents, self.groups, self.empty, self.altered, self.noted = array("q"), {}, 0, 0, 0
+            shutil.rmtree(self.folder, ignore_errors=True)
+            self.folder.mkdir(parents=True)
+        self.stream = open(tokens, "ab")
+        return self.noted + self.empty
+
+    def _identity(self) -> list[Any]:
+        return [FORMAT, self.tokenizer, self.vocab_size, self.eot]
+
+    def add(self, each: np.ndarray | Written, name: str) -> None:
+        """Write a document."""
+        assert self.stream is not None
+        ids = each.ids if isinstance(each, Written) else each
+        if len(ids) == 0:
+            self.empty += 1
+            return
+        if ids.max() >= self.vocab_size or ids.min() < 0:
+            wrong = ids[(ids < 0) | (ids >= self.vocab_size)][0]
+            allowed = f"0..{self.vocab_size - 1} of tokenizer {self.tokenizer}"
+            raise SubloraError(f"{name}: document {len(self.documents) // 3} has token id {wrong}, outside {allowed}")
+        data = np.empty(len(ids) + 1, self.dtype)
+        data[:-1], data[-1] = ids, self.eot
+        self.stream.write(data.data)
+        self.digest.update(data.data)
+        size, group = 0, -1
+        if isinstance(each, Written):
+            size = each.size + 1
+            self.altered += not each.whole
+            if each.group is not None:
+                group = self.groups.setdefault(each.group, len(self.groups))
+        self.documents.extend((len(data), size, group))
+        if time.monotonic() - self.saved > SECONDS_BETWEEN_SAVES:
+            self._save()
+
+    def _save(self) -> None:
+        """Note what there is: tokens and documents first, as the note must not say more than what is written."""
+        assert self.stream is not None
+        self.stream.flush()
+        os.fsync(self.stream.fileno())
+        with open(self.folder / "documents.bin", "ab") as rows:
+            rows.write(self.documents[3 * self.noted :].tobytes())
+            rows.flush()
+            os.fsync(rows.fileno())
+        self.noted = len(self.documents) // 3
+        counts = {"tokens": self.stream.tell() // self.dtype.itemsize, "documents": self.noted}
+        state = {"of": self._identity(), **counts, "empty": self.empty, "altered": self.altered, "groups": list(self.groups)}
+        write_text(self.folder / "state.json", json.dumps(state))
+        self.saved = time.monotonic()
+
+    def finish(self, name: str, information: dict[str, Any]) -> None:
+        """Write the rest of the store, and delete what only an interrupted build needs."""
+        assert self.stream is not None
+        self.stream.close()
+        if not self.documents:
+            raise SubloraError(f"{name}: the corpus is empty: no document has a token; choose another corpus")
+        lengths, sizes, groups = np.frombuffer(self.documents, np.int64).reshape(-1, 3).T
+        bounds = np.concatenate([[0], np.cumsum(lengths)])
+        counted = {} if self.tokenizer == "bytes" or sizes.min() < 1 else {"sizes": sizes}
+        counted |= {} if groups.min() < 0 else {"groups": groups}
+        for each, values in {"offsets": bounds, **counted}.items():
+            np.save(self.folder / f"{each}.npy", values, allow_pickle=False)
+        meta = {
+            "format": FORMAT,
+            "name": name,
+            "tokenizer": self.tokenizer,
+            "vocab_size": self.vocab_size,
+            "eot": self.eot,
+            "documents": len(lengths),
+            "tokens": int(bounds[-1]),
+            "dtype": self.dtype.name,
+            "sha256": _sha256(self.digest, bounds, self.tokenizer, self.vocab_size, self.eot),
+            **({"altered": self.altered} if self.altered else {}),
+            **({"groups_sha256": groups_sha256(groups)} if "groups" in counted else {}),
+            **information,
+        }
+        (self.folder / "meta.json").write_text(json.dumps(meta, indent=1) + "\n", "utf-8")
+        for left in ("documents.bin", "state.json"):
+            (self.folder / left).unlink(missing_ok=True)
+
+    def close(self, keep: bool) -> None:
+        """Close the files. keep: leave what a later build can go on with; else, and if that is nothing, delete all."""
+        if self.stream is not None:
+            self.stream.close()
+        if not (keep and (self.folder / "state.json").exists()):
+            shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def _sample(texts: Iterable[Text], size: int) -> list[Text]:

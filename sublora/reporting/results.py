@@ -16,18 +16,20 @@ COMPRESSION = ("quantizer", "levels", "coder", "entropy_bits", "payload_bits", "
                "distortion", "message_bits", "alpha", "empirical", "bound")  # fmt: skip
 PROJECTORS = ("projector", "weights", "coordinates", "build_seconds", "matvec_seconds", "backward_seconds", "megabytes")
 DETERMINISM = ("model", "metric", "change", "largest", "mean", "units")
+GPU = ("part", "method", "compiled", "quantity", "value", "device")
 TABLES = {
     "coverage": (COVERAGE, "run `make coverage`"),
     "compression": (COMPRESSION, "run `make compression`"),
     "saving": (("way", "levels", "message_bits", "validation_loss"), "run `python benchmarks/saving.py`"),
     "projectors": (PROJECTORS, "run `python benchmarks/projectors.py --csv results/projectors.csv`"),
     "determinism": (DETERMINISM, "run `make determinism`"),
+    "gpu": (GPU, "no measurement on a GPU exists yet: none could be had. `make gpu` makes it"),
     "table1-grid": (("method", "rank", "dimension", "levels", "message_bits", "alpha", "empirical", "bound", "vacuous_at"),
                     "run `python benchmarks/table1.py`"),
 }  # fmt: skip
 """The columns of each table in the folder of results, and what to do where it is not there."""
 WORDS = {"phase", "level", "assumption", "inequality", "world", "twin", "quantizer", "coder", "way", "projector", "method"}
-WORDS |= {"model", "metric", "change", "part"}
+WORDS |= {"model", "metric", "change", "part", "quantity", "device"}
 """The columns that hold text; all others hold numbers."""
 
 
