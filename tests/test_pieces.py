@@ -1,5 +1,7 @@
 """A step is trained in pieces of alike lengths, without most of the padding, and has the gradients of the padded batch."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -85,7 +87,7 @@ def test_auto_precision_is_measured_once_and_stated(tmp_path, monkeypatch, fast,
         return 10.0 * (call // 4) + (0, 10, 10, 10 + (5 if fast else 11))[call % 4]
 
     monkeypatch.setattr(precision.torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
-    monkeypatch.setattr(precision.time, "perf_counter", seconds)
+    monkeypatch.setattr(precision, "time", SimpleNamespace(perf_counter=seconds))
     values = settings(write_texts(tmp_path / "texts"), training__steps=2, compression__finetune_steps=1)
     values["training"].pop("precision", None)
     values["training"].pop("validate_every")

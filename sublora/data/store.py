@@ -1,15 +1,19 @@
 """Token ids on disk: one flat memory-mapped array, where each document begins, and how many bytes its text has."""
 
+import collections
 import contextlib
 import hashlib
 import heapq
+import itertools
 import json
+import os
 import platform
 import re
 import shutil
 import warnings
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
@@ -31,6 +35,7 @@ FILES = ("tokens.bin", "offsets.npy", "meta.json", "sizes.npy", "groups.npy")
 column."""
 HASHED_ON_OPEN = 2**30  # bytes of tokens; a larger store is checked in full by `verify` only
 CHUNK = 2**24  # tokens looked at together
+TOGETHER = 128  # documents that a core tokenizes at once
 
 
 Text = TypeVar("Text")
@@ -227,14 +232,29 @@ def build_store(corpus: Corpus, path: str | Path, wheels: Path | None = None, *,
         texts = _sample(texts, corpus.max_documents)
     information = {"python": platform.python_version()} if corpus.source == "python-stdlib" else {}
     what: dict[str, Any] = {"tokenizer": tokenizer.name, "vocab_size": tokenizer.vocab_size, "eot": tokenizer.eot}
-    written = (_written(tokenizer, *each) for each in texts)
-    return write_store(path, written, name=corpus_name(corpus), **what, information=information)
+    return write_store(path, _tokenized(tokenizer, texts), name=corpus_name(corpus), **what, information=information)
 
 
-def _written(tokenizer: Tokenizer, text: str, group: str | None) -> Written:
-    """The document, with its size. Whether it comes back byte for byte: one that does not could cost next to nothing a byte."""
-    ids, given = tokenizer.encode(text), whole_characters(text).encode()
-    return Written(ids, len(given), tokenizer.name == "bytes" or tokenizer.to_bytes(ids) == given, group)
+def _tokenized(tokenizer: Tokenizer, texts: Iterable[tuple[str, str | None]]) -> Iterator[Written]:
+    """The documents (text, group) in their order, some of them at a time on each core."""
+    cores, reading = os.cpu_count() or 1, iter(texts)
+    with ThreadPoolExecutor(cores) as pool:
+        ahead: collections.deque[Future[list[Written]]] = collections.deque()
+        while (some := list(itertools.islice(reading, TOGETHER))) or ahead:
+            if some:
+                ahead.append(pool.submit(_written, tokenizer, some))
+            if not some or len(ahead) > 2 * cores:
+                yield from ahead.popleft().result()
+
+
+def _written(tokenizer: Tokenizer, some: list[tuple[str, str | None]]) -> list[Written]:
+    """The documents, with their sizes. Whether each comes back byte for byte: one that does not could cost next to nothing a
+    byte."""
+    found = []
+    for (text, group), ids in zip(some, tokenizer.encode_all([text for text, _ in some]), strict=True):
+        given = whole_characters(text).encode()
+        found.append(Written(ids, len(given), tokenizer.name == "bytes" or tokenizer.to_bytes(ids) == given, group))
+    return found
 
 
 def write_store(

@@ -261,18 +261,21 @@ class Gpt(Group):
     seed: Seed = 0
     embedding_std: Annotated[float, Field(gt=0)] = 0.02  # initial scale of the token and position embeddings
     weight_std: Annotated[float, Field(gt=0)] = 0.02  # initial scale of all other weight matrices
+    rotary: bool = False  # rotary positions, in place of a learned vector for each
     # whether a learned multiple of ln q of a document code (the reference; beside a stream's code the default) is added
     residual: bool = False
 
     @model_serializer(mode="wrap")
     def _what_has_an_effect(self, handler):
-        """Checkpoints and certificates of before there were residual models are as they were."""
-        return {key: value for key, value in handler(self).items() if key != "residual" or value}
+        """Checkpoints and certificates of before there were residual models and rotary positions are as they were."""
+        return {key: value for key, value in handler(self).items() if key not in ("residual", "rotary") or value}
 
     @model_validator(mode="after")
     def _heads_divide_width(self):
         if self.width % self.heads:
             raise ValueError(f"width {self.width} is not divisible by heads {self.heads}")
+        if self.rotary and self.width // self.heads % 2:
+            raise ValueError(f"rotary needs heads of an even width, not {self.width // self.heads} (width / heads)")
         return self
 
 
