@@ -2,16 +2,16 @@
 
     python benchmarks/speed.py [WHAT ...] [--abstracts data/arxiv-abstracts/sample_25k.jsonl.xz] [--out results/speed.csv]
 
-WHAT: abstracts, functions, gpt2-small (heavy: minutes), scoring, tokenizing; without it all but gpt2-small. Rows of WHAT replace its
-rows in the file. Times are CPU seconds of one thread, and all ways take turns on the same batches. Ways of a step:
+WHAT: abstracts, functions, gpt2-small (heavy: minutes), scoring, tokenizing; without it all but gpt2-small. New rows replace those of
+the same WHAT in the file. Times are CPU seconds of one thread, and all ways take turns on the same batches. Ways of a step:
 
     paper     padded to the block, the logits of all places whole, float32: as the paper's code does on a CPU
     earlier   the same in the precision that commit 5288453 took, bf16 on any CPU that has it
     now       `training.loop`, in the precision that it settles on; `now, float32` and `now, bf16` in that one
 
 Ways of scoring, the losses of which must agree: paper (a document at a time, padded to the block, one softmax and one sort of the
-whole vocabulary), loop (the same without padding, a Python loop over the tokens, as benchmarks/scoring.py has it), and now. Columns of
-the csv: what, way, seconds (the fastest round), tokens (real ones), tokens_per_second, ratio (to the first way), mebibytes (peak
+whole vocabulary), loop (the same without padding, a Python loop over the tokens, as benchmarks/scoring.py has it), and now. Columns
+of the csv: what, way, seconds (the fastest round), tokens (real ones), tokens_per_second, ratio (to the first way), mebibytes (peak
 of the process so far; so the ways begin with the one that needs least).
 """
 
@@ -32,8 +32,8 @@ import torch  # isort: skip
 import torch.nn.functional as F  # isort: skip
 
 from accelerate import Accelerator
-
 from scoring import straightforward  # the module beside this one
+
 from sublora.atomic import write_text
 from sublora.data import TokenStore, prepare
 from sublora.data import store as stores
@@ -97,7 +97,8 @@ def steps(what: str, store: TokenStore, shape: Gpt, subspace: Subspace, *, batch
 
         return action
 
-    chosen = {name: way(paper_step if how.startswith("paper") else training_step, how.endswith("bf16")) for name, how in ways.items()}
+    made = {"paper": paper_step, "now": training_step}
+    chosen = {name: way(made[how.split()[0]], how.endswith("bf16")) for name, how in ways.items()}
     compare(what, chosen, rounds, lambda i: int((sampler.batch(i, batch).targets != IGNORED).sum()))
 
 
@@ -186,7 +187,8 @@ def main() -> None:
         shape = Gpt(layers=4, heads=4, width=128, block=1024)
         steps("step: abstracts, V = 50,257, width 128", abstracts, shape, lora, batch=8, rounds=rounds, ways=WAYS)
     if "functions" in wanted.what:
-        shape, film = Gpt(layers=2, heads=4, width=64), Subspace(parametrization="subspace", projector="film+kron_qr", dimension=961)
+        film = Subspace(parametrization="subspace", projector="film+kron_qr", dimension=961)
+        shape = Gpt(layers=2, heads=4, width=64)
         steps("step: functions, V = 257, width 64", functions, shape, film, batch=32, rounds=10 * rounds, ways=WAYS)
     if "gpt2-small" in wanted.what:
         ways = {"now, bf16": "now bf16", "earlier": "paper bf16"}

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
-
 from card import V, no_numbers, on_card, step_memory, tokens_of
+
 from sublora.compression import OnGrid, Quantized
 from sublora.data import get_tokenizer, write_store
 from sublora.experiment import Gpt, Subspace

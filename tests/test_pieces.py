@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
+from tiny import settings, write_texts
 
 from sublora.data import write_store
 from sublora.experiment import Gpt, Subspace, as_experiment
@@ -15,7 +16,6 @@ from sublora.models.references import DocumentCode
 from sublora.run import Run
 from sublora.training import Sampler, loop, precision
 from sublora.training.batches import IGNORED
-from tiny import settings, write_texts
 
 V, BLOCK = 41, 256
 

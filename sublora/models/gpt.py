@@ -13,7 +13,6 @@ from torch import nn
 from sublora.experiment import Gpt
 from sublora.models.output import Read, in_pieces
 
-
 ROTATION = 10_000.0
 """Base of the rotary positions' wavelengths (Su et al. 2021)."""
 MULTIPLE = 64

@@ -23,7 +23,6 @@ from sublora.training.checkpoint import load_checkpoint, save_checkpoint
 from sublora.training.metrics import MetricsLog
 from sublora.training.precision import settled
 
-
 AT_ONCE = {"cpu": 2**29}
 """About how many numbers a forward pass in training may keep for the way back, by device: 2 GiB. On a GPU settings say it."""
 CALL = 2**21
