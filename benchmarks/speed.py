@@ -2,8 +2,8 @@
 
     python benchmarks/speed.py [WHAT ...] [--abstracts data/arxiv-abstracts/sample_25k.jsonl.xz] [--out results/speed.csv]
 
-WHAT: abstracts, functions, gpt2-small (heavy: minutes), scoring, tokenizing; without it all but gpt2-small. New rows replace those of
-the same WHAT in the file. Times are CPU seconds of one thread, and all ways take turns on the same batches. Ways of a step:
+WHAT: abstracts, functions, gpt2-small (heavy: minutes), scoring, tokenizing; without it all but gpt2-small. New rows replace those
+of the same WHAT in the file. Times are CPU seconds of one thread, and all ways take turns on the same batches. Ways of a step:
 
     paper     padded to the block, the logits of all places whole, float32: as the paper's code does on a CPU
     earlier   the same in the precision that commit 5288453 took, bf16 on any CPU that has it
