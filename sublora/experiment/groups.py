@@ -434,11 +434,11 @@ class _Search(Group):
     """What every training has. The search is free of charge: it may use any data, and none of it is in the message."""
 
     batch: Count = 64  # sequences or examples a step, over all devices
-    accumulation: Count = 1  # a step's batch is cut into this many parts
+    accumulation: Count = 1  # a step's batch is cut into this many parts, or more where that leaves out padding
     betas: Annotated[tuple[Fraction, Fraction], AsTuple] = (0.9, 0.999)
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     clip: Annotated[float, Field(gt=0)] = 1.0
-    precision: Literal["auto", "no", "bf16"] = "auto"
+    precision: Literal["auto", "no", "bf16"] = "auto"  # auto: bf16 on a GPU that has it, and on a CPU where it measures faster
     compile: Literal["auto", "yes", "no"] = "auto"
     seed: Seed = 0
 
