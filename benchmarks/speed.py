@@ -63,7 +63,7 @@ def paper_step(model: torch.nn.Module, batch: Batch, precision: torch.autocast) 
 def training_step(model: torch.nn.Module, batch: Batch, precision: torch.autocast) -> torch.Tensor:
     """The same by the training loop."""
     numbers = loop.numbers_of_token(model)
-    pieces = batch.pieces(len(batch.inputs), loop.AT_ONCE["cpu"] // numbers, loop.CALL / numbers)
+    pieces = batch.pieces(len(batch.inputs), loop.AT_ONCE["cpu"] / numbers, loop.CALL / numbers)
     return loop._step(CPU, precision, model, pieces, penalty=None)
 
 

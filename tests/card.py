@@ -57,7 +57,7 @@ def training_step(model, batch, precision):
     """As the training loop goes about it."""
     device = model.coordinates.device.type
     numbers = loop.numbers_of_token(model)
-    for piece in batch.pieces(len(batch.inputs), loop.AT_ONCE.get(device, math.inf) // numbers, loop.CALL / numbers):
+    for piece in batch.pieces(len(batch.inputs), loop.AT_ONCE.get(device, math.inf) / numbers, loop.CALL / numbers):
         loop._bits(precision, model, piece).backward()
 
 

@@ -68,6 +68,8 @@ class Batch:
         if self.inputs.shape != self.targets.shape:  # labelled examples, which are cut when they are drawn
             parts = -(-len(self.inputs) // sequences)
             return [self.part(index, parts) for index in range(parts)]
+        if not len(self.inputs):  # as may be left for one of many processes
+            return [self]
         used = _used(self.targets)
         order = np.argsort(-used, kind="stable")
         groups = _groups(used[order], sequences, tokens, call)

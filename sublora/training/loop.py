@@ -309,7 +309,7 @@ def _pieces(batch: Batch, module: nn.Module, schedule: Schedule, accelerator: Ac
     numbers, device = numbers_of_token(module), accelerator.device.type
     sequences = max(1, schedule.batch // schedule.accumulation // accelerator.num_processes)
     mine = batch.part(accelerator.process_index, accelerator.num_processes)
-    return mine.pieces(sequences, AT_ONCE.get(device, math.inf) // numbers, CALL / numbers)
+    return mine.pieces(sequences, AT_ONCE.get(device, math.inf) / numbers, CALL / numbers)
 
 
 def _compiled(module: nn.Module, batches, schedule: Schedule, accelerator: Accelerator, autocast) -> nn.Module:
