@@ -66,6 +66,13 @@ def test_pieces_have_the_loss_and_the_gradients_of_the_padded_batch(store, monke
     assert abs(lost - loss) > 0.01
 
 
+def test_a_piece_without_targets_has_no_loss(store, monkeypatch):
+    monkeypatch.setitem(output.LOGITS, "cpu", 7 * V)
+    batch = Sampler(store, np.arange(len(store)), BLOCK, "token", 3, targets=np.zeros(0, np.int64)).batch(0, 2)
+    loss = loop._step(Accelerator(mixed_precision="no"), torch.autocast("cpu", enabled=False), model_of(), [batch], penalty=None)
+    assert float(loss) == 0
+
+
 def test_pieces_keep_limits_and_leave_padding_out(store):
     batch = Sampler(store, np.arange(len(store)), BLOCK, "document", 5).batch(1, 32)
     real = (batch.targets != IGNORED).sum()

@@ -281,7 +281,8 @@ def _losses(autocast: torch.autocast, forward: nn.Module, batch: Batch) -> torch
         if vocabulary is None or batch.inputs.numel() * vocabulary <= logits_at_once(device):
             losses = nats(forward(*inputs).flatten(0, 1), flat)
         else:
-            rows = (batch.targets.flatten() != IGNORED).nonzero()[:, 0].to(device)
+            real = (batch.targets.flatten() != IGNORED).nonzero()[:, 0]
+            rows = (real if len(real) else torch.zeros(1, dtype=torch.long)).to(device)  # one at least, ignored or not
             wanted = flat[rows]
             found = torch.cat(forward(*inputs, read=lambda logits, place: nats(logits, wanted[place]), rows=rows))
             losses = found.new_zeros(len(flat)).index_put((rows,), found)
