@@ -24,6 +24,7 @@ from sublora.processes import asked_for, together
 from sublora.progress import notice
 from sublora.reporting.reading import headline, held_out_value, possible
 from sublora.reporting.runs import load_runs as kept_runs
+from sublora.training.precision import FILE, kept_precision
 
 HELD = "SUBLORA_HELD"
 """In the environment: the folder of a run that this process, or the one that started it, is at work in (`alone`)."""
@@ -154,7 +155,7 @@ class Run:
         with self._at_work():
             evaluation = self.evaluation
             seconds = {**self.problem.seconds(self.folder), "score": evaluation.seconds}
-            certificate = certify(self.problem, self.message, evaluation, seconds)
+            certificate = certify(self.problem, self.message, evaluation, seconds, kept_precision(self.folder))
             certificate.save(self.folder / "certificate.json")
             self.problem.measure_beside(self.folder)
             return certificate
@@ -216,7 +217,7 @@ def read_kept(path: Path, parse: Callable[[str], Any]) -> dict[str, Any]:
 
 def of_training(name: str) -> bool:
     """Whether a file of a run is one that other bounds leave as it is."""
-    return ("/" not in name and name.endswith(".safetensors")) or name.split("/")[0] in ("metrics.csv", "tensorboard")
+    return ("/" not in name and name.endswith(".safetensors")) or name.split("/")[0] in ("metrics.csv", "tensorboard", FILE)
 
 
 def load_runs(folder: str | Path = "runs") -> pd.DataFrame:

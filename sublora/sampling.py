@@ -101,15 +101,15 @@ class LanguageModel:
 
     def _logits(self, ids: torch.Tensor, begin: int, end: int) -> torch.Tensor:
         """Of the tokens behind those of the window `ids[begin:end]`: (end - begin, V). ids: an end of text, then the text."""
-        window = ids[None, begin:end]
+        window = ids[None, begin:end].to(there := next(self.module.parameters()).device)
         if self.code is None:
-            return self.module(window)[0].float()
+            return self.module(window)[0].float().cpu()
         text = ids[1:].numpy() if end < len(ids) else np.append(ids[1:].numpy(), 0)  # what is predicted is not read
         place, none = np.array([begin]), np.zeros(1, np.int64)
         vocabulary = {"vocab_size": self.tokenizer.vocab_size, "eot": self.tokenizer.eot}
         size = end - begin
         log_q = log_distributions(text, none, place, np.array([size]), none, width=size, code=self.code, **vocabulary)
-        return self.module(window, torch.from_numpy(log_q))[0].float()
+        return self.module(window, torch.from_numpy(log_q).to(there))[0].float().cpu()
 
 
 def load(path: str | Path, limits: Limits = DEFAULT) -> LanguageModel:

@@ -19,6 +19,7 @@ from sublora.own import claim
 from sublora.problems import TextProblem
 from sublora.problems.text import smallest_promise
 from sublora.run import alone
+from sublora.training.precision import kept_precision
 
 
 def search(
@@ -79,6 +80,6 @@ def search_run(
     write_text(folder / "params.yaml", as_yaml(way.experiment.parameters()))
     write_text(folder / "metrics.csv", (trained / "metrics.csv").read_text("utf-8"))
     seconds = {**problem.seconds(trained), "optimize": searched, "score": evaluation.seconds}
-    certify(way, message, evaluation, seconds).save(folder / "certificate.json")
+    certify(way, message, evaluation, seconds, kept_precision(trained)).save(folder / "certificate.json")
     way.measure_beside(folder)
     return folder, table

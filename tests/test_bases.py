@@ -203,7 +203,7 @@ def test_no_more_logits_exist_than_are_allowed(llama, monkeypatch):
 
 def test_a_part_of_a_batch_is_as_wide_as_its_longest_sequence():
     short, long = batch_of(time=100, width=2048), batch_of(time=1025, width=2048)
-    assert short.part(0, 1).inputs.shape == (2, 128) and long.part(0, 1).targets.shape == (2, 1152)
+    assert short.part(0, 1).inputs.shape == (2, 128) and long.part(0, 1).targets.shape == (2, 1056)
     assert torch.equal(short.part(0, 1).inputs, short.inputs[:, :128])
     assert batch_of(time=100, width=120).part(0, 1).inputs.shape == (2, 120)
 

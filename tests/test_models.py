@@ -8,6 +8,7 @@ from sublora.errors import SubloraError
 from sublora.experiment import Gpt, Pretrained
 from sublora.experiment import Subspace as SubspaceSettings
 from sublora.models import GPT, Kronecker, Subspace, base_model, base_sha256, build, model_weights, parametrize
+from sublora.models.gpt import rotated
 from sublora.models.lora import add_lora
 
 TINY = Gpt(layers=2, heads=2, width=16, block=12)
@@ -140,3 +141,32 @@ KRONECKER, MONARCH = 4 * (4 * 4 + 4 * 4), 4 * (2 * 4 * 4 * 4)  # two layers of q
 )
 def test_all_parametrizations_by_one_switch(settings, shape):
     assert build(TINY, SubspaceSettings(**settings), 9).projector.shape == shape
+
+
+def test_rotary_positions_are_those_of_transformers_and_tell_distances_alone():
+    from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
+
+    torch.manual_seed(0)
+    q, k = torch.randn(2, 1, 2, 7, 8)
+    angles = torch.arange(7)[:, None] * 10_000.0 ** (-torch.arange(4) / 4)
+    angles = torch.cat([angles, angles], dim=-1)[None]
+    expected = apply_rotary_pos_emb(q, k, angles.cos(), angles.sin())
+    torch.testing.assert_close((rotated(q), rotated(k)), expected)
+    same = q[:, :, :1].expand(-1, -1, 7, -1), k[:, :, :1].expand(-1, -1, 7, -1)  # one query and one key at all places
+    products = rotated(same[0]) @ rotated(same[1]).transpose(-1, -2)
+    torch.testing.assert_close(products[..., 1:, 1:], products[..., :-1, :-1], atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(products[..., :-1, 1:], products[..., 1:, :-1])  # the twin: other distances
+
+
+def test_a_rotary_gpt_is_causal_and_has_no_vector_for_a_place():
+    shape = Gpt(layers=1, heads=2, width=16, block=32, rotary=True, weight_std=0.3, embedding_std=0.3)
+    model, tokens = GPT(shape, 50), torch.arange(20)[None]
+    changed = tokens.clone()
+    changed[0, 10:] += 1
+    assert torch.allclose(model(tokens)[:, :10], model(changed)[:, :10], atol=1e-5)
+    assert not torch.allclose(model(tokens)[:, 10:], model(changed)[:, 10:], atol=1e-3)
+    biased = shape.model_copy(update={"bias": True})
+    assert model_weights(shape, 50) == sum(p.numel() for p in GPT(biased, 50).parameters())
+    assert "rotary" not in Gpt().model_dump() and Gpt(rotary=True).model_dump()["rotary"]
+    with pytest.raises(ValueError, match="rotary needs heads of an even width, not 5"):
+        Gpt(heads=2, width=10, rotary=True)

@@ -77,17 +77,19 @@ def facts(problem: Problem, message: bytes, evaluation: Any, tolerant: bool = Tr
     }
 
 
-def certify(problem: Problem, message: bytes, evaluation: Any, seconds: Mapping[str, float]) -> Certificate:
-    """The certificate of a message. seconds: wall time of each stage.
+def certify(
+    problem: Problem, message: bytes, evaluation: Any, seconds: Mapping[str, float], precision: str | None = None
+) -> Certificate:
+    """The certificate of a message. seconds: wall time of each stage; precision: what `training.precision` auto was settled to.
 
     The digest is of the canonical JSON of everything else: it shows an altered number even where `verify` has nothing to compute it
     from.
     """
-    data = {**facts(problem, message, evaluation), "environment": environment(seconds)}
+    data = {**facts(problem, message, evaluation), "environment": environment(seconds, precision)}
     return certificate_of({**data, "certificate_sha256": digest(data)}, problem.experiment.name)
 
 
-def environment(seconds: Mapping[str, float]) -> dict[str, Any]:
+def environment(seconds: Mapping[str, float], precision: str | None = None) -> dict[str, Any]:
     """Versions, device, and how long each stage took."""
     return {
         "sublora": sublora.__version__,
@@ -97,5 +99,6 @@ def environment(seconds: Mapping[str, float]) -> dict[str, Any]:
         "platform": platform.platform(),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine() + " CPU",
         "dtype": "float32",
+        **({} if precision is None else {"training_precision": precision}),
         "seconds": {stage: round(float(value), 1) for stage, value in seconds.items()},
     }

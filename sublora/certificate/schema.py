@@ -437,7 +437,14 @@ class Environment(Part):
     platform: Annotated[str, Field(description="the operating system")]
     device: Annotated[str, Field(description="the graphics card or processor")]
     dtype: Annotated[str, Field(description="the numbers that the model was scored with")]
+    training_precision: Annotated[
+        Literal["bf16", "no"] | None, Field(description="what `params.training.precision` auto came to; absent where it was set")
+    ] = None
     seconds: Annotated[dict[str, Seconds], Field(description="how many seconds each stage took")]
+
+    @model_serializer(mode="wrap")
+    def _without_what_was_set(self, handler):
+        return _without(handler(self), "training_precision")
 
 
 class Certificate(Part):

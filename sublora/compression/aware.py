@@ -74,6 +74,7 @@ class OnGrid(nn.Module):
         self.subspace, self.paces = subspace, {"steps": OCTAVES / learning_rate}
         self.steps = nn.Parameter(torch.from_numpy(np.log2(steps)).float())
         which, row, column, several = _places(subspace.groups)
+        self.sides = int(row.max()) + 1, int(column.max()) + 1  # rows and columns of all groups
         buffers = {"which": which, "row": row, "column": column, "several": several}
         for name, tensor in {**buffers, "table": torch.from_numpy(STEPS).float()}.items():
             self.register_buffer(name, tensor, persistent=False)
@@ -117,7 +118,8 @@ class OnGrid(nn.Module):
     def _class(self, size: torch.Tensor) -> torch.Tensor:
         """How large a coordinate's row and column are on the whole, in `CLASSES`; one-row groups have one class."""
         rows, columns = (
-            torch.zeros(int(ids.max()) + 1, device=size.device).index_add(0, ids, size)[ids] for ids in (self.row, self.column)
+            torch.zeros(side, device=size.device).index_add(0, ids, size)[ids]
+            for side, ids in zip(self.sides, (self.row, self.column), strict=True)
         )
         mean = (rows * columns).sqrt() / self.several.clamp_min(1)
         return torch.where(self.several > 0, (2 * mean.clamp_min(2**-4).log2() + 8).clamp(0, CLASSES - 1), 0.0).long()

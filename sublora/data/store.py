@@ -1,5 +1,6 @@
 """Token ids on disk: one flat memory-mapped array, where each document begins, and how many bytes its text has."""
 
+import collections
 import contextlib
 import hashlib
 import heapq
@@ -13,6 +14,7 @@ import time
 import warnings
 from array import array
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, NamedTuple, TypeVar
@@ -37,6 +39,7 @@ column."""
 HASHED_ON_OPEN = 2**30  # bytes of tokens; a larger store is checked in full by `verify` only
 CHUNK = 2**24  # tokens looked at together
 SECONDS_BETWEEN_SAVES = 30
+TOGETHER = 128  # documents that a core tokenizes at once
 
 
 Text = TypeVar("Text")
@@ -239,15 +242,31 @@ def build_store(corpus: Corpus, path: str | Path, wheels: Path | None = None, *,
     announce(corpus, tokenizer, token_dtype(tokenizer.vocab_size).itemsize, Path(path), corpus_name(corpus))
 
     def written(begun: int) -> Iterator[Written]:
-        return (_written(tokenizer, *each) for each in itertools.islice(texts, begun, None))
+        return _tokenized(tokenizer, itertools.islice(texts, begun, None))
 
     return write_store(path, written, name=corpus_name(corpus), **what, information=information)
 
 
-def _written(tokenizer: Tokenizer, text: str, group: str | None) -> Written:
-    """The document, with its size. Whether it comes back byte for byte: one that does not could cost next to nothing a byte."""
-    ids, given = tokenizer.encode(text), whole_characters(text).encode()
-    return Written(ids, len(given), tokenizer.name == "bytes" or tokenizer.to_bytes(ids) == given, group)
+def _tokenized(tokenizer: Tokenizer, texts: Iterable[tuple[str, str | None]]) -> Iterator[Written]:
+    """The documents (text, group) in their order, some of them at a time on each core."""
+    cores, reading = os.cpu_count() or 1, iter(texts)
+    with ThreadPoolExecutor(cores) as pool:
+        ahead: collections.deque[Future[list[Written]]] = collections.deque()
+        while (some := list(itertools.islice(reading, TOGETHER))) or ahead:
+            if some:
+                ahead.append(pool.submit(_written, tokenizer, some))
+            if not some or len(ahead) > 2 * cores:
+                yield from ahead.popleft().result()
+
+
+def _written(tokenizer: Tokenizer, some: list[tuple[str, str | None]]) -> list[Written]:
+    """The documents, with their sizes. Whether each comes back byte for byte: one that does not could cost next to nothing a
+    byte."""
+    found = []
+    for (text, group), ids in zip(some, tokenizer.encode_all([text for text, _ in some]), strict=True):
+        given = whole_characters(text).encode()
+        found.append(Written(ids, len(given), tokenizer.name == "bytes" or tokenizer.to_bytes(ids) == given, group))
+    return found
 
 
 def write_store(

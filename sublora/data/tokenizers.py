@@ -41,6 +41,13 @@ class Tokenizer:
     _to_bytes: Callable[[list[int]], bytes] = field(repr=False, compare=False)
     sha256: str | None = None
     ratio: float | None = None
+    _to_all: Callable[[list[str]], list[np.ndarray]] | None = field(default=None, repr=False, compare=False)
+
+    def encode_all(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """`encode` of each text. Other threads run meanwhile, but for the tokenizers that take no time."""
+        if self._to_all is None:
+            return [self.encode(text) for text in texts]
+        return self._to_all([whole_characters(text) for text in texts])
 
     def encode(self, text: str) -> np.ndarray:
         """The ids of `text` without the end-of-text id: unsigned integers, shape [tokens].
@@ -161,13 +168,17 @@ def _fast(name: str, backend: tokenizers.Tokenizer, eot: int) -> Tokenizer:
     backend.encode_special_tokens = True
     sha256 = rules_sha256(backend)
 
+    def to_all(texts: list[str]) -> list[np.ndarray]:
+        with errors_named(f"tokenizer {name}: cannot read the text '{listed(texts)}'", "take another tokenizer"):
+            found = [np.array(each.ids, dtype=np.int64) for each in backend.encode_batch(texts, add_special_tokens=False)]
+        for text, ids in zip(texts, found, strict=True):
+            if (ids == eot).any():
+                where = f"the end-of-text token {eot} is inside the text '{listed([text])}'"
+                raise SubloraError(f"tokenizer {name}: {where}; take another tokenizer")
+        return found
+
     def to_ids(text: str) -> np.ndarray:
-        with errors_named(f"tokenizer {name}: cannot read the text '{listed([text])}'", "take another tokenizer"):
-            ids = np.array(backend.encode(text, add_special_tokens=False).ids, dtype=np.int64)
-        if (ids == eot).any():
-            where = f"the end-of-text token {eot} is inside the text '{listed([text])}'"
-            raise SubloraError(f"tokenizer {name}: {where}; take another tokenizer")
-        return ids
+        return to_all([text])[0]
 
     def to_bytes(ids: list[int]) -> bytes:
         return backend.decode(ids, skip_special_tokens=True).encode()
@@ -175,7 +186,7 @@ def _fast(name: str, backend: tokenizers.Tokenizer, eot: int) -> Tokenizer:
     largest = max(backend.get_vocab(with_added_tokens=True).values())
     if largest >= LARGEST_VOCABULARY:
         raise SubloraError(f"tokenizer {name}: a token has the id {largest:,}; at most {LARGEST_VOCABULARY:,} tokens are read")
-    return Tokenizer(name, largest + 1, eot, to_ids, to_bytes, sha256, _proven_ratio(backend))
+    return Tokenizer(name, largest + 1, eot, to_ids, to_bytes, sha256, _proven_ratio(backend), to_all)
 
 
 def _proven_ratio(backend: tokenizers.Tokenizer) -> float | None:

@@ -304,6 +304,7 @@ class Gpt(Group):
     seed: Seed = 0
     embedding_std: Annotated[float, Field(gt=0)] = 0.02  # initial scale of the token and position embeddings
     weight_std: Annotated[float, Field(gt=0)] = 0.02  # initial scale of all other weight matrices
+    rotary: bool = False  # rotary positions, in place of a learned vector for each
     # whether a learned multiple of ln q of a document code (the reference; beside a stream's code the default) is added
     residual: bool = False
     architecture: Literal["gpt", "gru", "lstm"] = "gpt"
@@ -313,12 +314,12 @@ class Gpt(Group):
 
     def _without_effect(self) -> dict[str, str]:
         found = {} if self.direction == "permutation" else {"permutation_seed": f"direction {self.direction}"}
-        return found | ({} if self.architecture == "gpt" else {"heads": f"architecture {self.architecture}"})
+        return found | ({} if self.architecture == "gpt" else dict.fromkeys(("heads", "rotary"), f"architecture {self.architecture}"))
 
     @model_serializer(mode="wrap")
     def _what_has_an_effect(self, handler):
         """Checkpoints and certificates of before there were these keys are as they were."""
-        later = {"architecture": "gpt", "direction": "forward", "residual": False}
+        later = {"architecture": "gpt", "direction": "forward", "residual": False, "rotary": False}
         effective = {key: value for key, value in handler(self).items() if key not in self._without_effect()}
         return {key: value for key, value in effective.items() if key not in later or value != later[key]}
 
@@ -331,6 +332,8 @@ class Gpt(Group):
     def _heads_divide_width(self):
         if self.architecture == "gpt" and self.width % self.heads:
             raise ValueError(f"width {self.width} is not divisible by heads {self.heads}")
+        if self.rotary and self.width // self.heads % 2:
+            raise ValueError(f"rotary needs heads of an even width, not {self.width // self.heads} (width / heads)")
         return self
 
 
@@ -489,11 +492,11 @@ class _Search(Group):
     """What every training has. The search is free of charge: it may use any data, and none of it is in the message."""
 
     batch: Count = 64  # sequences or examples a step, over all devices
-    accumulation: Count = 1  # a step's batch is cut into this many parts
+    accumulation: Count = 1  # a step's batch is cut into this many parts, or more where that leaves out padding
     betas: Annotated[tuple[Fraction, Fraction], AsTuple] = (0.9, 0.999)
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     clip: Annotated[float, Field(gt=0)] = 1.0
-    precision: Literal["auto", "no", "bf16"] = "auto"
+    precision: Literal["auto", "no", "bf16"] = "auto"  # auto: bf16 on a GPU that has it, and on a CPU where it measures faster
     compile: Literal["auto", "yes", "no"] = "auto"
     seed: Seed = 0
 

@@ -132,7 +132,8 @@ def model_weights(model: Gpt | Pretrained | Counts, vocab_size: int) -> int:
     width, gain = model.width, model.width + 1 if model.residual else 0
     if model.architecture != "gpt":
         return vocab_size * width + GATES[model.architecture] * model.layers * (2 * width * width + 2 * width) + 2 * width + gain
-    return (vocab_size + model.block) * width + model.layers * (12 * width * width + 13 * width) + 2 * width + gain
+    rows = vocab_size if model.rotary else vocab_size + model.block
+    return rows * width + model.layers * (12 * width * width + 13 * width) + 2 * width + gain
 
 
 def layer_names(model: Gpt | Pretrained) -> tuple[str, ...]:

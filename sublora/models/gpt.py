@@ -1,7 +1,7 @@
 """A decoder-only transformer: GPT-2's architecture (Radford et al. 2019) on one page.
 
-Learned positions, pre-norm blocks, GELU, tied input and output embeddings; query, key and value are separate linear maps, so that
-an adapter can be put on any of them.
+Learned positions (or rotary ones), pre-norm blocks, GELU, tied input and output embeddings; query, key and value are separate
+linear maps, so that an adapter can be put on any of them.
 """
 
 from typing import Any
@@ -13,11 +13,38 @@ from torch import nn
 from sublora.experiment import Gpt
 from sublora.models.output import Read, in_pieces
 
+ROTATION = 10_000.0
+"""Base of the rotary positions' wavelengths (Su et al. 2021)."""
+MULTIPLE = 64
+"""What a GPU wants the rows of the output layer to be a multiple of."""
+
+
+def rotated(x: torch.Tensor) -> torch.Tensor:
+    """Queries or keys (batch, heads, time, size), each turned by its place: pairs of halves, as in `transformers` (Su et al. 2021).
+
+    Products of the two then depend on how far they are apart alone.
+    """
+    half = x.shape[-1] // 2
+    speeds = ROTATION ** (-torch.arange(half, device=x.device, dtype=torch.float32) / half)
+    angles = torch.arange(x.shape[-2], device=x.device, dtype=torch.float32)[:, None] * speeds
+    cos, sin = angles.cos(), angles.sin()
+    first, second = x[..., :half], x[..., half:]
+    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1).type_as(x)
+
+
+class Head(nn.Linear):
+    """A linear map without bias whose rows are padded on a GPU while it is computed; what it returns has none of them."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if (more := -self.out_features % MULTIPLE) and x.device.type == "cuda":
+            return F.linear(x, F.pad(self.weight, (0, 0, 0, more)))[..., : self.out_features]
+        return super().forward(x)
+
 
 class Attention(nn.Module):
-    def __init__(self, width: int, heads: int, bias: bool):
+    def __init__(self, width: int, heads: int, bias: bool, rotary: bool):
         super().__init__()
-        self.heads = heads
+        self.heads, self.rotary = heads, rotary
         self.q = nn.Linear(width, width, bias=bias)
         self.k = nn.Linear(width, width, bias=bias)
         self.v = nn.Linear(width, width, bias=bias)
@@ -25,15 +52,17 @@ class Attention(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         q, k, v = (f(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for f in (self.q, self.k, self.v))
+        if self.rotary:
+            q, k = rotated(q), rotated(k)
         y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
         return self.proj(y.transpose(1, 2).flatten(2))
 
 
 class Block(nn.Module):
-    def __init__(self, width: int, heads: int, bias: bool):
+    def __init__(self, width: int, heads: int, bias: bool, rotary: bool):
         super().__init__()
         self.norm1 = nn.LayerNorm(width, bias=bias)
-        self.attention = Attention(width, heads, bias)
+        self.attention = Attention(width, heads, bias, rotary)
         self.norm2 = nn.LayerNorm(width, bias=bias)
         self.up = nn.Linear(width, 4 * width, bias=bias)
         self.down = nn.Linear(4 * width, width, bias=bias)
@@ -71,10 +100,11 @@ class GPT(nn.Module):
         self.block_size = config.block
         self.vocab_size = vocab_size
         self.tokens = nn.Embedding(vocab_size, config.width)
-        self.positions = nn.Embedding(config.block, config.width)
-        self.blocks = nn.ModuleList(Block(config.width, config.heads, config.bias) for _ in range(config.layers))
+        self.positions = None if config.rotary else nn.Embedding(config.block, config.width)
+        shape = config.width, config.heads, config.bias, config.rotary
+        self.blocks = nn.ModuleList(Block(*shape) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.width, bias=config.bias)
-        self.head = nn.Linear(config.width, vocab_size, bias=False)
+        self.head = Head(config.width, vocab_size, bias=False)
         self.head.weight = self.tokens.weight
         self._initialize(config)
         self.gain = Gain(config.width) if config.residual else None  # behind the others, which are as they would be without it
@@ -94,7 +124,9 @@ class GPT(nn.Module):
     def forward(
         self, tokens: torch.Tensor, log_q: torch.Tensor | None = None, *, read: Read | None = None, rows: torch.Tensor | None = None
     ) -> Any:
-        x = self.tokens(tokens) + self.positions.weight[: tokens.shape[1]]
+        x = self.tokens(tokens)
+        if self.positions is not None:
+            x = x + self.positions.weight[: tokens.shape[1]]
         for block in self.blocks:
             x = block(x)
         return logits(self, self.norm(x), log_q, read, rows)

@@ -21,6 +21,11 @@ def logits_at_once(device: torch.device) -> int:
     return LOGITS.get(device.type, LOGITS["cpu"])
 
 
+def numbers_of_token(module: nn.Module) -> int:
+    """About how many numbers a model makes of one token: what its matrices take and give."""
+    return max(1, sum(sum(weight.shape) for weight in module.parameters() if weight.ndim > 1))
+
+
 def vocabulary_in_pieces(module: nn.Module) -> int | None:
     """V of the language model in a module if its `forward` takes `read` and `rows` (`in_pieces`), else None."""
     modules: Iterator[Any] = module.modules()

@@ -10,7 +10,7 @@ from sublora.models.references import DocumentCode, log_distributions
 
 IGNORED = -100
 """Target of the positions behind a document's end; `torch.nn.functional.cross_entropy` skips it."""
-WIDTH = 128
+WIDTH = 32
 """What the number of tokens read of a sequence is a multiple of, or else it is the block: few shapes, and little padding."""
 VALIDATION = 2**63 - 1
 """The step whose draw is for validation; no training has as many."""
@@ -28,7 +28,7 @@ class Unread:
     block: int
     windows: np.ndarray
 
-    def __getitem__(self, piece: slice) -> "Unread":
+    def __getitem__(self, piece: slice | np.ndarray) -> "Unread":
         return replace(self, windows=self.windows[piece])
 
     def read(self) -> torch.Tensor:
@@ -56,10 +56,29 @@ class Batch:
 
         A model that reads thousands of tokens would else read as many of padding behind every document.
         """
-        piece = slice(index, None, parts)
+        return self._taken(slice(index, None, parts))
+
+    def pieces(self, sequences: int, tokens: float, call: float) -> list["Batch"]:
+        """The batch in pieces for one forward pass each, sequences of alike lengths together: little padding is read.
+
+        sequences, tokens: the most in a piece, tokens with their padding, and one sequence at least. call: how many tokens of
+        padding a forward pass more is worth. The sum of the pieces' losses is the batch's loss, but for rounding. One piece has
+        the batch's own order.
+        """
+        if self.inputs.shape != self.targets.shape:  # labelled examples, which are cut when they are drawn
+            parts = -(-len(self.inputs) // sequences)
+            return [self.part(index, parts) for index in range(parts)]
+        if not len(self.inputs):  # as may be left for one of many processes
+            return [self]
+        used = _used(self.targets)
+        order = np.argsort(-used, kind="stable")
+        groups = _groups(used[order], sequences, tokens, call)
+        return [self._taken(order[group] if len(groups) > 1 else slice(None)) for group in groups]
+
+    def _taken(self, piece: slice | np.ndarray) -> "Batch":
         log_q = None if self.log_q is None else self.log_q[piece]
         inputs, targets = self.inputs[piece], self.targets[piece]
-        if inputs.shape == targets.shape and (used := _used(targets)) < inputs.shape[1]:
+        if inputs.shape == targets.shape and (used := int(_used(targets).max(initial=1))) < inputs.shape[1]:
             inputs, targets = inputs[:, :used], targets[:, :used]
             if isinstance(log_q, Unread):
                 log_q = replace(log_q, block=used, windows=np.minimum(log_q.windows, [2**62, 2**62, used]))
@@ -76,11 +95,26 @@ class Batch:
         return replace(self, log_q=self.past())
 
 
-def _used(targets: torch.Tensor) -> int:
-    """How many places of sequences hold a target, rounded up to a multiple of `WIDTH`; at most all."""
-    places = (targets != IGNORED).any(0).nonzero()
-    used = int(places.max()) + 1 if len(places) else 1
-    return min(targets.shape[1], -(-used // WIDTH) * WIDTH)
+def _used(targets: torch.Tensor) -> np.ndarray:
+    """Of each sequence up to which place it holds targets, rounded up to a multiple of `WIDTH`; at most all: int64 (sequences,)."""
+    longest = targets.shape[1]
+    places = ((targets != IGNORED) * torch.arange(1, longest + 1)).amax(1).clamp_min(1).numpy()
+    return np.minimum(longest, -(-places // WIDTH) * WIDTH)
+
+
+def _groups(widths: np.ndarray, sequences: int, tokens: float, call: float) -> list[slice]:
+    """Which sequences of descending widths to read together, so that padding and calls cost the least (`Batch.pieces`)."""
+    ends = [*(np.flatnonzero(np.diff(widths)) + 1).tolist(), len(widths)]  # alike ones are parted by the limits alone
+    best: list[tuple[float, list[slice]]] = [(0.0, [])]
+    for last, end in enumerate(ends):
+        found = []
+        for begin, (cost, groups) in zip([0, *ends[:last]], best, strict=True):
+            width = int(widths[begin])
+            step = max(1, min(sequences, int(min(tokens, 2**62) // width)))
+            cut = [slice(at, min(at + step, end)) for at in range(begin, end, step)]
+            found.append((cost + (end - begin) * width + len(cut) * call, [*groups, *cut]))
+        best.append(min(found, key=lambda each: each[0]))
+    return best[-1][1]
 
 
 class Sampler:

@@ -3,7 +3,7 @@
 import contextlib
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,11 +17,17 @@ from accelerate.utils import broadcast_object_list
 from torch import nn
 
 from sublora.errors import SubloraError
-from sublora.models.output import logits_at_once, vocabulary_in_pieces
+from sublora.models.output import logits_at_once, numbers_of_token, vocabulary_in_pieces
 from sublora.progress import notice, progress_bar
 from sublora.training.batches import IGNORED, Batch
 from sublora.training.checkpoint import load_checkpoint, save_checkpoint
 from sublora.training.metrics import MetricsLog
+from sublora.training.precision import settled
+
+AT_ONCE = {"cpu": 2**29}
+"""About how many numbers a forward pass in training may keep for the way back, by device: 2 GiB. On a GPU settings say it."""
+CALL = 2**21
+"""How many numbers of padding a forward pass more is worth: what its calls cost, whatever the number of tokens."""
 
 COOL_DOWN = "cool-down"
 """The file in a run's folder that starts the cool-down of a constant rate at the next validation."""
@@ -105,14 +111,14 @@ def train(
     """
     # Its own mixed precision can be set once a process; torch's, below, can be another in each call.
     accelerator = Accelerator(mixed_precision="no")
-    autocast = torch.autocast(accelerator.device.type, torch.bfloat16, enabled=_precision(schedule.precision) == "bf16")
     module.to(accelerator.device)
     # The compiled and the distributed form share these parameters, so that what is read and written here is theirs too.
     parameters = {name: p for name, p in module.named_parameters() if p.requires_grad}
     paces = getattr(module, "paces", {})  # of parameters with a learning rate of their own, and no decay
     groups = [{"params": [p for name, p in parameters.items() if name not in paces], "pace": 1.0}]
     groups += [{"params": [parameters[name]], "pace": pace, "weight_decay": 0.0} for name, pace in paces.items()]
-    optimizer = torch.optim.AdamW(groups, schedule.learning_rate, schedule.betas, weight_decay=schedule.weight_decay)
+    decay, fused = schedule.weight_decay, accelerator.device.type == "cuda" or None
+    optimizer = torch.optim.AdamW(groups, schedule.learning_rate, schedule.betas, weight_decay=decay, fused=fused)
     checkpoint, facts = folder / f"{phase}.safetensors", {**facts, "phase": phase, "schedule": repr(schedule)}
     state = _State(parameters, optimizer)
     if checkpoint.exists():
@@ -123,6 +129,7 @@ def train(
     schedule = replace(schedule, steps=min(schedule.steps, state.last))
     if state.step < schedule.steps:
         module.train()
+        autocast = _autocast(module, batches, schedule, folder, accelerator)
         forward, prepared = accelerator.prepare(_compiled(module, batches, schedule, accelerator, autocast), optimizer)
         if penalty is not None and state.step == 0:
             penalty.revalue(*validation_loss(autocast, forward, validation, schedule.batch))
@@ -130,14 +137,14 @@ def train(
     progress = progress_bar(total=schedule.steps, initial=state.step, desc=phase, unit="step", disable=log is None)
     earlier = log.seconds if log else 0.0
     began, losses, tokens = time.monotonic(), [], 0
-    coming = _made_ahead(batches, state.step, schedule, accelerator)
+    coming = _made_ahead(batches, state.step, module, schedule, accelerator)
     while state.step < schedule.steps:
         # Dropout masks are a function of (seed, step, process). torch takes no larger seeds.
         torch.manual_seed(((schedule.seed * 1_000_003 + state.step) * 1009 + accelerator.process_index) % 2**63)
         for group in prepared.param_groups:
             group["lr"] = schedule.rate(state.step) * group["pace"]
         batch, mine = next(coming)
-        losses.append(_step(accelerator, autocast, forward, mine, accumulation=schedule.accumulation, penalty=penalty))
+        losses.append(_step(accelerator, autocast, forward, mine, penalty=penalty))
         accelerator.clip_grad_norm_(parameters.values(), schedule.clip)
         prepared.step()
         prepared.zero_grad()
@@ -235,20 +242,24 @@ class _State:
         self.step, self.best, self.last = facts["step"], facts["best"], facts.get("last", self.last)
         for parameter in self.parameters.values():
             moments = {key: torch.zeros_like(parameter) for key in ("exp_avg", "exp_avg_sq")}
-            self.optimizer.state[parameter] = {"step": torch.tensor(float(self.step)), **moments}
+            there = parameter.device if self.optimizer.param_groups[0]["fused"] else None
+            self.optimizer.state[parameter] = {"step": torch.tensor(float(self.step), device=there), **moments}
         for name, tensor in self.tensors().items():
             if name not in tensors or tensors[name].shape != tensor.shape:
                 raise SubloraError(f"checkpoint: no {name} of shape {tuple(tensor.shape)}; it is of another architecture")
             tensor.copy_(tensors[name])
 
 
-def _made_ahead(batches, step: int, schedule: Schedule, accelerator: Accelerator) -> Iterator[tuple[Batch, Batch]]:
-    """(the batch, this process's share) of each step from `step` on. A thread makes one while the one before is trained on."""
+def _made_ahead(
+    batches, step: int, module: nn.Module, schedule: Schedule, accelerator: Accelerator
+) -> Generator[tuple[Batch, list[Batch]], None, None]:
+    """(the batch, this process's share in pieces) of each step from `step` on. A thread makes one while another is trained on."""
 
-    def made(step: int) -> tuple[Batch, Batch]:
+    def made(step: int) -> tuple[Batch, list[Batch]]:
         batch = batches(step, schedule.batch)
-        mine = batch.part(accelerator.process_index, accelerator.num_processes)
-        return batch, mine.read() if schedule.accumulation == 1 else mine  # else each part is read when its turn comes
+        mine = _pieces(batch, module, schedule, accelerator)
+        # else each piece is read when its turn comes
+        return batch, [piece.read() for piece in mine] if schedule.accumulation == 1 else mine
 
     with ThreadPoolExecutor(1) as thread:
         following = thread.submit(made, step)
@@ -258,15 +269,15 @@ def _made_ahead(batches, step: int, schedule: Schedule, accelerator: Accelerator
         yield following.result()
 
 
-def _step(accelerator, autocast, forward, mine: Batch, *, accumulation: int, penalty) -> torch.Tensor:
+def _step(accelerator, autocast, forward, mine: list[Batch], *, penalty) -> torch.Tensor:
     """Gradients of one step's loss; returns this process's share of the loss in bits per token."""
     processes = accelerator.num_processes
     total = torch.zeros((), device=accelerator.device)
-    for i in range(accumulation):
-        last = i == accumulation - 1
+    for piece in mine:
+        last = piece is mine[-1]
         with contextlib.nullcontext() if last else accelerator.no_sync(forward):
             # Gradients are averaged over processes; times their number, they are the gradient of the whole batch's mean.
-            loss = _bits(autocast, forward, mine.part(i, accumulation)) * processes
+            loss = _bits(autocast, forward, piece) * processes
             total += loss.detach()
             if last and penalty is not None:
                 loss = loss + penalty()
@@ -283,16 +294,20 @@ def _losses(autocast: torch.autocast, forward: nn.Module, batch: Batch) -> torch
     device = _device(forward)
     log_q, targets = batch.past(), batch.targets.to(device)
     inputs = batch.inputs.to(device), *(() if log_q is None else (log_q.to(device),))
-    vocabulary = vocabulary_in_pieces(forward)
+    vocabulary, flat = vocabulary_in_pieces(forward), targets.flatten()
 
-    def nats(logits: torch.Tensor, place: slice = slice(None)) -> torch.Tensor:
-        return F.cross_entropy(logits.float(), targets.flatten()[place], ignore_index=IGNORED, reduction="none")
+    def nats(logits: torch.Tensor, of: torch.Tensor) -> torch.Tensor:
+        return F.cross_entropy(logits.float(), of, ignore_index=IGNORED, reduction="none")
 
     with autocast:
         if vocabulary is None or batch.inputs.numel() * vocabulary <= logits_at_once(device):
-            losses = nats(forward(*inputs).flatten(0, 1))
+            losses = nats(forward(*inputs).flatten(0, 1), flat)
         else:
-            losses = torch.cat(forward(*inputs, read=nats))
+            real = (batch.targets.flatten() != IGNORED).nonzero()[:, 0]
+            rows = (real if len(real) else torch.zeros(1, dtype=torch.long)).to(device)  # one at least, ignored or not
+            wanted = flat[rows]
+            found = torch.cat(forward(*inputs, read=lambda logits, place: nats(logits, wanted[place]), rows=rows))
+            losses = found.new_zeros(len(flat)).index_put((rows,), found)
     return losses.view(targets.shape) / math.log(2)
 
 
@@ -300,14 +315,24 @@ def _device(module: nn.Module) -> torch.device:
     return next(module.parameters()).device
 
 
-def _precision(precision: str) -> str:
-    """bf16 where the device computes with it, unless the settings say otherwise."""
-    if precision != "auto":
-        return precision
-    if torch.cuda.is_available():
-        return "bf16" if torch.cuda.is_bf16_supported() else "no"
-    capabilities = torch.cpu.get_capabilities()
-    return "bf16" if capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") else "no"
+def _autocast(module: nn.Module, batches, schedule: Schedule, folder: Path, accelerator: Accelerator) -> torch.autocast:
+    """Mixed precision or none, as the settings say or `precision.settled` finds."""
+    kind = accelerator.device.type
+
+    def compute(bf16: bool) -> None:
+        *_, narrowest = _pieces(batches(0, schedule.batch), module, schedule, accelerator)
+        _bits(torch.autocast(kind, torch.bfloat16, enabled=bf16), module, narrowest).backward()
+        module.zero_grad()
+
+    return torch.autocast(kind, torch.bfloat16, enabled=settled(schedule.precision, folder, accelerator, compute) == "bf16")
+
+
+def _pieces(batch: Batch, module: nn.Module, schedule: Schedule, accelerator: Accelerator) -> list[Batch]:
+    """This process's share of a batch, in pieces."""
+    numbers, device = numbers_of_token(module), accelerator.device.type
+    sequences = max(1, schedule.batch // schedule.accumulation // accelerator.num_processes)
+    mine = batch.part(accelerator.process_index, accelerator.num_processes)
+    return mine.pieces(sequences, AT_ONCE.get(device, math.inf) / numbers, CALL / numbers)
 
 
 def _compiled(module: nn.Module, batches, schedule: Schedule, accelerator: Accelerator, autocast) -> nn.Module:
