@@ -191,7 +191,7 @@ def _of_steps(data: bytes) -> bool:
 
 def _language(data: bytes) -> bytes:
     message = language.decode(data, 10_000)
-    form = getattr(message.coded, "mixed", "levels"), Reader(data).byte()  # each format and code has its own message of a model
+    form = type(message.coded).__name__, Reader(data).byte()  # each format and way of coding has its own message of a model
     return repr((message.subspace, message.alpha, form)).encode() + message.coded.coordinates.tobytes()
 
 

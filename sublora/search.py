@@ -38,7 +38,7 @@ def search(
     def compressed(place: Path, quantizer: str, count: int) -> tuple[bytes, TextProblem]:
         values = problem.experiment.parameters()
         values["compression"] |= {"quantizer": quantizer, "levels": count}
-        for key in ("scale", "contexts", *["entropy_penalty"] * (quantizer != "ecsq")):  # a setting without effect is refused
+        for key in ("scale", *["entropy_penalty"] * (quantizer != "ecsq")):  # a setting without effect is refused
             values["compression"].pop(key, None)
         changed = as_experiment(values)
         assert isinstance(changed, Pretrain | Finetune)

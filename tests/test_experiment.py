@@ -246,7 +246,6 @@ IGNORED = [
     ("corpus: {source: file, path: a.csv, subset: en}", "subset", "source file"),
     ("compression: {quantizer: kmeans, entropy_penalty: 0.1}", "entropy_penalty", "quantizer kmeans"),
     ("compression: {quantizer: kmeans, scale: model}", "scale", "quantizer kmeans"),
-    ("compression: {quantizer: ecsq, contexts: false}", "contexts", "quantizer ecsq"),
     ("compression: {finetune_steps: 0, finetune_learning_rate: 0.1}", "finetune_learning_rate", "finetune_steps 0"),
     ("compression: {rate_penalty: 0.1}", "rate_penalty", "finetune_steps 0"),
     ("bounds: {tokens: 9}", "tokens", "levels [document]"),

@@ -1,7 +1,6 @@
 """Coordinates on a grid: coded integers, the steps' one form, training towards few bits, and what a bit costs."""
 
 import hashlib
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -45,12 +44,9 @@ def test_integers_come_back(data):
     drawn = data.draw(st.lists(st.integers(0, 255), min_size=len(shapes), max_size=len(shapes)))
     steps = [step if part.any() else 0 for step, part in zip(drawn, parts(integers, shapes), strict=True)]
     payload = encode_grid(np.array(steps), integers, shapes)
-    again, decoded, mixed = decode_grid(payload, shapes)
+    again, decoded = decode_grid(payload, shapes)
     np.testing.assert_array_equal(decoded, integers)
     assert again.tolist() == steps and encode_grid(again, decoded, shapes) == payload
-    both = [encode_grid(np.array(steps), integers, shapes, way) for way in (False, True)]
-    assert [decode_grid(each, shapes)[2] for each in both] == [False, True]
-    assert payload == both[mixed] == min(both, key=len)
 
 
 def parts(integers, shapes):
@@ -134,17 +130,6 @@ def test_each_matrix_has_its_step_and_the_rebuilt_model_is_the_coded_one(values,
     assert with_alpha(other, 0.1, LIMIT, sent.layers) == data
 
 
-@pytest.mark.parametrize("mixed", [False, True])
-def test_a_message_of_either_stream_has_one_form_and_the_shorter_is_the_default(mixed):
-    sent = message_of(FULL)
-    asked = replace(sent, coded=sent.coded._replace(mixed=mixed))
-    data = encode(asked)
-    model, message = rebuild(data, TINY, 20)
-    np.testing.assert_array_equal(model.coordinates.detach().numpy(), sent.coded.coordinates)
-    assert message.coded.mixed is mixed and encode(message) == data
-    assert len(encode(sent)) == min(len(data), len(encode(replace(sent, coded=sent.coded._replace(mixed=not mixed)))))
-
-
 def test_a_message_of_steps_is_the_same_on_every_machine():
     """Frozen; all but the integers takes 4 bytes, 3 of fields, and 10 bits of the stream."""
     subspace = Subspace(parametrization="subspace", dimension=2500)
@@ -212,7 +197,7 @@ def test_one_step_for_all_matrices_is_learnt_and_coded_for_each(on_grid):
     assert model.steps.shape == (1,) and model.steps.grad < 0
 
 
-def test_a_params_file_asks_for_one_step_and_for_no_contexts(tmp_path):
+def test_a_params_file_asks_for_one_step(tmp_path):
     texts = write_texts(tmp_path / "texts", 300)
 
     def compressed(**compression):
@@ -225,9 +210,7 @@ def test_a_params_file_asks_for_one_step_and_for_no_contexts(tmp_path):
         message, _ = problem.compress(tmp_path, model)
         return rebuild(message, problem.experiment.model, problem.store.vocab_size)[1].coded
 
-    usual, plain, one = compressed(), compressed(contexts=False), compressed(scale="model")
-    assert usual.mixed and not plain.mixed
-    np.testing.assert_array_equal(usual.coordinates, plain.coordinates)
+    usual, one = compressed(), compressed(scale="model")
     least = STEPS[one.steps[one.steps > 0].min()]
     assert np.unique(usual.steps[usual.steps > 0]).size > 2, "twin: each matrix has its own"
     assert (np.rint(one.coordinates / least) * least == one.coordinates).all(), "all are multiples of one step"

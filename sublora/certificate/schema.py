@@ -23,7 +23,7 @@ LARGEST_CERTIFICATE = 96 * 2**20  # bytes; enough for GPT-2 small at 5 bits a we
 
 SEARCH = (
     "training",
-    *(f"compression.{key}" for key in ("quantizer", "entropy_penalty", "scale", "contexts")),
+    *(f"compression.{key}" for key in ("quantizer", "entropy_penalty", "scale")),
     *(f"compression.{key}" for key in ("finetune_steps", "finetune_learning_rate", "rate_penalty")),
     "notebooks",
     "counting.least",

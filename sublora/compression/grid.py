@@ -8,9 +8,8 @@ is all zero; then every integer as: is it 0, is it 1, ... up to 15, the rest in 
     mixed   seven: of all groups, of the group, after the neighbours to the left, above, after the means of row and column so far,
             after both; mixed by weights that are learnt on the way (logistic mixing: Mahoney 2005)
 
-The shorter is sent, unless one is asked for, and no table. Every number is an integer, so that all machines compute the same
-probabilities. Whatever the bytes, they decode to integers; whether they are those that `encode_grid` writes is for the decoder of
-the message to see.
+The shorter is sent, and no table. Every number is an integer, so that all machines compute the same probabilities. Whatever the
+bytes, they decode to integers; whether they are those that `encode_grid` writes is for the decoder of the message to see.
 """
 
 import decimal
@@ -51,8 +50,8 @@ def canonical(step: int, integers: np.ndarray) -> tuple[int, np.ndarray]:
     return 8 * exponent + best[1], numerator.astype(integers.dtype)
 
 
-def encode_grid(steps: np.ndarray, integers: np.ndarray, shapes: Shapes, mixed: bool | None = None) -> bytes:
-    """The stream. steps: indices into `STEPS` (G,), integers: (d,), in the form of `canonical`; mixed: None for the shorter stream.
+def encode_grid(steps: np.ndarray, integers: np.ndarray, shapes: Shapes) -> bytes:
+    """The stream. steps: indices into `STEPS` (G,), integers: (d,), in the form of `canonical`.
 
     Raises ValueError for integers beyond ±`LARGEST`, and for shapes that do not hold them.
     """
@@ -61,15 +60,15 @@ def encode_grid(steps: np.ndarray, integers: np.ndarray, shapes: Shapes, mixed: 
         raise ValueError("the groups' shapes do not hold the integers")
     if len(integers) and abs(integers).max() > LARGEST:
         raise ValueError(f"an integer is beyond ±{LARGEST:,}")
-    return min((_encode(way, steps, integers, shapes) for way in ((False, True) if mixed is None else (mixed,))), key=len)
+    return min((_encode(mixed, steps, integers, shapes) for mixed in (False, True)), key=len)
 
 
-def decode_grid(payload: bytes, shapes: Shapes) -> tuple[np.ndarray, np.ndarray, bool]:
-    """(steps uint8 (G,), integers int64 (d,), mixed) that a stream says."""
+def decode_grid(payload: bytes, shapes: Shapes) -> tuple[np.ndarray, np.ndarray]:
+    """(steps uint8 (G,), integers int64 (d,)) that a stream says."""
     steps, integers = np.zeros(len(shapes), np.int64), np.zeros(sum(r * c for r, c in shapes), np.int64)
     data = np.frombuffer(payload + bytes(1), np.uint8)
-    mixed = _walk(True, False, (steps, integers, np.array(shapes, np.int64).reshape(-1, 2)), data.copy(), _tables())
-    return steps.astype(np.uint8), integers, bool(mixed)
+    _walk(True, False, (steps, integers, np.array(shapes, np.int64).reshape(-1, 2)), data.copy(), _tables())
+    return steps.astype(np.uint8), integers
 
 
 def _encode(mixed: bool, steps: np.ndarray, integers: np.ndarray, shapes: Shapes) -> bytes:
@@ -159,7 +158,7 @@ def _level(value):
 
 @numba.njit(cache=True, error_model="numpy")
 def _walk(decoding, mixed, coded, buffer, tables):
-    """Writes the stream and returns its length, or -1 if `buffer` has no room; or reads steps and integers and returns `mixed`."""
+    """Writes the stream into `buffer` and returns its length, or -1 if there is no room; or reads it, filling steps, integers."""
     steps, integers, shapes = coded
     coder = np.array([0, (1 << 48) - 1, 0, 0], np.int64)
     if decoding:
@@ -255,7 +254,7 @@ def _walk(decoding, mixed, coded, buffer, tables):
             above[0] = 0
         begin += rows * columns
     if decoding:
-        return 1 if mixed else 0
+        return 0
     return _end(coder, buffer)
 
 

@@ -563,7 +563,6 @@ class Compression(Group):
     entropy_penalty: Annotated[float, Field(ge=0)] = 0.02  # ecsq, grid: variances of a coordinate that a bit of it is worth
     levels: Annotated[int, Field(ge=1, le=255)] = 11
     scale: Literal["tensor", "model"] = "tensor"  # grid: a step for each matrix; one for all
-    contexts: bool = True  # grid: an integer's code may depend on its neighbours, row and column
     finetune_steps: Annotated[int, Field(ge=0)] = 0  # steps of quantization-aware training before coding
     finetune_learning_rate: Annotated[float, Field(gt=0)] = 1e-3
     # while fine-tuning, bits of loss for each bit of a coordinate's entropy; auto: what the promised bound pays for it
@@ -574,13 +573,12 @@ class Compression(Group):
         if not self.finetune_steps and self.rate_penalty != 0:  # 0 was the default, and kept certificates have it
             unused.append("rate_penalty")
         other = [*["entropy_penalty"] * (self.quantizer not in ("ecsq", "grid")), *["levels"] * (self.quantizer == "grid")]
-        other += ["scale", "contexts"] * (self.quantizer != "grid")
+        other += ["scale"] * (self.quantizer != "grid")
         return dict.fromkeys(other, f"quantizer {self.quantizer}") | dict.fromkeys(unused, "finetune_steps 0")
 
     @model_serializer(mode="wrap")
     def _a_grid_has_no_number_of_levels(self, handler):
-        later = {"scale": "tensor", "contexts": True}  # certificates of before there were these are as they were
-        values = {key: value for key, value in handler(self).items() if key not in later or value != later[key]}
+        values = {key: value for key, value in handler(self).items() if key != "scale" or value != "tensor"}  # as it was without
         return {key: value for key, value in values.items() if key != "levels" or self.quantizer != "grid"}
 
 

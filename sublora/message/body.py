@@ -36,13 +36,12 @@ class Coded(NamedTuple):
 class Gridded(NamedTuple):
     """Coordinates that are multiples of their group's step (`compression.grid`).
 
-    steps: indices (G,); integers: (d,); shapes: rows and columns of each group; mixed: which stream, None for the shorter one.
+    steps: indices (G,); integers: (d,); shapes: rows and columns of each group.
     """
 
     steps: np.ndarray
     integers: np.ndarray
     shapes: Shapes
-    mixed: bool | None = None
 
     @property
     def coordinates(self) -> np.ndarray:

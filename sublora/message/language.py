@@ -135,8 +135,7 @@ def _pack_grid(coded: Gridded) -> bytes:
     ends = np.cumsum([rows * columns for rows, columns in coded.shapes])[:-1]
     try:
         groups = [canonical(int(step), part) for step, part in zip(coded.steps, np.split(coded.integers, ends), strict=True)]
-        steps, integers = np.array([step for step, _ in groups]), np.concatenate([part for _, part in groups])
-        return encode_grid(steps, integers, coded.shapes, coded.mixed)
+        return encode_grid(np.array([step for step, _ in groups]), np.concatenate([part for _, part in groups]), coded.shapes)
     except ValueError as error:
         raise SubloraError(f"compression.quantizer grid: {error}; has training diverged?") from None
 
@@ -198,8 +197,7 @@ def decode(
         groups = [(1, header.dimension)] if shapes is None else shapes(header.subspace)
         if (size := sum(rows * columns for rows, columns in groups)) != header.dimension:
             raise MessageError(f"the message has {header.dimension:,} coordinates, the model {size:,}")
-        steps, integers, mixed = decode_grid(header.rest.rest(), groups)
-        coded = Gridded(steps, integers, groups, mixed)
+        coded = Gridded(*decode_grid(header.rest.rest(), groups), groups)
     else:
         coded = unpack(header.rest, *header.levels, header.dimension)
     message = Message(header.subspace, header.alpha, coded, layers)

@@ -12,7 +12,7 @@ def fields(data: bytes, message: Message) -> pd.DataFrame:
     """The header, codebook and symbols (or steps and symbols in one) of a message: bytes, first byte, and shares in percent."""
     coded = message.coded
     if isinstance(coded, Gridded):
-        symbols = len(encode_grid(coded.steps, coded.integers, coded.shapes, coded.mixed))
+        symbols = len(encode_grid(coded.steps, coded.integers, coded.shapes))
         sizes = {"header": len(data) - symbols, "steps and symbols": symbols}
     else:
         codebook, symbols = len(pack_codebook(coded.codebook, len(FORMATS))[1]), len(shortest(coded.symbols, coded.codebook)[1])

@@ -439,10 +439,9 @@ class TextProblem(DocumentProblem):
         def adapt(quantized, penalty):
             return self._phase(quantized, folder, "quantize", penalty)
 
-        public, settings = self.experiment.model, self.experiment.compression
-        parts, log = quantize_and_adapt(model, settings, adapt, self.pricing())
-        coded = Gridded(*parts, None if settings.contexts else False) if settings.quantizer == "grid" else Coded(*parts)
-        message = encode(Message(self.experiment.subspace, ALPHA_GRID[0], coded, layer_names(public)))
+        parts, log = quantize_and_adapt(model, self.experiment.compression, adapt, self.pricing())
+        public, form = self.experiment.model, Gridded if self.experiment.compression.quantizer == "grid" else Coded
+        message = encode(Message(self.experiment.subspace, ALPHA_GRID[0], form(*parts), layer_names(public)))
         return configured(None if isinstance(public, Gpt) else public.architecture, message), log
 
     def pricing(self) -> Pricing:
