@@ -64,9 +64,10 @@ def on_hub(corpus: Corpus) -> bool:
 
 
 def corpus_name(corpus: Corpus) -> str:
-    """A short readable name: the source, the last part of its path, and how its files are split, if they are."""
+    """A short readable name: the source, the last part of its path, how its files are split and its tokens shuffled, if they are."""
     split = None if corpus.split_on == "file" else corpus.split_on
-    parts = (corpus.source, corpus.subset, corpus.path and Path(corpus.path).name, split)
+    shuffle = corpus.shuffle and f"shuffled within {corpus.shuffle:,}"
+    parts = (corpus.source, corpus.subset, corpus.path and Path(corpus.path).name, split, shuffle)
     return ":".join(part for part in parts if part)
 
 
@@ -78,6 +79,7 @@ def corpus_identity(corpus: Corpus) -> dict[str, Any]:
     """
     identity = {"source": corpus.source, "tokenizer": corpus.tokenizer, "max_documents": corpus.max_documents}
     identity |= {} if corpus.end_of_text is None else {"end of text": corpus.end_of_text}
+    identity |= {} if corpus.shuffle is None else {"shuffle": corpus.shuffle}
     if corpus.tokenizer not in ("bytes", "gpt2") and given_path(corpus.tokenizer, "corpus.tokenizer").exists():
         identity["tokenizer files"] = files_fingerprint(Path(corpus.tokenizer))
     if corpus.source == "python-packages":

@@ -100,7 +100,13 @@ def guarantee_iid(certificate: Certificate) -> str | None:
 
 
 def sentence(certificate: Certificate, bound: Statement) -> str:
-    """One statement of a certificate, in bits or an error, as an English sentence."""
+    """One statement of a certificate, in bits or an error, as an English sentence, behind one about shuffled tokens if they are."""
+    window = certificate.params.get("corpus", {}).get("shuffle")
+    shuffled = f"Before the split, each document's tokens were shuffled within windows of {window:,}. " if window else ""
+    return shuffled + _sentence(certificate, bound)
+
+
+def _sentence(certificate: Certificate, bound: Statement) -> str:
     many = units_name(certificate, bound.level)[1]
     bits, sure = certificate.message_bits, f"{confidence(certificate.delta)} confidence over the"
     model = f"the model, stored in {bits // 8:,} bytes ({bits:,} bits),"
