@@ -21,8 +21,8 @@ LEVELS = ("document", "position", "example")
 """The units that models are compared on. Single tokens of a stream have no iid, pool or unseen statement. Sequences have iid alone,
 and pieces of one document are alike: from held-out ones nothing would be proven."""
 
-NO_MATTER_OF_UNITS = {"source", "packages", "path", "split_on", "field", "subset", "tokenizer", "tokenizer_from", "max_documents"}
-NO_MATTER_OF_UNITS |= {"max_length"}
+NO_MATTER_OF_UNITS = {"source", "packages", "path", "split_on", "field", "subset", "tokenizer", "tokenizer_from", "max_documents",
+                      "max_length"}  # fmt: skip
 """Settings of data that do not say which units train: the data's SHA-256 stands for most of them."""
 
 

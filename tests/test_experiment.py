@@ -1,5 +1,7 @@
 """Params files: what they mean, and what is wrong with one, named in one line."""
 
+import math
+
 import pytest
 import yaml
 from tiny import HOME
@@ -53,9 +55,11 @@ def refused(call, *arguments):
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PARAMS)))
 def test_every_params_file_is_valid_and_named_after_its_place(path):
     name, experiments = "-".join(path.relative_to(PARAMS).with_suffix("").parts), load_experiments(path)
-    values = [str(value) for value in next(iter(read_yaml(path.read_text("utf-8")).get("grid", {}).values()), [])]
-    assert [each.name for each in experiments] == ([f"{name}-{value}" for value in values] or [name])
-    assert path.stem not in GLUE or values == list(map(str, DIMENSIONS))
+    grid = read_yaml(path.read_text("utf-8")).get("grid", {})
+    assert len(experiments) == math.prod(map(len, grid.values()))
+    assert all(each.name == name if not grid else each.name.startswith(f"{name}-") for each in experiments)
+    if path.stem in GLUE:
+        assert [each.name for each in experiments] == [f"{name}-{dimension}" for dimension in DIMENSIONS]
     for experiment in experiments:
         assert as_experiment(experiment.parameters()) == experiment
     assert path.read_text("utf-8").startswith("# "), "a params file says first what it is"

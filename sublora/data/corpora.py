@@ -64,7 +64,7 @@ def on_hub(corpus: Corpus) -> bool:
 
 
 def corpus_name(corpus: Corpus) -> str:
-    """A short readable name: the source, the last part of its path, how its files are split and its tokens shuffled, if they are."""
+    """A short readable name: the source, the last part of its path, how its files are split or its tokens shuffled."""
     split = None if corpus.split_on == "file" else corpus.split_on
     shuffle = corpus.shuffle and f"shuffled within {corpus.shuffle:,}"
     parts = (corpus.source, corpus.subset, corpus.path and Path(corpus.path).name, split, shuffle)
