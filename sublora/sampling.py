@@ -38,16 +38,20 @@ class LanguageModel:
         reads = f"windows of {self.module.block_size:,} tokens of {self.tokenizer.name}"
         return f"<language model of {weights:,} weights, reads {reads}>"
 
-    @torch.inference_mode()
     def bits(self, text: str) -> float:
         """The model's code length of the text and its end, in bits, without smoothing; windows as in training."""
+        return float(self.token_bits(text).sum())
+
+    @torch.inference_mode()
+    def token_bits(self, text: str) -> np.ndarray:
+        """The same of each token, the end of text last: float64."""
         ids = torch.tensor([self.tokenizer.eot, *self.tokenizer.encode(text).tolist(), self.tokenizer.eot])
-        block, total = self.module.block_size, 0.0
+        block, found = self.module.block_size, []
         for begin in range(0, len(ids) - 1, block):
             window = ids[begin : begin + block + 1]
             logits = self._logits(ids, begin, begin + len(window) - 1)
-            total += float(torch.nn.functional.cross_entropy(logits, window[1:], reduction="sum"))
-        return total / math.log(2)
+            found.append(torch.nn.functional.cross_entropy(logits, window[1:], reduction="none").double())
+        return torch.cat(found).numpy() / math.log(2)
 
     @torch.inference_mode()
     def generate(self, prompt: str = "", max_new_tokens: int = 100, smoothing: float = 0.0, seed: int = 0) -> str:
