@@ -35,4 +35,5 @@ def _span(code: int, bits: float) -> str:
     """One byte as HTML. What is no printable ASCII is a dot; a new line stays one."""
     text = "\n" if code == 10 else chr(code) if 32 <= code < 127 else "\u00b7"
     shown = html.escape(text).replace("`", "&#96;").replace("\n", "\u21b5\n" if bits else "\n")
-    return f'<span title="{bits:.1f} bits" style="background:rgba(213,94,0,{0.8 * bits / MOST:.2f})">{shown}</span>' if bits else shown
+    style = f"background:rgba(213,94,0,{0.8 * bits / MOST:.2f})"
+    return f'<span title="{bits:.1f} bits" style="{style}">{shown}</span>' if bits else shown

@@ -102,7 +102,7 @@ def ranking(kept: Sequence[KeptRun], seeds: Sequence[KeptRun] = ()) -> list[str]
     if bounds:
         ours = {name: bound.bound for name, bound in bounds.items()}
         orders.append(f"Measured, one run each: {_order(ours, {name: written(bound) for name, bound in bounds.items()})}.")
-    for inequality in ("hoeffding", "betting"):
+    for inequality in ("hoeffding", "betting") if seeds else ():
         orders.append(f"Smaller models with several seeds, best first. {order_of_methods(seeds, inequality)}")
     return orders + lines
 
