@@ -1,9 +1,9 @@
 """One held-out document with the loss of each byte, and text drawn from the message, as `heat.csv` beside a certificate.
 
-    python benchmarks/heat.py results/quick
+    python -P benchmarks/heat.py results/quick
 
 The document is the first of the test split that has 300 to 700 bytes: none is chosen by its looks. The losses are those of the
-decoded model without smoothing. The tokenizer must be bytes.
+decoded model without smoothing. The tokenizer must be bytes. -P: else `coverage.py` beside this file would stand for a package.
 """
 
 import sys

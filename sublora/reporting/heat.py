@@ -18,9 +18,9 @@ def heat_map(run: KeptRun) -> Markdown:
     Its rows are bytes in their order: of the document with their loss in bits, and of the sampled text.
     """
     try:
-        frame = load_table(run.path / "heat.csv", COLUMNS, "run `python benchmarks/heat.py` and the run's folder")
+        frame = load_table(run.path / "heat.csv", COLUMNS, "run `python -P benchmarks/heat.py` and the run's folder")
     except SubloraError:
-        return escape("No document with its losses was kept with this run. `benchmarks/heat.py` makes one.")
+        return escape("No document with its losses was kept with this run. `python -P benchmarks/heat.py FOLDER` makes one.")
     texts = []
     for sampled in (0, 1):
         rows = frame[frame["sampled"] == sampled]
