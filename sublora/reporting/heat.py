@@ -21,6 +21,7 @@ def heat_map(run: KeptRun) -> Markdown:
         frame = load_table(run.path / "heat.csv", COLUMNS, "run `python -P benchmarks/heat.py` and the run's folder")
     except SubloraError:
         return escape("No document with its losses was kept with this run. `python -P benchmarks/heat.py FOLDER` makes one.")
+    frame = frame[list(COLUMNS)].clip(0, 255).dropna()
     texts = []
     for sampled in (0, 1):
         rows = frame[frame["sampled"] == sampled]
