@@ -152,5 +152,6 @@ def kept_runs(group: str) -> tuple[list[KeptRun], list[str]]:
     """
     runs, skipped = load_runs(results_folder() / group)
     if not runs and not skipped:
-        skipped = [f"{results_folder() / group}: no certificates; run `make {group}`"]
+        target = "paper" if group == "experiments" else group
+        skipped = [f"{results_folder() / group}: no certificates; run `make {target}`"]
     return sorted(runs, key=lambda run: list(METHODS).index(run.name) if run.name in METHODS else 0), skipped
