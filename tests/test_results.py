@@ -11,6 +11,7 @@ import pytest
 
 from sublora.certificate.schema import digest, load_certificate
 from sublora.experiment import Finetune, Ngram, Round, Zeroshot, as_experiment, load_experiment
+from sublora.experiment.params import load_experiments
 from sublora.message import decode
 from sublora.reporting.results import load_metrics
 from sublora.reporting.runs import GROUPS
@@ -27,12 +28,20 @@ def test_each_group_has_a_certificate_for_each_of_its_params_files():
     assert {path.parent.parent.name for path in KEPT} <= {*GROUPS, "results"}
 
 
+def _stated(folder):
+    """The experiment of a kept run as its params file has it; those of grids lie in a folder of many."""
+    if folder.parent.name == "experiments":
+        files = sorted((HOME / "params" / "experiments").glob("*.yaml"))
+        return {each.name: each for file in files for each in load_experiments(file)}[f"experiments-{folder.name}"]
+    return load_experiment(HOME / "params" / folder.relative_to(HOME / "results").with_suffix(".yaml"))
+
+
 @pytest.mark.parametrize("path", KEPT, ids=lambda path: "-".join(path.relative_to(HOME / "results").parts[:-1]))
 def test_a_kept_certificate_is_whole_and_of_its_params_file(path):
     certificate = load_certificate(path)
     assert certificate.certificate_sha256 == digest(json.loads(path.read_text("utf-8")))
     experiment = as_experiment(certificate.params)
-    stated = load_experiment(HOME / "params" / path.parent.relative_to(HOME / "results").with_suffix(".yaml"))
+    stated = _stated(path.parent)
     if isinstance(experiment, Round | Finetune | Zeroshot):  # the certificate adds the architecture
         stated = stated.model_copy(update={"model": experiment.model})
     if isinstance(experiment, Finetune) and stated.subspace.targets == ("all",):  # and names all layers
