@@ -6,7 +6,7 @@ PYTHON ?= python3
 TORCH_INDEX ?=
 BIN := .venv/bin
 
-.PHONY: quick test compare notebooks report results table1 figure1 glue structured pretrained smollm stories15M finetune schema ngram ablation tokens arrow headline verify coverage compression determinism gpu fuzz dist lock audit environment clean
+.PHONY: quick test compare notebooks report results table1 figure1 paper glue structured pretrained smollm stories15M finetune schema ngram ablation tokens arrow headline verify coverage compression determinism gpu fuzz dist lock audit environment clean
 
 # From nothing to a certificate and the report that shows it.
 quick: environment .venv/renderer
@@ -51,6 +51,15 @@ figure1: SIZES := $(notdir $(basename $(wildcard params/figure1/*.yaml)))
 figure1: environment
 	$(BIN)/sublora run $(SIZES:%=params/figure1/%.yaml)
 	for name in $(SIZES); do $(call keep,figure1/$$name,figure1-$$name); done
+
+# The papers' other experiments at a small size, an hour in all on two cores (estimate): all, or one study, as `make paper-rank`.
+# base is the run that the others change in one thing. An interrupted study continues.
+EXPERIMENTS := base $(filter-out base,$(notdir $(basename $(wildcard params/experiments/*.yaml))))
+paper: $(EXPERIMENTS:%=paper-%)
+paper-%: environment
+	$(BIN)/sublora run params/experiments/$*.yaml
+	for run in $$(ls -d runs/experiments-$* runs/experiments-$*-* 2> /dev/null); do \
+		name=$${run#runs/experiments-}; $(call keep,experiments/$$name,experiments-$$name); done
 
 # The small classifiers: of functions always, of GLUE's sentences where the files are.
 glue: environment

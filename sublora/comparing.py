@@ -24,8 +24,8 @@ and pieces of one document are alike: from held-out ones nothing would be proven
 MOST = 2**53
 """The most choices that a comparison states: all smaller numbers are exact in JSON."""
 
-NO_MATTER_OF_UNITS = {"source", "packages", "path", "split_on", "field", "subset", "tokenizer", "tokenizer_from", "max_documents"}
-NO_MATTER_OF_UNITS |= {"max_length"}
+NO_MATTER_OF_UNITS = {"source", "packages", "path", "split_on", "field", "subset", "tokenizer", "tokenizer_from", "max_documents",
+                      "max_length"}  # fmt: skip
 """Settings of data that do not say which units train: the data's SHA-256 stands for most of them."""
 
 

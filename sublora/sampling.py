@@ -12,7 +12,7 @@ from sublora import budget
 from sublora.certificate.schema import load_certificate
 from sublora.compression import OnGrid, Quantized
 from sublora.data import Tokenizer, tokenizer_of
-from sublora.data.direction import Direction, block_permutation, places, reordered
+from sublora.data.direction import Direction, block_permutation, places
 from sublora.errors import SubloraError
 from sublora.experiment import Classify, Finetune, Pretrain, as_experiment
 from sublora.limits import DEFAULT, Limits
@@ -51,19 +51,26 @@ class LanguageModel:
         reads = f"windows of {self.module.block_size:,} tokens of {self.tokenizer.name}"
         return f"<language model of {weights:,} weights, reads {reads}>"
 
-    @torch.inference_mode()
     def bits(self, text: str) -> float:
         """The model's code length of the text and its end, in bits, without smoothing; windows as in training."""
+        return float(self.token_bits(text).sum())
+
+    @torch.inference_mode()
+    def token_bits(self, text: str) -> np.ndarray:
+        """The same of each token in reading order, the end of text last: float64."""
         text_ids = np.asarray([*self.tokenizer.encode(text).tolist(), self.tokenizer.eot])
+        order = np.arange(len(text_ids))
         if self.direction != "forward":
-            text_ids = reordered(text_ids, np.array([0, len(text_ids)]), self.permutation)
-        ids = torch.tensor([self.tokenizer.eot, *text_ids.tolist()])
-        block, total = self.module.block_size, 0.0
+            order = places(np.array([len(text_ids)]), self.permutation)
+        ids = torch.tensor([self.tokenizer.eot, *text_ids[order].tolist()])
+        block, found = self.module.block_size, []
         for begin in range(0, len(ids) - 1, block):
             window = ids[begin : begin + block + 1]
             logits = self._logits(ids, begin, begin + len(window) - 1)
-            total += float(torch.nn.functional.cross_entropy(logits, window[1:], reduction="sum"))
-        return total / math.log(2)
+            found.append(torch.nn.functional.cross_entropy(logits, window[1:], reduction="none").double())
+        bits = np.empty(len(text_ids))
+        bits[order] = torch.cat(found).numpy() / math.log(2)
+        return bits
 
     @torch.inference_mode()
     def generate(self, prompt: str = "", max_new_tokens: int = 100, smoothing: float = 0.0, seed: int = 0) -> str:

@@ -1,5 +1,7 @@
 """Params files: what they mean, and what is wrong with one, named in one line."""
 
+import math
+
 import pytest
 import yaml
 from tiny import HOME
@@ -53,8 +55,11 @@ def refused(call, *arguments):
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PARAMS)))
 def test_every_params_file_is_valid_and_named_after_its_place(path):
     name, experiments = "-".join(path.relative_to(PARAMS).with_suffix("").parts), load_experiments(path)
-    dimensions = DIMENSIONS if path.stem in GLUE else ()
-    assert [each.name for each in experiments] == ([f"{name}-{dimension}" for dimension in dimensions] or [name])
+    grid = read_yaml(path.read_text("utf-8")).get("grid", {})
+    assert len(experiments) == math.prod(map(len, grid.values()))
+    assert all(each.name == name if not grid else each.name.startswith(f"{name}-") for each in experiments)
+    if path.stem in GLUE:
+        assert [each.name for each in experiments] == [f"{name}-{dimension}" for dimension in DIMENSIONS]
     for experiment in experiments:
         assert as_experiment(experiment.parameters()) == experiment
     assert path.read_text("utf-8").startswith("# "), "a params file says first what it is"
@@ -475,6 +480,13 @@ def test_a_grid_is_all_combinations_named_after_their_values(write):
     assert "its grid describes 6 experiments" in refused(load_experiment, path)
     (one,) = load_experiments(path, ["grid={bounds.delta: [0.3]}"])
     assert load_experiment(path, ["grid={bounds.delta: [0.3]}"]) == one and one.name == "mine-0.3"
+
+
+def test_keys_with_commas_between_them_get_the_same_value(write):
+    path = write('name: mine\ngrid: {"model.seed, training.seed": [1, 2], bounds.delta: [0.1]}\n')
+    runs = load_experiments(path)
+    assert [(run.name, run.model.seed, run.training.seed) for run in runs] == [("mine-1-0.1", 1, 1), ("mine-2-0.1", 2, 2)]
+    assert "sets training.seed" in refused(load_experiments, path, ["training.seed=5"])
 
 
 @pytest.mark.parametrize(

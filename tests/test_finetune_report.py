@@ -67,7 +67,7 @@ def test_figures_draw_a_classifier(classifier):
     run = runs.KeptRun("glue", Path("glue"), classifier, log)
     figures.every_run([run], figures.draw_loss)
     figures.every_run([run], figures.draw_alpha)
-    figures.every_run([run], figures.draw_inequalities)
+    figures.every_run([run], figures.draw_inequalities([run]))
 
 
 def test_the_certificate_shows_itself(classifier):

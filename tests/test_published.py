@@ -7,7 +7,7 @@ import pytest
 from certificates import certificate, changed, classifier_certificate, metrics
 
 from sublora.certificate.schema import load_certificate
-from sublora.reporting import compression, drawing, paper, reading, terminal, tradeoff
+from sublora.reporting import compression, drawing, experiments, paper, reading, terminal, tradeoff
 from sublora.reporting.published import METHODS, points, published, published_value
 from sublora.reporting.runs import KeptRun
 
@@ -47,6 +47,27 @@ def test_the_measured_order_is_by_hoeffding_and_says_what_is_vacuous():
     assert re.search("^Measured.*Subspace only .*SubLoRA .*Original model", lines[1]) and "other" not in " ".join(lines)
     assert [line for line in lines if line.endswith("vacuous.")] == [lines[4]]
     assert lines[4].startswith("Original model: 720,000 bits")
+
+
+def test_an_order_of_methods_is_stated_only_where_the_ranges_of_seeds_are_apart():
+    assert experiments.ordered({"b": [2.0, 2.1], "a": [1.0, 1.2], "c": [3.0]}) == "a, then b, then c."
+    text = experiments.ordered({"a": [1.0, 2.0], "b": [1.9, 2.2], "c": [2.1, 2.15], "d": [5.0]})
+    assert text == "a and b and c, then d. The ranges of a and b and c overlap, so they have no order."
+    assert experiments.ordered({"a": [1.0, 2.0], "b": [1.5, 1.6]}).endswith("overlap, so no order is stated.")
+    seeds = [run(f"seeds-{name}-{k}", 281, loss + k / 100) for name, loss in (("lora", 3.0), ("sublora", 4.0)) for k in (1, 2)]
+    assert experiments.order_of_methods(seeds, "hoeffding") == "By hoeffding: LoRA only, then SubLoRA."
+    assert "no order" in experiments.order_of_methods(seeds[:1], "betting")
+    assert sum("LoRA only, then SubLoRA" in line for line in paper.ranking([], seeds)) == 2
+
+
+def test_a_study_has_the_run_that_it_changes_then_its_own_by_value():
+    kept = [run(name, size, 4.0) for name, size in (("rank-16", 400), ("rank-2", 200), ("base", 300), ("ranking-1", 9))]
+    text = str(experiments.study(kept, "rank"))
+    rows = [line.split("|")[1:3] for line in text.splitlines() if line.startswith("|")][2:]
+    assert [[cell.strip() for cell in row] for row in rows] == [["4 (base)", "300"], ["2", "200"], ["16", "400"]]
+    assert "Ranks 1 and 4" in text and "`sublora run params/experiments/rank.yaml`" in text
+    assert "No run of this study is kept." in experiments.study([], "rank")
+    assert "(" in str(experiments.seeds_table([run("seeds-lora-1", 281, 3.0)])) and "not run" in str(experiments.seeds_table([]))
 
 
 def test_bounds_over_tokens_stand_side_by_side():

@@ -161,7 +161,7 @@ def test_an_offset_that_was_chosen_is_paid():
 
 
 def test_an_offset_that_was_chosen_is_paid_by_hoeffding_too():
-    """The same by the publication's inequality, which hides less."""
+    """The same by the paper's inequality, which hides less."""
     m = 1000
 
     def violated(bits):

@@ -338,7 +338,7 @@ def test_small_multiples_have_one_legend_and_equal_axes(tmp_path, quick):
     for name, size, loss in (("a", 281, 4.2), ("b", 90_000, 3.1)):
         write_run(tmp_path, certificate(name, size, loss))
     found, _ = runs.load_runs(tmp_path)
-    for draw in (figures.draw_alpha, figures.draw_loss, figures.draw_inequalities):
+    for draw in (figures.draw_alpha, figures.draw_loss, figures.draw_inequalities(found)):
         figure = figures.every_run(found, draw)
         one, other = figure.axes
         (legend,) = figure.legends

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from sublora.certificate.schema import digest, load_certificate
-from sublora.experiment import Finetune, Ngram, Round, Zeroshot, as_experiment, load_experiment, load_experiments
+from sublora.experiment import Finetune, Ngram, Round, Zeroshot, as_experiment, load_experiment
+from sublora.experiment.params import load_experiments
 from sublora.message import decode
 from sublora.reporting.results import load_metrics
 from sublora.reporting.runs import GROUPS
@@ -27,13 +28,13 @@ def test_each_group_has_a_certificate_for_each_of_its_params_files():
     assert {path.parent.parent.name for path in KEPT} <= {*GROUPS, "results"}
 
 
-def params_of(path):
-    """The experiment of a kept certificate, from its params file; pairs of the arrow of time are from grids."""
-    kept = path.parent.relative_to(HOME / "results")
-    if kept.parent.name != "arrow":
-        return load_experiment(HOME / "params" / kept.with_suffix(".yaml"))
-    grids = [each for file in (HOME / "params" / "arrow").glob("*.yaml") for each in load_experiments(file)]
-    return next(each for each in grids if each.name == f"arrow-{kept.name}")
+def _stated(folder):
+    """The experiment of a kept run as its params file has it; those of grids lie in a folder of many."""
+    group = folder.parent.name
+    if group in ("experiments", "arrow"):
+        files = sorted((HOME / "params" / group).glob("*.yaml"))
+        return {each.name: each for file in files for each in load_experiments(file)}[f"{group}-{folder.name}"]
+    return load_experiment(HOME / "params" / folder.relative_to(HOME / "results").with_suffix(".yaml"))
 
 
 @pytest.mark.parametrize("path", KEPT, ids=lambda path: "-".join(path.relative_to(HOME / "results").parts[:-1]))
@@ -41,7 +42,7 @@ def test_a_kept_certificate_is_whole_and_of_its_params_file(path):
     certificate = load_certificate(path)
     assert certificate.certificate_sha256 == digest(json.loads(path.read_text("utf-8")))
     experiment = as_experiment(certificate.params)
-    stated = params_of(path)
+    stated = _stated(path.parent)
     if isinstance(experiment, Round | Finetune | Zeroshot):  # the certificate adds the architecture
         stated = stated.model_copy(update={"model": experiment.model})
     if isinstance(experiment, Finetune) and stated.subspace.targets == ("all",):  # and names all layers

@@ -461,3 +461,28 @@ def test_two_processes_build_one_store(tmp_path, corpus):
         process.join(60)
         assert process.exitcode == 0
     assert results.get() == results.get()  # the same folder, not one that replaced the other's
+
+
+# --- shuffled tokens
+
+
+def test_tokens_are_shuffled_within_windows_in_an_order_that_the_document_alone_fixes(tmp_path, corpus):
+    ids = np.arange(100, 123).astype(np.uint16)
+    mixed = store.shuffled(ids, 5)
+    for begin in range(0, 23, 5):
+        assert sorted(mixed[begin : begin + 5]) == list(ids[begin : begin + 5])
+    key = hashlib.shake_256(b"sublora shuffle 5 " + ids.astype("<i8").tobytes()).digest(8 * 23)
+    keys = [int.from_bytes(key[8 * i : 8 * i + 8], "little") for i in range(23)]
+    assert list(mixed) == [ids[i] for i in sorted(range(23), key=lambda i: (i // 5, keys[i]))]
+    assert sorted(store.shuffled(ids, 1000)) == list(ids) != list(store.shuffled(ids, 1000))
+    plain = prepare(corpus, tmp_path / "corpora")
+    within = prepare(corpus.model_copy(update={"shuffle": 1000}), tmp_path / "corpora")
+    assert within.sha256 != plain.sha256 and within.name.endswith("shuffled within 1,000")
+    assert [sorted(within.document(i)) for i in range(4)] == [sorted(plain.document(i)) for i in range(4)]
+    assert texts(within)[0] == texts(within)[3] and list(within.tokens) != list(plain.tokens)
+
+
+def test_windows_of_one_token_would_shuffle_nothing():
+    with pytest.raises(ValueError, match="greater than or equal to 2"):
+        Corpus(shuffle=1)
+    assert "shuffle" not in Corpus().model_dump()

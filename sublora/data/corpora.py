@@ -70,10 +70,11 @@ def on_hub(corpus: Corpus) -> bool:
 
 
 def corpus_name(corpus: Corpus) -> str:
-    """A short readable name: the source, the last part of its path, and how its files are split, if they are."""
+    """A short readable name: the source, the last part of its path, how its files are split or its tokens shuffled."""
     split = None if corpus.split_on == "file" else corpus.split_on
     named = corpus.exact and f"{corpus.exact.language}-{corpus.exact.bits}"
-    parts = (corpus.source, named, corpus.subset, corpus.path and Path(corpus.path).name, split)
+    shuffle = corpus.shuffle and f"shuffled within {corpus.shuffle:,}"
+    parts = (corpus.source, named, corpus.subset, corpus.path and Path(corpus.path).name, split, shuffle)
     return ":".join(part for part in parts if part)
 
 
@@ -85,6 +86,7 @@ def corpus_identity(corpus: Corpus) -> dict[str, Any]:
     """
     identity = {"source": corpus.source, "tokenizer": corpus.tokenizer, "max_documents": corpus.max_documents}
     identity |= {} if corpus.end_of_text is None else {"end of text": corpus.end_of_text}
+    identity |= {} if corpus.shuffle is None else {"shuffle": corpus.shuffle}
     if corpus.tokenizer not in OWN_TOKENIZERS and given_path(corpus.tokenizer, "corpus.tokenizer").exists():
         identity["tokenizer files"] = files_fingerprint(Path(corpus.tokenizer))
     if corpus.source == "python-packages":

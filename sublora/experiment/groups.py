@@ -210,6 +210,8 @@ class Corpus(Group):
     end_of_text: str | None = None  # the special token that ends documents, such as <|endoftext|>; null: the tokenizer's own
     # where a tokenizer that is neither bytes nor gpt2 was made: elsewhere, without this corpus | pool, of it: no iid, no martingale
     tokenizer_from: Literal["elsewhere", "pool"] | None = None
+    # each document's tokens are shuffled within windows of so many, in an order that the document alone fixes; null: as they are
+    shuffle: Annotated[int, Field(ge=2)] | None = None
     max_documents: Count | None = None  # keep a fixed uniform sample of the pool, for trials
     prior_documents: Count | None = None  # so many, drawn at random, leave the pool before the split; what they make is public
     # seeded: of documents | positions: of all tokens, each to be predicted from what truly precedes it | paper: openwebtext's own
@@ -281,7 +283,7 @@ class Corpus(Group):
     def _what_has_an_effect(self, handler):
         """Certificates and checkpoints of before there were these keys are as they were."""
         effective = {key: value for key, value in handler(self).items() if key not in self._without_effect()}
-        later = {"group": None, "end_of_text": None, "prior_documents": None, "split_on": "file"}
+        later = {"group": None, "end_of_text": None, "prior_documents": None, "split_on": "file", "shuffle": None}
         return {key: value for key, value in effective.items() if key not in later or value != later[key]}
 
     @property
@@ -313,8 +315,8 @@ class Gpt(Group):
     _dumps_all: ClassVar[bool] = False
 
     def _without_effect(self) -> dict[str, str]:
-        found = {} if self.direction == "permutation" else {"permutation_seed": f"direction {self.direction}"}
-        return found | ({} if self.architecture == "gpt" else dict.fromkeys(("heads", "rotary"), f"architecture {self.architecture}"))
+        of_gpt = {} if self.architecture == "gpt" else dict.fromkeys(("heads", "rotary"), f"architecture {self.architecture}")
+        return of_gpt | ({} if self.direction == "permutation" else {"permutation_seed": f"direction {self.direction}"})
 
     @model_serializer(mode="wrap")
     def _what_has_an_effect(self, handler):

@@ -85,7 +85,8 @@ def load_experiments(path: str | Path, overrides: Iterable[str] = ()) -> list[Ex
     """The experiments of a params file, in the order of its grid; one if it has none.
 
     overrides: `key=value` with the value in YAML, such as `training.steps=100`; they apply to all experiments. A `grid` maps dotted
-    keys to lists of values. Every combination becomes an experiment whose name ends with its values. No key is both set and in it.
+    keys to lists of values; keys with commas between them, as `model.seed, training.seed`, get the same value. Every combination
+    becomes an experiment whose name ends with its values. No key is both set and in it.
     Raises SubloraError, in one line with the file and the key.
     """
     values = _mapping(path)
@@ -100,7 +101,7 @@ def load_experiments(path: str | Path, overrides: Iterable[str] = ()) -> list[Ex
             raise SubloraError(f"--set {text!r}: {error}") from None
         given.add(key)
     grid = values.pop("grid", None)
-    for one, other in itertools.product(given, grid if isinstance(grid, dict) else ()):
+    for one, other in itertools.product(given, itertools.chain(*map(_keys, grid)) if isinstance(grid, dict) else ()):
         if f"{one}.".startswith(f"{other}.") or f"{other}.".startswith(f"{one}."):
             raise SubloraError(f"--set {one}: the grid of {path} sets {other}; set grid={{{other}: [...]}} instead")
     combinations = [values] if grid is None else _expanded(values, grid, str(path))
@@ -152,8 +153,9 @@ def _expanded(values: Mapping[str, Any], grid: Any, origin: str) -> Iterable[dic
     for combination in combinations:
         one = copy.deepcopy(dict(values))
         try:
-            for key, value in zip(grid, combination, strict=True):
-                _set(one, key, value)
+            for keys, value in zip(grid, combination, strict=True):
+                for key in _keys(keys):
+                    _set(one, key, value)
         except ValueError as error:
             raise SubloraError(f"{origin}: key 'grid': {error}") from None
         one["name"] = "-".join([values["name"], *map(_in_a_name, combination)])
@@ -162,6 +164,11 @@ def _expanded(values: Mapping[str, Any], grid: Any, origin: str) -> Iterable[dic
             raise SubloraError(f"{origin}: key 'grid': the name {one['name']:.120}, made of the values, {why}; change the values")
         names.add(one["name"])
         yield one
+
+
+def _keys(keys: Any) -> list[str]:
+    """The dotted keys that a key of a grid names: one, or several with commas, which get the same value."""
+    return [key.strip() for key in str(keys).split(",")]
 
 
 def _in_a_name(value: Any) -> str:

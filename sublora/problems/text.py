@@ -1,6 +1,9 @@
 """Predicting the tokens of documents: data, training, scoring and statements of a language model."""
 
+import contextlib
 import functools
+import hashlib
+import json
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -11,6 +14,7 @@ from typing import Any, Literal, Self
 import numpy as np
 import pandas as pd
 
+import sublora
 from sublora import budget
 from sublora.atomic import write_text
 from sublora.certificate import references, statements
@@ -319,7 +323,20 @@ class DocumentProblem:
         }
         for name, make in made.items():
             if not (path := folder / f"{name}.csv").exists():
-                write_text(path, make().to_csv(index=False))
+                write_text(path, self._measured_once(name, make))
+
+    def _measured_once(self, name: str, make: Callable[[], pd.DataFrame]) -> str:
+        """A table about split and held-out documents alone, as text: kept beside the token store, for other runs on them."""
+        bounds = self.experiment.bounds.model_dump(mode="json", include={"held_out_documents", "held_out_groups"})
+        facts = [sublora.__version__, self.store.sha256, self.experiment.corpus.model_dump(mode="json"), bounds]
+        digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+        kept = self.store.path.with_name(f"{name}-{digest[:12]}.csv")
+        if kept.is_file():
+            return kept.read_text("utf-8")
+        text = make().to_csv(index=False)
+        with contextlib.suppress(SubloraError):  # a folder of corpora may be read-only
+            write_text(kept, text)
+        return text
 
     def seconds(self, folder: Path) -> dict[str, float]:
         """Wall time of each phase of training, in seconds, from the log in `folder`."""

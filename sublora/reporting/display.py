@@ -26,6 +26,11 @@ def guarantee(of: Certificate) -> Markdown:
     return Markdown("\n\n".join([f"> **{escape(first)}**", *map(escape, others)]))
 
 
+def model(of: Certificate) -> Markdown:
+    """What the certified model is."""
+    return escape(sentences.model(of))
+
+
 def evidence(run: KeptRun) -> Markdown:
     """Where the headline's numbers come from: the executed notebook, the certificate's digest, and the command that checks it."""
     digest = run.certificate.certificate_sha256[:12]

@@ -295,11 +295,11 @@ def document_losses_histogram(
     labelled(ax, f"loss of a {level} ({unit})", f"{level}s")
 
 
-Draw = Callable[[KeptRun, Axes, Sequence[KeptRun]], Any]
+Draw = Callable[[KeptRun, Axes], Any]
 
 
 def every_run(runs: Sequence[KeptRun], draw: Draw, height: float | Callable[[KeptRun], float] = 2.8) -> Figure:
-    """One panel a run, one below the other, each drawn by `draw(run, ax, runs)` and headed by the run's name.
+    """One panel a run, one below the other, each drawn by `draw(run, ax)` and headed by the run's name.
 
     One legend stands below all panels. Axes with the same name have the same limits. height: of a panel, in inches.
     """
@@ -312,7 +312,7 @@ def every_run(runs: Sequence[KeptRun], draw: Draw, height: float | Callable[[Kep
             return figure
         axes = list(figure.subplots(len(runs), squeeze=False, height_ratios=heights).flat)
         for run, ax in zip(runs, axes, strict=True):
-            draw(run, ax, runs)
+            draw(run, ax)
             if (legend := ax.get_legend()) is not None:
                 legend.remove()
             ax.set_title(printable(run.name).replace("$", r"\$"), loc="left", fontweight="bold", fontsize=11)
@@ -338,14 +338,14 @@ def _equal_axes(axes: Sequence[Axes]) -> None:
                 change(ax, min(lows), max(highs))
 
 
-def draw_loss(run: KeptRun, ax: Axes, runs: Sequence[KeptRun] = ()) -> Figure:
+def draw_loss(run: KeptRun, ax: Axes) -> Figure:
     """`loss_curve` of a run, with the uniform guess of a language model's vocabulary, for `every_run`."""
     corpus = run.certificate.corpus
     of_tokens = reading.main_metric(run.certificate) == "bpd"
     return loss_curve(run.metrics, math.log2(corpus.vocab_size) if of_tokens else None, f"bits per {corpus.unit}", ax=ax)
 
 
-def draw_alpha(run: KeptRun, ax: Axes, runs: Sequence[KeptRun] = ()) -> Figure:
+def draw_alpha(run: KeptRun, ax: Axes) -> Figure:
     """`bound_against_alpha` of a run, for `every_run`: an axis names the unit alone, so that all are equal; a title the rest."""
     figure = bound_against_alpha(run.certificate, ax=ax)
     if ax.get_ylabel():
@@ -355,11 +355,14 @@ def draw_alpha(run: KeptRun, ax: Axes, runs: Sequence[KeptRun] = ()) -> Figure:
     return figure
 
 
-def draw_inequalities(run: KeptRun, ax: Axes, runs: Sequence[KeptRun] = ()) -> Figure:
-    """`bounds_overview` of a run by all inequalities, for `every_run`; runs with the same unit have the same axis."""
-    unit = _unit(run)
-    top = max((axis_top(other.certificate) for other in runs if _unit(other) == unit), default=0.0)
-    return bounds_overview(run.certificate, every=True, top=top, ax=ax)
+def draw_inequalities(runs: Sequence[KeptRun]) -> Draw:
+    """`bounds_overview` by all inequalities, for `every_run` of these runs; those with the same unit have the same axis."""
+
+    def draw(run: KeptRun, ax: Axes) -> Figure:
+        top = max((axis_top(other.certificate) for other in runs if _unit(other) == _unit(run)), default=0.0)
+        return bounds_overview(run.certificate, every=True, top=top, ax=ax)
+
+    return draw
 
 
 def _unit(run: KeptRun) -> str:

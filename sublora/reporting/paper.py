@@ -13,6 +13,7 @@ import pandas as pd
 from sublora.certificate.schema import Certificate, Statement
 from sublora.errors import SubloraError
 from sublora.experiment import Pretrain, as_experiment, load_experiment
+from sublora.reporting.experiments import order_of_methods
 from sublora.reporting.markdown import Markdown, Table, link
 from sublora.reporting.published import METHODS, published, published_value
 from sublora.reporting.reading import VACUOUS, certified, headline, number, shown, statement, verdict, verdicts, written
@@ -79,8 +80,11 @@ def _measured(run: KeptRun | None, metric: str, inequality: str) -> tuple[str, s
     return this.training, this.held_out or DASH, this.bound, this.guess
 
 
-def ranking(kept: Sequence[KeptRun]) -> list[str]:
-    """What the measured order of the methods is beside the published one, in sentences: for bits, by hoeffding."""
+def ranking(kept: Sequence[KeptRun], seeds: Sequence[KeptRun] = ()) -> list[str]:
+    """What the measured order of the methods is beside the published one, in sentences: for bits, by hoeffding.
+
+    kept: one run a method, which states no order. seeds: smaller runs with several seeds, whose ranges may allow one.
+    """
     bounds, lines = {}, []
     for run in kept:
         bound = statement(run.certificate, "iid", "bpd", "hoeffding")
@@ -97,7 +101,9 @@ def ranking(kept: Sequence[KeptRun]) -> list[str]:
     orders = [f"Published, best first: {_order(papers, {name: number(value) for name, value in papers.items()})}."]
     if bounds:
         ours = {name: bound.bound for name, bound in bounds.items()}
-        orders.append(f"Measured, best first: {_order(ours, {name: written(bound) for name, bound in bounds.items()})}.")
+        orders.append(f"Measured, one run each: {_order(ours, {name: written(bound) for name, bound in bounds.items()})}.")
+    for inequality in ("hoeffding", "betting") if seeds else ():
+        orders.append(f"Smaller models with several seeds, best first. {order_of_methods(seeds, inequality)}")
     return orders + lines
 
 

@@ -16,7 +16,8 @@ from sublora.reporting.published import METHODS
 from sublora.reporting.results import load_metrics, results_folder
 
 RUN_FILES = ("certificate.json", "params.yaml", "metrics.csv")  # a folder with any of these is a run, if unfinished
-GROUPS = ("table1", "figure1", "glue", "structured", "pretrained", "finetune", "ngram", "tokens", "ablation", "arrow", "paper")
+GROUPS = ("table1", "figure1", "glue", "structured", "pretrained", "finetune", "ngram", "tokens", "ablation", "arrow", "paper",
+          "experiments")  # fmt: skip
 """The folders of kept certificates in results/."""
 CHOSEN = "SUBLORA_CHOSEN"
 """The variable that names the folders of the runs that the report is about, as a list in JSON, if it is not about all."""
@@ -81,7 +82,7 @@ def _run(path: Path, skipped: list[str]) -> KeptRun:
     """The run in a folder. What its log lacks goes to `skipped`. Raises SubloraError for a certificate that cannot be read."""
     certificate, metrics = load_certificate(path / "certificate.json"), None
     try:
-        if certificate.params.get("kind") not in ("round", "ngram"):  # which are not trained
+        if "training" in certificate.params:
             metrics = load_metrics(path / "metrics.csv")
     except SubloraError as error:
         skipped.append(str(error))
@@ -151,5 +152,6 @@ def kept_runs(group: str) -> tuple[list[KeptRun], list[str]]:
     """
     runs, skipped = load_runs(results_folder() / group)
     if not runs and not skipped:
-        skipped = [f"{results_folder() / group}: no certificates; run `make {group}`"]
+        target = "paper" if group == "experiments" else group
+        skipped = [f"{results_folder() / group}: no certificates; run `make {target}`"]
     return sorted(runs, key=lambda run: list(METHODS).index(run.name) if run.name in METHODS else 0), skipped

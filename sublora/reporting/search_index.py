@@ -12,8 +12,8 @@ NAME = "sublora_search_index"
 def embed_index(site: Path) -> str | None:
     """Write the index of a site that Quarto has rendered into its search script, which then neither fetches it nor warns.
 
-    Returns why not, in a line, where there is no search, or where Quarto's script is another than this was written for: the search
-    then needs a web server, and says so.
+    Returns why not, in a line, if the site has no search index, or if Quarto's script is not the one that this was written for. The
+    search then needs a web server, and says so.
     """
     try:
         script, index = (site / SCRIPT).read_text("utf-8"), json.loads((site / INDEX).read_text("utf-8"))

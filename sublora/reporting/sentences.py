@@ -3,7 +3,9 @@
 from decimal import ROUND_FLOOR, Decimal, localcontext
 
 from sublora.certificate.schema import BITS, Certificate, LevelName, Statement
-from sublora.errors import printable
+from sublora.errors import SubloraError, printable
+from sublora.experiment import Pretrain, as_experiment
+from sublora.models import model_weights
 from sublora.reporting.reading import (
     VACUOUS,
     Shown,
@@ -34,6 +36,33 @@ UNITS: dict[LevelName, str] = {
     "so their independence is an approximation",
 }
 """What one unit is."""
+
+
+TRAINED = {
+    "sublora": "LoRA's weights, in a random subspace",
+    "lora": "LoRA's weights",
+    "subspace": "all weights, in a random subspace",
+    "full": "all weights",
+    "kronecker": "layers that are Kronecker products",
+    "monarch": "Monarch layers",
+}
+
+
+def model(certificate: Certificate) -> str:
+    """What the certified model is: architecture, weights, what is trained, message; of other kinds the message."""
+    size = f"All that was learnt is in a message of {certificate.message_bits // 8:,} bytes."
+    try:
+        experiment = as_experiment(certificate.params)
+    except SubloraError:  # another version made it
+        return size
+    if not isinstance(experiment, Pretrain) or (trained := TRAINED.get(experiment.subspace.parametrization)) is None:
+        return size
+    gpt, corpus, dimension = experiment.model, certificate.corpus, experiment.subspace.dimension
+    shape = f"{gpt.layers} {'layer' if gpt.layers == 1 else 'layers'}, {gpt.heads} heads and width {gpt.width}"
+    text = f"The model is a GPT of {shape}, which reads {gpt.block:,} {corpus.unit}s at a time"
+    text += ", and adds to the public document code." if gpt.residual else "."
+    text += f" It has {model_weights(gpt, corpus.vocab_size):,} weights{'' if gpt.bias else ' at most'}. Trained are {trained}"
+    return f"{text}{f': {dimension:,} coordinates' if dimension else ''}. {size}"
 
 
 def guarantee(certificate: Certificate) -> str:
@@ -100,7 +129,13 @@ def guarantee_iid(certificate: Certificate) -> str | None:
 
 
 def sentence(certificate: Certificate, bound: Statement) -> str:
-    """One statement of a certificate, in bits or an error, as an English sentence."""
+    """One statement of a certificate, in bits or an error, as an English sentence, behind one about shuffled tokens if they are."""
+    window = certificate.params.get("corpus", {}).get("shuffle")
+    shuffled = f"Before the split, each document's tokens were shuffled within windows of {window:,}. " if window else ""
+    return shuffled + _sentence(certificate, bound)
+
+
+def _sentence(certificate: Certificate, bound: Statement) -> str:
     many = units_name(certificate, bound.level)[1]
     bits, sure = certificate.message_bits, f"{confidence(certificate.delta)} confidence over the"
     model = f"the model, stored in {bits // 8:,} bytes ({bits:,} bits),"

@@ -54,27 +54,28 @@ def headline_table(certificate: Certificate) -> Table:
     this = shown(certificate, bound)
     beside = bound.reference is not None
 
-    def row(what: str, training: str, held_out: str | None, *proven: str | None) -> dict[str, object]:
-        limit, verdict, gain = (*proven, None, None, None)[:3]  # a bound, and what is said of it
+    def row(
+        what: str, training: str, held_out: str | None, *, limit: str = DASH, verdict: str = DASH, gain: str | None = None
+    ) -> dict[str, object]:
         added = {"Certified gain": gain or DASH} if beside else {}
-        found = {"What": what, "Bound": limit or DASH, "Verdict": verdict or DASH, **added}
-        return {**found, "Training": training, "Held out": held_out or DASH}
+        return {"What": what, "Bound": limit, "Verdict": verdict, **added, "Training": training, "Held out": held_out or DASH}
 
-    rows = [row(_named(this) + ", with the reference" * beside, this.training, this.held_out, this.bound, this.verdict, this.gain)]
+    def proven(what: str, that: reading.Shown) -> dict[str, object]:
+        return row(what, that.training, that.held_out, limit=that.bound, verdict=that.verdict, gain=that.gain)
+
+    rows = [proven(_named(this) + ", with the reference" * beside, this)]
     if (fresh := reading.first(certificate, "iid")) not in (None, bound):
         assert fresh is not None
         that = shown(certificate, fresh)
-        name = _named(that) + ", with the reference" * beside
-        rows.append(row(name, that.training, that.held_out, that.bound, that.verdict, that.gain))
+        rows.append(proven(_named(that) + ", with the reference" * beside, that))
     for name, value, limit in _test_set_rows(certificate, bound):
         says = "better" if limit < bound.vacuous_at else reading.VACUOUS
-        rows.append(row(name, DASH, value, reading.scaled(bound, limit), says))
+        rows.append(row(name, DASH, value, limit=reading.scaled(bound, limit), verdict=says))
     if this.reference is not None:
         rows.append(row("the reference alone: zero bits", this.reference, this.reference_held_out))
     if papers is not None:
         that = shown(certificate, papers)
-        name = f"the paper's own form: {_named(that)}, uniform guess"
-        rows.append(row(name, that.training, that.held_out, that.bound, that.verdict))
+        rows.append(proven(f"the paper's own form: {_named(that)}, uniform guess", that))
     rows.append(row(reading.guess_name(bound), this.guess, this.guess if bound.level != "example" else None))
     return Table(rows, left=("What", "Verdict"))
 
