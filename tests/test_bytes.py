@@ -114,23 +114,23 @@ def test_the_ratio_of_tokens_and_bytes_is_proven_of_the_rules_or_not_at_all(tmp_
     assert get_tokenizer(save_tokenizer(tmp_path / "any", normalizer, prefix=prefix)).ratio == ratio
 
 
+@pytest.mark.parametrize("unknown", [None, "<unk>"])
 @pytest.mark.parametrize("fallback", [False, True])
-def test_a_byte_level_encoding_without_all_bytes_has_no_proven_ratio(tmp_path, fallback):
-    """With a byte of "é" missing, the model falls back to the two bytes of the character that stands for that byte."""
+def test_a_byte_that_the_vocabulary_lacks_is_one_token_at_most_but_for_a_fallback(tmp_path, fallback, unknown):
+    """With a byte of "é" missing, a model may fall back to the two bytes of the character that stands for that byte."""
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    spelt = [*letters, "<end>", *(f"<0x{i:02X}>" for i in range(256))]
+    spelt = [*letters, "<end>", "<unk>", *(f"<0x{i:02X}>" for i in range(256))]
     found = {}
     for missing in ("", "Ã"):
         vocabulary = {token: i for i, token in enumerate(token for token in spelt if token != missing)}
-        encoding = Tokenizer(models.BPE(vocab=vocabulary, merges=[], byte_fallback=fallback, unk_token="<end>"))
+        encoding = Tokenizer(models.BPE(vocab=vocabulary, merges=[], byte_fallback=fallback, unk_token=unknown))
         encoding.pre_tokenizer, encoding.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
         folder = tmp_path / f"without{missing}"
         PreTrainedTokenizerFast(tokenizer_object=encoding, eos_token="<end>").save_pretrained(folder)
         found[missing] = get_tokenizer(str(folder)), encoding
-    assert found[""][0].ratio == (None if fallback else 1.0) and found["Ã"][0].ratio is None
-    if fallback:
-        tokens = len(found["Ã"][1].encode("é").ids) + 1
-        assert tokens > len("é".encode()) + 1, "the broken form said 1"
+    assert found[""][0].ratio == found["Ã"][0].ratio == (None if fallback else 1.0)
+    tokens, size = len(found["Ã"][1].encode("ééé").ids) + 1, len("ééé".encode()) + 1
+    assert tokens > size if fallback else tokens <= size, "the broken form says 1 with a fallback, too"
 
 
 def test_the_ratio_holds_for_any_text(folder, tmp_path):

@@ -32,7 +32,9 @@ BASES = (2, 3, 4, 8)
 TOP_K = (*range(1, 11), 50, 100)
 """The k of all top-k errors (Lotfi et al. 2024a, released code). Those not below the vocabulary size are left out."""
 
-Parametrization = Literal["sublora", "lora", "subspace", "full", "kronecker", "monarch", "lora_b", "biases", "tinylora"]
+Parametrization = Literal[
+    "sublora", "lora", "subspace", "full", "kronecker", "monarch", "lora_b", "biases", "tinylora", "lora_b+biases"
+]
 PARAMETRIZATIONS: tuple[Parametrization, ...] = get_args(Parametrization)
 """The order is part of the message format: new names go to the end."""
 
@@ -326,6 +328,7 @@ _NOT_USED = {
     "lora_b": ("blocks",),
     "biases": (*_LORA, "targets", "blocks"),
     "tinylora": ("lora_alpha", "lora_dropout", "blocks"),
+    "lora_b+biases": ("blocks",),
 }
 _IF_PROJECTED = ("biases", "tinylora")
 """Parametrizations in which nothing is random but a projector."""
@@ -349,7 +352,7 @@ class Subspace(Group):
     lora_alpha: Annotated[float, Field(gt=0), _must("an integer, to be in the message", lambda value: value == int(value))] = 32.0
     lora_dropout: Fraction = 0.1
     targets: Annotated[tuple[str, ...], AsTuple] = ("q", "v", "head")
-    # biases: on the logits of which tokens | end: of the one that ends documents | all | their ids, ascending
+    # biases, lora_b+biases: on the logits of which tokens | end: of the one that ends documents | all | their ids, ascending
     tokens: Literal["end", "all"] | Annotated[tuple[TokenId, ...], AsTuple, _Ascending] = "end"
     seed: Seed = 137
     _dumps_all: ClassVar[bool] = False
@@ -372,7 +375,7 @@ class Subspace(Group):
         return {key: value for key, value in handler(self).items() if key not in self._without_effect()}
 
     def _without_effect(self) -> dict[str, str]:
-        unused = [*_NOT_USED[self.parametrization], *["tokens"] * (self.parametrization != "biases")]
+        unused = [*_NOT_USED[self.parametrization], *["tokens"] * ("biases" not in self.parametrization)]
         found = dict.fromkeys(unused, f"parametrization {self.parametrization}")
         if self.parametrization in _IF_PROJECTED and self.dimension is None:
             found |= dict.fromkeys(("projector", "seed"), f"parametrization {self.parametrization} without a dimension")
@@ -410,7 +413,7 @@ class TaskSubspace(FinetuneSubspace):
 
     @model_validator(mode="after")
     def _no_language_models(self):
-        if self.parametrization in ("lora_b", "biases", "tinylora"):
+        if self.parametrization in PARAMETRIZATIONS[6:]:
             raise ValueError(f"parametrization {self.parametrization} is for language models; take sublora, lora, subspace or full")
         return self
 

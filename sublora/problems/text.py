@@ -115,7 +115,7 @@ class DocumentProblem:
     @classmethod
     def _on(cls, store: TokenStore, experiment: OnText) -> Self:
         subspace = getattr(experiment, "subspace", None)
-        if subspace is not None and subspace.tokens == "end" and subspace.parametrization == "biases":
+        if subspace is not None and subspace.tokens == "end" and "biases" in subspace.parametrization:
             named = {"subspace": subspace.model_copy(update={"tokens": (store.eot,)})}
             experiment = experiment.model_copy(update=named)
         return cls(experiment, store, split_of(store, experiment.corpus))
