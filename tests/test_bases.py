@@ -502,8 +502,18 @@ def test_a_base_that_cannot_be_used_leaves_nothing(llama, texts, tmp_path, monke
     """Neither a run's folder nor a prepared corpus. Twin: a base that can be used leaves both."""
     monkeypatch.chdir(tmp_path)
     MixtralForCausalLM(MixtralConfig(**{**LLAMA, "num_key_value_heads": 2, "num_local_experts": 2})).save_pretrained("experts")
-    for source, says in (("none", "cannot load"), ("experts", "type 'mixtral' is none of"), ("none.gguf", "there is no such file")):
+    wrong = {"none": "cannot load", "experts": "type 'mixtral' is a mixture of experts", "none.gguf": "there is no such file"}
+    for source, says in wrong.items():
         values = values_of(texts, source, SMALL["end"])
+        assert says in refusal(Run(values, "runs").train)
+        assert says in refusal(lambda: list(pipeline.run(write_params(tmp_path / "p.yaml", values), tmp_path / "runs", NOTEBOOKS)))  # noqa: B023
+        assert not (tmp_path / "runs").exists()
+    for subspace, says in (
+        ({"parametrization": "lora", "rank": 99}, "subspace.rank 99 is beyond any use: the layers have rank"),
+        ({"parametrization": "subspace", "dimension": 10**6}, "subspace.dimension 1,000,000 exceeds the"),
+        ({"parametrization": "lora_b", "targets": ["qq"]}, "subspace.targets: no linear layer is named 'qq'"),
+    ):
+        values = values_of(texts, llama, subspace)
         assert says in refusal(Run(values, "runs").train)
         assert says in refusal(lambda: list(pipeline.run(write_params(tmp_path / "p.yaml", values), tmp_path / "runs", NOTEBOOKS)))  # noqa: B023
         assert not (tmp_path / "runs").exists()

@@ -691,6 +691,7 @@ class Task(Group):
     # source: the classes in the order of their numbers, if they were fixed before the examples were seen; null: the labels that the
     # source has, whole numbers by value, then the others by code point
     classes: _Classes | None = None
+    others: Literal["refuse", "leave_out"] = "refuse"  # with classes: the rows with another label
     # the local validation file; null: beside the training file. source: a file, or a split on the hub; null: a part is held out
     validation: str | None = None
     held_out: Share = 0.1  # source without validation: share of the examples that is held out, drawn at random
@@ -711,7 +712,7 @@ class Task(Group):
 
     @model_validator(mode="after")
     def _name_or_source(self):
-        others = ("name", "path") if self.source is not None else ("text", "label", "classes", "held_out")
+        others = ("name", "path") if self.source is not None else ("text", "label", "classes", "others", "held_out")
         if both := [key for key in others if key in self.model_fields_set]:
             raise ValueError(f"{both[0]} has no effect {'beside' if self.source is not None else 'without'} source; remove it")
         return self
@@ -720,6 +721,7 @@ class Task(Group):
         drawn = self.train < 1 or self.draws_held_out
         found = {} if drawn else {"split_seed": "train 1, where nothing is drawn"}
         if self.source is not None:
+            found |= {} if self.classes is not None else {"others": "classes null"}
             return found | ({} if self.draws_held_out else {"held_out": "a validation file"})
         if self.name == "functions":
             return found | dict.fromkeys(("path", "validation"), "task functions, which reads no file")
@@ -728,6 +730,7 @@ class Task(Group):
     @model_serializer(mode="wrap")
     def _one_way_or_the_other(self, handler):
         """Certificates of named tasks are as they were before there were others."""
-        named, own = ("name", "path"), ("source", "text", "label", "classes", "held_out")
+        named, own = ("name", "path"), ("source", "text", "label", "classes", "others", "held_out")
         without = (*named, *([] if self.draws_held_out else ["held_out"])) if self.source is not None else own
+        without = (*without, *["others"] * (self.others == "refuse"))
         return {key: value for key, value in handler(self).items() if key not in without}
