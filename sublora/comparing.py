@@ -18,9 +18,9 @@ from sublora.scoring.text import Drawn
 from sublora.verification import EXACT, Verdict, located
 
 LEVELS = ("document", "group", "position", "example")
-"""The units that models are compared on. A group's loss is the mean of its documents', which the split drew together. Single tokens
-of a stream have no iid, pool or unseen statement. Sequences have iid alone, and pieces of one document are alike: from held-out ones
-nothing would be proven."""
+"""The units that models are compared on. A group's loss is the mean of its documents', which the split drew together. Single
+tokens of a stream have no iid, pool or unseen statement. Sequences have iid alone, and pieces of one document are alike: from
+held-out ones nothing would be proven."""
 
 NO_MATTER_OF_UNITS = {"source", "packages", "path", "split_on", "field", "subset", "tokenizer", "tokenizer_from", "max_documents"}
 NO_MATTER_OF_UNITS |= {"max_length"}
@@ -150,9 +150,9 @@ def _found(
 
     metric = "error" if level == "example" else "bpd"
     metrics, tau = {metric}, None
-    if metric == "bpd" and not as_before:  # tau is fixed beforehand, by the settings of both
+    if metric == "bpd" and not as_before:
         metrics |= {"bpb"} if all(each.per_byte for each in problems) else set()
-        tau = min(TAU if each.reference.name == "uniform" else each.reference.tau for each in experiments)
+        tau = _tau(certificates, experiments)
     alike = held_out or n == there  # then the first model is scored once
     once = measured(0, b"") if alike else None
     rows: list[list[list[PairedStatement]]] = [[] for _ in slacks]
@@ -259,6 +259,17 @@ def base_of(base: Certificate, other: Certificate) -> bool:
     weights = [getattr(each.public, "base_weights_sha256", None) for each in (base, other)]
     windows = [getattr(each.public, "windows", None) for each in (base, other)]
     return stated[0] is not None and weights[0] is not None and all(a == b for a, b in (stated, weights, windows))
+
+
+def _tau(certificates: Sequence[Certificate], experiments: Sequence[Experiment]) -> float:
+    """The least tau of the experiments whose reference is the base, if each pair is of a model and its base; else `TAU`.
+
+    All of it was fixed beforehand: D is then what these certificates bound, with the same tau.
+    """
+    first, others = certificates[0], certificates[1:]
+    taus = [each.reference.tau for each in experiments if getattr(each, "reference", None) and each.reference.name == "base"]
+    of_bases = all(base_of(other, first) or base_of(first, other) for other in others)
+    return min(taus, default=TAU) if of_bases else TAU
 
 
 def _charged(

@@ -91,7 +91,7 @@ def test_without_them_a_split_is_as_it_was():
 
 def test_too_many_of_them_are_refused_and_so_are_other_splits():
     for prior in (298, 300, 10**6):
-        with pytest.raises(SubloraError, match="left beside .* prior ones: a split .* needs at least 6; lower corpus.prior_documents"):
+        with pytest.raises(SubloraError, match="prior ones: a split .* needs at least 6; lower corpus.prior_documents"):
             draw_split(300, Corpus(prior_documents=prior))
     for split, source in (("positions", {}), ("paper", {"source": "openwebtext"})):
         with pytest.raises(SubloraError, match=f"prior_documents goes with split seeded, not with {split}; remove it"):

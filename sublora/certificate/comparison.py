@@ -120,8 +120,8 @@ class Comparison(Part):
     tau: Annotated[
         Annotated[FiniteFloat, Field(gt=0)] | None,
         Field(
-            description="from a subsample of training units, no difference of the mixture counts as less than minus this: the "
-            "least of the certificates' own (1 beside the uniform guess); absent for errors, and in older files, where it is 1"
+            description="from a subsample of training units, no difference of the mixture counts as less than minus this: "
+            "that of the certificates where each pair is a model and its base, else 1; absent for errors, and in older files (1)"
         ),
     ] = None
     tolerance: Annotated[
