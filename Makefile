@@ -6,7 +6,7 @@ PYTHON ?= python3
 TORCH_INDEX ?=
 BIN := .venv/bin
 
-.PHONY: quick test compare notebooks report results table1 figure1 glue structured pretrained smollm stories15M finetune schema ngram ablation tokens headline verify coverage compression determinism fuzz dist lock audit environment clean
+.PHONY: quick test compare notebooks report results table1 figure1 glue structured pretrained smollm stories15M finetune schema ngram ablation tokens tasks headline verify coverage compression determinism fuzz dist lock audit environment clean
 
 # From nothing to a certificate and the report that shows it.
 quick: environment .venv/renderer
@@ -37,7 +37,7 @@ notebooks: environment
 	$(BIN)/python tests/notebooks.py $(NOTEBOOKS)
 
 # Everything that results/ keeps of runs: certificates, training logs and executed notebooks. An interrupted run continues.
-results: headline table1 figure1 glue structured ngram ablation tokens pretrained
+results: headline table1 figure1 glue structured ngram ablation tokens tasks pretrained
 
 # The paper's Table 1 and Figure 1 at a size that two cores train, each in under half an hour.
 table1: METHODS := sublora lora subspace full
@@ -58,6 +58,10 @@ glue: environment
 	$(call keep,glue/functions-small,glue-functions-small)
 	$(call where_data,glue/sst2-small,$(SST2),SST-2 of GLUE: train.tsv packed with xz and dev.tsv)
 	$(call where_data,glue/cola-small,$(COLA),CoLA of the public release cola_public: its raw files)
+
+# A classifier on a table file of one's own, here of four classes.
+tasks: environment
+	$(call where_data,tasks/arxiv,$(ABSTRACTS),arXiv abstracts$(,) CC0: JSON lines with the keys abstract and primary$(,) packed with xz)
 
 , := ,
 ABSTRACTS := data/arxiv-abstracts/sample_25k.jsonl.xz

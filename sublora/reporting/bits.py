@@ -26,7 +26,7 @@ FAMILIES = {"subspace": "random subspace", "sublora": "SubLoRA", "lora": "LoRA",
 KINDS = ("random subspace", "SubLoRA", "LoRA", "all weights", "all weights, penalty on bits", "structured", "n-grams", "pretrained")
 COLOURS = dict(zip(KINDS, sns.color_palette("colorblind", 8), strict=True))
 LEVELS = ("document", "group", "sequence", "position", "token")
-STUDIED = tuple(group for group in GROUPS if group not in ("glue", "paper", "ablation"))
+STUDIED = tuple(group for group in GROUPS if group not in ("glue", "tasks", "paper", "ablation"))
 """The groups of kept results whose language models are compared; ablations of one model are a table of their own."""
 ABLATED = {
     "whole": "nothing",
