@@ -124,7 +124,7 @@ def test_the_reference_of_a_group_is_the_mean_over_its_documents(made):
 
 @pytest.fixture(scope="module")
 def other(folder):
-    run = Run({**values(folder, training__steps=2), "name": "other"}, folder / "runs")
+    run = Run({**values(folder, training__seed=5), "name": "other"}, folder / "runs")
     run.certificate, run.path = run.certify(), run.folder / "certificate.json"
     return run
 
