@@ -44,8 +44,9 @@ SEEDS = Path(__file__).parent / "verify.json"
 EXTREMES: list[Any] = [None, True, {}, [], "", "x", -1, 0, 1, 2**31, 2**64, 10**30, 10**400, 1e-12, 1e308, -0.0]
 EXTREMES += ["~nouser/x", "/", "\x1b[2K"]
 PARAMS = {"name": "fuzz", "corpus": {"source": "text", "path": "texts", "train": 0.6}}
-PARAMS |= {"model": {"layers": 1, "heads": 2, "width": 8, "block": 16}, "subspace": {"dimension": 20, "lora_dropout": 0.0}}
-PARAMS |= {"training": {"steps": 2, "batch": 4, "validation_documents": 2}, "compression": {"levels": 3}}
+PARAMS |= {"model": {"layers": 1, "heads": 2, "width": 8, "block": 16}, "subspace": {"dimension": 200, "lora_dropout": 0.0}}
+# Trained until losses depend on every part of the architecture: of a model whose attention is uniform any number of heads is true.
+PARAMS |= {"training": {"steps": 30, "batch": 4, "learning_rate": 0.3, "validation_documents": 2}, "compression": {"levels": 5}}
 PARAMS |= {"bounds": {"documents": 6, "held_out_documents": 3, "pilot": 0.5}}
 
 

@@ -22,6 +22,9 @@ LEVELS = ("document", "group", "position", "example")
 tokens of a stream have no iid, pool or unseen statement. Sequences have iid alone, and pieces of one document are alike: from
 held-out ones nothing would be proven."""
 
+MOST = 2**53
+"""The most choices that a comparison states: all smaller numbers are exact in JSON."""
+
 NO_MATTER_OF_UNITS = {"source", "packages", "path", "split_on", "field", "subset", "tokenizer", "tokenizer_from", "max_documents"}
 NO_MATTER_OF_UNITS |= {"max_length"}
 """Settings of data that do not say which units train: the data's SHA-256 stands for most of them."""
@@ -164,6 +167,9 @@ def _found(
         A = len(paths) - 1
         for each in (experiments[0], experiments[index]):
             A *= getattr(each.bounds, "candidates", 1)
+        if max(A, *J.values()) > MOST:
+            what = f"of {paths[0]} and {paths[index]} together there would be more than {MOST:,} configurations or candidates"
+            raise SubloraError(f"{what} to pay for; compare runs that declare fewer (bounds.configurations, bounds.candidates)")
         terms = Terms(held_out, first.delta, bits, J, A, len(paths) - 1, problems[0].pool_size, tau or TAU)
         for row, slack in zip(rows, slacks, strict=True):
             by_metric = zip(ones, twos, strict=True)

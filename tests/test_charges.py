@@ -232,3 +232,11 @@ def restated(bound, value):
 def statements_file(data):
     """The file of a certificate that is given as data, sealed anew."""
     return json.dumps({**data, "certificate_sha256": digest(data)}, indent=1) + "\n"
+
+
+@pytest.mark.parametrize("key", ["configurations", "split_seeds", "candidates", "nominal_tokens"])
+def test_a_count_that_no_certificate_can_state_is_refused(key):
+    values = settings("texts", bounds__levels=["token"])
+    values["bounds"] |= {"tokens": 10, key: 2**54}
+    with pytest.raises(SubloraError, match=f"bounds.{key}.*less than or equal to"):
+        as_experiment(values)

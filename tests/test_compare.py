@@ -409,3 +409,9 @@ def test_the_page_shows_what_is_kept_and_says_what_is_not(held_out, tmp_path, mo
     table = str(comparisons.comparisons_table(found))
     assert "good and poor, held-out" in table and "mixture" in table
     assert held_out.first.certificate_sha256[:12] in str(comparisons.sources_table(found))
+
+
+def test_more_choices_than_a_comparison_can_state_are_refused(made, monkeypatch):
+    monkeypatch.setattr(comparing, "MOST", 2)
+    with pytest.raises(SubloraError, match="together there would be more than 2 configurations or candidates"):
+        compared(made, "good", "few", set_of="training")

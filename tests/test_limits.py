@@ -60,7 +60,7 @@ COSTLY = {
         lambda data: put(put(data, ("params", "model"), {"layers": 200, "heads": 2}), ("corpus", "tokens"), 2 * 10**7),
         "minutes",
     ),
-    "digits": (lambda data: put(data, ("params", "model", "width"), 10**400), "beyond any use"),
+    "digits": (lambda data: put(data, ("params", "model", "width"), 10**400), "less than or equal to"),
     "vocabulary": (lambda data: put(data, ("corpus", "vocab_size"), 10**10), "GiB"),
 }
 

@@ -53,7 +53,8 @@ SOURCES = ("python-packages", "python-stdlib", "text", "file", "openwebtext")
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, le=2**53)]  # all of them are exact in JSON
+Tried = Annotated[int, Field(ge=1, le=2**48)]  # of choices; a certificate states a few times as many
 Seed = Annotated[int, Field(ge=0, lt=2**32)]  # all that torch tells apart: a larger one is another message of the same model
 AsTuple = BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)
 """YAML and JSON have lists where settings have tuples."""
@@ -533,10 +534,10 @@ class Bounds(Group):
     """What is certified. All of it is fixed before the training split is drawn."""
 
     delta: Share = 0.05
-    configurations: Count = 2**20  # J: settings that could have been chosen with the data in hand; iid, martingale pay log2 J bits
+    configurations: Tried = 2**20  # J: settings that could have been chosen with the data in hand; iid, martingale pay log2 J bits
     # how many split seeds, times base models, could have been chosen after a look at the data; unseen and pool pay their log2
-    split_seeds: Count = 1
-    candidates: Count = 1  # A: how many certificates are compared by their subsamples before one is chosen
+    split_seeds: Tried = 1
+    candidates: Tried = 1  # A: how many certificates are compared by their subsamples before one is chosen
     levels: Annotated[tuple[Level, ...], AsTuple, _Choices] = ("document",)  # which units; alpha is chosen for the first
     documents: Count | None = 10_000  # n, the evaluated subsample; null: all m
     sequences: Count | None = 10_000  # the same at sequence level
@@ -636,8 +637,8 @@ class TaskBounds(Group):
     """What is certified of a classifier: its 0-1 error."""
 
     delta: Share = 0.05
-    configurations: Count = 2**20  # J, as for language models
-    split_seeds: Count = 1  # the same
+    configurations: Tried = 2**20  # J, as for language models
+    split_seeds: Tried = 1  # the same
 
 
 TASKS = ("cola", "sst2", "mrpc", "qqp", "mnli", "qnli", "rte", "wnli", "functions")
