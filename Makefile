@@ -147,7 +147,7 @@ keep = mkdir -p results/$(1) && cp runs/$(2)/certificate.json runs/$(2)/*.ipynb 
 verify: environment
 	$(BIN)/sublora verify --limit-memory 16 --limit-minutes 120 results/*/certificate.json $(filter-out $(NEED_DATA),$(wildcard results/*/*/certificate.json))
 
-NEED_DATA := results/pretrained/% results/glue/sst2-small/% results/glue/cola-small/% results/finetune/% results/tokens/arxiv/%
+NEED_DATA := results/pretrained/% results/glue/sst2-small/% results/glue/cola-small/% results/finetune/% results/tokens/arxiv/% results/tasks/%
 
 # The JSON Schema of certificates, after a change of `sublora/certificate/schema.py`.
 schema: environment
