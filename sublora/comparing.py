@@ -9,7 +9,7 @@ from sublora.certificate.paired import Measured, Terms, decisions, paired_statem
 from sublora.certificate.schema import AssumptionName, Certificate, load_certificate
 from sublora.certificate.statements import reachable, tolerance
 from sublora.errors import SubloraError
-from sublora.experiment import ALPHA_GRID, Experiment, as_experiment
+from sublora.experiment import ALPHA_GRID, Classify, Experiment, as_experiment
 from sublora.inequalities.paired import SHARE, TAU
 from sublora.limits import DEFAULT, Limits
 from sublora.message import MessageError, unwrapped
@@ -273,7 +273,7 @@ def _tau(certificates: Sequence[Certificate], experiments: Sequence[Experiment])
     All of it was fixed beforehand: D is then what these certificates bound, with the same tau.
     """
     first, others = certificates[0], certificates[1:]
-    taus = [each.reference.tau for each in experiments if getattr(each, "reference", None) and each.reference.name == "base"]
+    taus = [each.reference.tau for each in experiments if not isinstance(each, Classify) and each.reference.name == "base"]
     of_bases = all(base_of(other, first) or base_of(first, other) for other in others)
     return min(taus, default=TAU) if of_bases else TAU
 
