@@ -44,7 +44,7 @@ def run(
     A notebook that has finished is skipped unless its code, its parameters, the corpus, the package's version or a notebook
     before it has changed, or `force` is set; one that was interrupted goes on from its checkpoints. What a changed one and those
     after it had made is deleted, and nothing else (`sublora.own`). An executed notebook appears under its name only when it has
-    run to its end. An experiment that is refused before anything is trained leaves no folder.
+    run to its end. An experiment that is refused before anything is made leaves no folder.
     Notebooks run in the current folder: a relative path in the params file means the same to them as to `sublora verify`.
     Raises SubloraError for an invalid params file, a notebook that does not exist or does not take the parameters, a folder that
     is not a run's, and what a notebook says is wrong.
@@ -89,14 +89,18 @@ def _run(experiment: Experiment, sources: list[Path], runs: Path, force: bool) -
             write_text(folder / STEPS, json.dumps(steps, indent=1))
             try:
                 _execute(source, folder, parameters)
-            except SubloraError:
-                if new and not any(map(of_training, noted(folder))):
+            except _Refused:
+                if new and {name for name in noted(folder) if (folder / name).exists()} <= {"params.yaml", STEPS}:
                     forget(folder)
                 raise
             kept = noted(folder)
             steps[source.stem] = {"fingerprint": before, "finished": True, "files": kept}
             write_text(folder / STEPS, json.dumps(steps, indent=1))
     return folder
+
+
+class _Refused(SubloraError):
+    """What the package said inside a notebook is wrong."""
 
 
 def _seen_from_the_study(folder: Path) -> str:
@@ -192,7 +196,7 @@ def _execute(source: Path, folder: Path, parameters: dict[str, Any]) -> None:
         os.replace(partial, output)
     except PapermillExecutionError as error:
         if error.ename in ("SubloraError", "MessageError"):
-            raise SubloraError(error.evalue) from None
+            raise _Refused(error.evalue) from None
         os.replace(partial, failed)
         reason = one_line(f"{error.ename}: {error.evalue}", 300)
         raise SubloraError(f"{source}: {reason} (see {failed})") from None

@@ -4,13 +4,16 @@ import csv
 import json
 import time
 
+import nbformat
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from scipy.stats import binom
+from tiny import NOTEBOOKS, write_params
 from tiny_models import save_model
 
+from sublora import pipeline
 from sublora.certificate.schema import load_certificate
 from sublora.data.labelled import HELD_OUT, data_identity, load_task
 from sublora.data.split import permutation
@@ -243,6 +246,20 @@ def test_what_is_wrong_with_a_file_is_one_line_and_nothing_is_written(tmp_path, 
         Run(settings(task={"source": "t.csv"}), tmp_path / "runs").certify()
     assert says in str(error.value) and str(error.value).isprintable() and len(str(error.value)) < 300
     assert not list((tmp_path / "runs").rglob("*.json"))
+
+
+def test_a_refused_task_leaves_no_folder_and_a_notebook_that_fails_does(tmp_path):
+    write_rows(tmp_path / "mine.csv", rows(40))
+    params = write_params(tmp_path / "p.yaml", settings(task={"source": "mine.csv", "text": ["texts"]}))
+    with pytest.raises(SubloraError, match="mine.csv: no texts: there is no column 'texts'"):
+        list(pipeline.run(params, tmp_path / "runs", NOTEBOOKS))
+    assert not (tmp_path / "runs" / "mine").exists()
+    cell = nbformat.v4.new_code_cell
+    cells = [cell("name, runs = 'x', 'runs'", metadata={"tags": ["parameters"]}), cell("1 / 0")]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "glue.ipynb")
+    with pytest.raises(SubloraError, match="division by zero .see .*glue.failed.ipynb"):
+        list(pipeline.run(params, tmp_path / "runs", tmp_path))
+    assert (tmp_path / "runs" / "mine" / "glue.failed.ipynb").is_file()
 
 
 @pytest.mark.parametrize(
