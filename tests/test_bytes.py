@@ -319,7 +319,7 @@ def test_two_models_are_compared_by_the_byte(made, folder, tmp_path, set_of):
     other = Run({**values(folder, training__seed=5), "name": "other"}, folder / "runs")
     other.certify()
     paths, held = [made.path, other.folder / "certificate.json"], set_of == "held-out"
-    found = compare(paths, set_of, made.corpora)
+    found = compare(paths, set_of, made.corpora, folder)
     store, split = made.problem.store, made.problem.split
     n, said = 40 if held else 80, {(s.metric, s.form, s.assumption): s for s in found.pairs[0].statements}
     assert {metric for metric, _, _ in said} == {None, "bpb"} and len(said) == 2 * 2 * (2 if held else 3)
@@ -339,13 +339,13 @@ def test_two_models_are_compared_by_the_byte(made, folder, tmp_path, set_of):
     assert bytes_one.shortest["unseen"] == store.sizes.min() and bytes_one.shortest["iid"] == 2
     assert "bits per byte" in headlines(found, found.pairs[0])[0] and found.tau == 1.0
     found.save(tmp_path / "compared.json")
-    assert verify_comparison(tmp_path / "compared.json", paths, made.corpora) == []
+    assert verify_comparison(tmp_path / "compared.json", paths, made.corpora, folder) == []
     with_rounding = put(found.data(), ("pairs", 0, "statements", 5, "upper"), said["bpb", "interval", "unseen"].upper - 0.3)
     sealed(with_rounding).save(tmp_path / "altered.json")
-    assert verify_comparison(tmp_path / "altered.json", paths, made.corpora) != []
-    as_before = comparing._found(paths, set_of, made.corpora, None, slacks=(1.0,), limits=DEFAULT, as_before=True)[0]
+    assert verify_comparison(tmp_path / "altered.json", paths, made.corpora, folder) != []
+    as_before = comparing._found(paths, set_of, made.corpora, folder, slacks=(1.0,), limits=DEFAULT, as_before=True)[0]
     sealed(as_before).save(tmp_path / "before.json")
-    assert "tau" not in as_before and verify_comparison(tmp_path / "before.json", paths, made.corpora) == []
+    assert "tau" not in as_before and verify_comparison(tmp_path / "before.json", paths, made.corpora, folder) == []
 
 
 def test_the_range_of_a_difference_has_the_ratio_of_the_population():
