@@ -6,7 +6,7 @@ PYTHON ?= python3
 TORCH_INDEX ?=
 BIN := .venv/bin
 
-.PHONY: quick test compare notebooks report results table1 figure1 paper glue structured pretrained smollm stories15M finetune schema ngram ablation tokens arrow headline verify coverage compression determinism gpu fuzz dist lock audit environment clean
+.PHONY: quick test compare notebooks report results table1 figure1 paper glue structured pretrained smollm stories15M finetune schema ngram ablation tokens tasks arrow headline verify coverage compression determinism gpu fuzz dist lock audit environment clean
 
 # From nothing to a certificate and the report that shows it.
 quick: environment .venv/renderer
@@ -37,7 +37,7 @@ notebooks: environment
 	$(BIN)/python tests/notebooks.py $(NOTEBOOKS)
 
 # Everything that results/ keeps of runs: certificates, training logs and executed notebooks. An interrupted run continues.
-results: headline table1 figure1 glue structured ngram ablation tokens pretrained
+results: headline table1 figure1 glue structured ngram ablation tokens tasks pretrained
 
 # The paper's Table 1 and Figure 1 at a size that two cores train, each in under half an hour.
 table1: METHODS := sublora lora subspace full
@@ -67,6 +67,10 @@ glue: environment
 	$(call keep,glue/functions-small,glue-functions-small)
 	$(call where_data,glue/sst2-small,$(SST2),SST-2 of GLUE: train.tsv packed with xz and dev.tsv)
 	$(call where_data,glue/cola-small,$(COLA),CoLA of the public release cola_public: its raw files)
+
+# A classifier on a table file of one's own, here of four classes.
+tasks: environment
+	$(call where_data,tasks/arxiv,$(ABSTRACTS),arXiv abstracts$(,) CC0: JSON lines with the keys abstract and primary$(,) packed with xz)
 
 , := ,
 ABSTRACTS := data/arxiv-abstracts/sample_25k.jsonl.xz
@@ -166,7 +170,8 @@ keep = mkdir -p results/$(1) && cp runs/$(2)/certificate.json runs/$(2)/*.ipynb 
 verify: environment
 	$(BIN)/sublora verify --limit-memory 16 --limit-minutes 120 results/*/certificate.json $(filter-out $(NEED_DATA),$(wildcard results/*/*/certificate.json))
 
-NEED_DATA := results/pretrained/% results/glue/sst2-small/% results/glue/cola-small/% results/finetune/% results/tokens/arxiv/% results/arrow/abstracts%
+NEED_DATA := results/pretrained/% results/glue/sst2-small/% results/glue/cola-small/% results/finetune/% results/tokens/arxiv/% results/tasks/% \
+	results/arrow/abstracts%
 
 # The JSON Schema of certificates, after a change of `sublora/certificate/schema.py`.
 schema: environment

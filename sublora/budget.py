@@ -69,11 +69,14 @@ def language_model(experiment: OnText, message: bytes, vocab_size: int, origin: 
         return Cost(SYMBOL * symbols, DECODED * symbols)
     if subspace is None:
         return Cost(base + 2 * FLOAT * weights)
+    biases = 0
+    if "biases" in subspace.parametrization:
+        biases = vocab_size if subspace.tokens == "all" else len(subspace.tokens)
     if subspace.parametrization == "biases":
-        trainable = vocab_size if subspace.tokens == "all" else len(subspace.tokens)
-    elif subspace.parametrization in ("sublora", "lora", "lora_b", "tinylora"):  # of tinylora, what R stands between
-        maps, targets = linear_maps(model, vocab_size), subspace.targets
-        trainable = subspace.rank * sum(maps[name] for name in (maps if targets == ("all",) else targets) if name in maps)
+        trainable = biases
+    elif subspace.parametrization in ("sublora", "lora", "lora_b", "tinylora", "lora_b+biases"):
+        maps, targets = linear_maps(model, vocab_size), subspace.targets  # of tinylora, what R stands between
+        trainable = biases + subspace.rank * sum(maps[name] for name in (maps if targets == ("all",) else targets) if name in maps)
     elif isinstance(model, Gpt) and subspace.parametrization in ("kronecker", "monarch"):
         trainable = 2 * weights + vocab_size * model.width  # the structured head is no longer the embedding
     else:

@@ -9,17 +9,18 @@ from sublora.certificate.paired import Measured, Terms, decisions, paired_statem
 from sublora.certificate.schema import AssumptionName, Certificate, load_certificate
 from sublora.certificate.statements import reachable, tolerance
 from sublora.errors import SubloraError
-from sublora.experiment import ALPHA_GRID, OWN_TOKENIZERS, Experiment, as_experiment
-from sublora.inequalities.paired import SHARE
+from sublora.experiment import ALPHA_GRID, OWN_TOKENIZERS, Classify, Experiment, as_experiment
+from sublora.inequalities.paired import SHARE, TAU
 from sublora.limits import DEFAULT, Limits
 from sublora.message import MessageError, unwrapped
 from sublora.problems import problem_class
 from sublora.scoring.text import Drawn
 from sublora.verification import EXACT, Verdict, located
 
-LEVELS = ("document", "position", "example")
-"""The units that models are compared on. Single tokens of a stream have no iid, pool or unseen statement. Sequences have iid alone,
-and pieces of one document are alike: from held-out ones nothing would be proven."""
+LEVELS = ("document", "group", "position", "example")
+"""The units that models are compared on. A group's loss is the mean of its documents', which the split drew together. Single
+tokens of a stream have no iid, pool or unseen statement. Sequences have iid alone, and pieces of one document are alike: from
+held-out ones nothing would be proven."""
 
 MOST = 2**53
 """The most choices that a comparison states: all smaller numbers are exact in JSON."""
@@ -64,7 +65,8 @@ def verify_comparison(
     errors as of `compare`.
     """
     stated = load_comparison(path)
-    found, least, most = _found(paths, stated.set_of, corpora, corpus, slacks=(1.0, 0.0, 2.0), limits=limits)
+    by: dict[str, Any] = {"slacks": (1.0, 0.0, 2.0), "limits": limits, "as_before": stated.tau is None}
+    found, least, most = _found(paths, stated.set_of, corpora, corpus, **by)
     tight, loose = (
         [[PairedStatement.model_validate(entry) for entry in pair["statements"]] for pair in each["pairs"]]
         for each in (least, most)
@@ -84,7 +86,7 @@ def verify_comparison(
     decided = decisions([pair.statements for pair in stated.pairs], stated.delta)
     for index, pair in enumerate(stated.pairs):
         for said, here, off, verdict in zip(pair.statements, tight[index], loose[index], decided[index], strict=True):
-            name = f"pairs[{index}] {here.form} {here.assumption}"
+            name = " ".join([f"pairs[{index}]", *filter(None, [here.form, here.metric, here.assumption])])
             wrong += [f"{name} {key}: the comparison says {value}" for key, value in _wrong(said, here, off, stated.tolerance)]
             if said.decided != verdict.decided:
                 wrong.append(f"{name} decided: the comparison says {said.decided}, by its e-values it is {verdict.decided}")
@@ -116,8 +118,12 @@ def _found(
     *,
     slacks: tuple[float, ...],
     limits: Limits,
+    as_before: bool = False,
 ) -> list[dict[str, Any]]:
-    """The comparison as plain data without its digest, once for each slack (`paired_statements`)."""
+    """The comparison as plain data without its digest, once for each slack (`paired_statements`).
+
+    as_before: as comparisons without `tau` have it, whose tau is `TAU`, and which say nothing of bits per byte.
+    """
     if len(paths) < 2:
         raise SubloraError("compare: one certificate; name those that it is to be compared with, too")
     certificates = [load_certificate(path) for path in paths]
@@ -136,32 +142,38 @@ def _found(
     n = min(problem.units(level, held_out)[1] for problem in problems)
     drawn = Drawn(level, held_out, n)
 
-    def measured(index: int, seed: bytes) -> Measured:
+    def measured(index: int, seed: bytes) -> list[Measured]:
         pilot = min(getattr(each.bounds, "pilot", 1.0) for each in experiments)
         units = drawn if held_out or n == there else drawn._replace(seed=seed, pilot=max(1, round(pilot * n)))
         try:
-            return problems[index].measured(certificates[index].message_bytes, units)
+            found = problems[index].measured(certificates[index].message_bytes, units)
+            return [each for each in found if each.metric in metrics]
         except MessageError as error:
             raise SubloraError(f"{paths[index]}: its message is none ({error}); make the run again") from None
 
+    metric = "error" if level == "example" else "bpd"
+    metrics, tau = {metric}, None
+    if metric == "bpd" and not as_before:
+        metrics |= {"bpb"} if all(each.per_byte for each in problems) else set()
+        tau = _tau(certificates, experiments)
     alike = held_out or n == there  # then the first model is scored once
     once = measured(0, b"") if alike else None
     rows: list[list[list[PairedStatement]]] = [[] for _ in slacks]
     for index in range(1, len(paths)):
         other = certificates[index]
         seed = first.message_bytes + other.message_bytes
-        one, two = once or measured(0, seed), measured(index, seed)
-        bits, J = _charged(first, other, experiments[0], experiments[index], tuple(one.ranges))
+        ones, twos = once or measured(0, seed), measured(index, seed)
+        bits, J = _charged(first, other, experiments[0], experiments[index], tuple(ones[0].ranges))
         A = len(paths) - 1
         for each in (experiments[0], experiments[index]):
             A *= getattr(each.bounds, "candidates", 1)
         if max(A, *J.values()) > MOST:
             what = f"of {paths[0]} and {paths[index]} together there would be more than {MOST:,} configurations or candidates"
             raise SubloraError(f"{what} to pay for; compare runs that declare fewer (bounds.configurations, bounds.candidates)")
-        terms = Terms(held_out, first.delta, bits, J, A, len(paths) - 1, problems[0].pool_size)
+        terms = Terms(held_out, first.delta, bits, J, A, len(paths) - 1, problems[0].pool_size, tau or TAU)
         for row, slack in zip(rows, slacks, strict=True):
-            row.append(list(paired_statements(one, two, terms, slack)))
-    metric = "error" if level == "example" else "bpd"
+            by_metric = zip(ones, twos, strict=True)
+            row.append([each for one, two in by_metric for each in paired_statements(one, two, terms, slack)])
     shared = {
         "format": FORMAT,
         "set_of": set_of,
@@ -173,6 +185,7 @@ def _found(
         "delta": first.delta,
         "comparisons": len(paths) - 1,
         "share": SHARE,
+        **({} if tau is None else {"tau": tau}),
         "tolerance": 2 * tolerance(metric),
         **_conditions(certificates),
         "first": _named(first),
@@ -209,8 +222,6 @@ def _level(certificates: Sequence[Certificate], paths: Sequence[str | Path]) -> 
     common = [level for level in levels[0] if level in LEVELS and all(level in each for each in levels)]
     if not common:
         said = "; ".join(f"{path}: {', '.join(each)}" for path, each in zip(paths, levels, strict=True))
-        if any("group" in each for each in levels):  # whose split drew groups: another experiment would be another split
-            raise SubloraError(f"documents of a group are dependent, and groups cannot be compared yet ({said})")
         raise SubloraError(f"no common unit but tokens or sequences ({said}); certify both with bounds.levels [document]")
     return common[0]
 
@@ -234,6 +245,7 @@ def differs(first: Certificate, second: Certificate) -> str | None:
         hints = NO_MATTER_OF_UNITS | ({"validation"} if group == "task" else set())  # a file
         keys = sorted({*values[0], *values[1]} - hints)
         pairs += [(f"{group}.{key}", *(value.get(key) for value in values)) for key in keys]
+    pairs += [("corpus.groups", *(None if of.groups is None else of.groups.model_dump() for of in (one, two)))]
     pairs += [("corpus.documents", one.documents, two.documents), ("corpus.pool", one.pool, two.pool)]
     pairs += [("corpus.tokenizer_from", *(getattr(each.public, "tokenizer_from", None) for each in (first, second)))]
     pairs += [("bounds.delta", first.delta, second.delta)]
@@ -258,6 +270,17 @@ def base_of(base: Certificate, other: Certificate) -> bool:
     weights = [getattr(each.public, "base_weights_sha256", None) for each in (base, other)]
     windows = [getattr(each.public, "windows", None) for each in (base, other)]
     return stated[0] is not None and weights[0] is not None and all(a == b for a, b in (stated, weights, windows))
+
+
+def _tau(certificates: Sequence[Certificate], experiments: Sequence[Experiment]) -> float:
+    """The least tau of the experiments whose reference is the base, if each pair is of a model and its base; else `TAU`.
+
+    All of it was fixed beforehand: D is then what these certificates bound, with the same tau.
+    """
+    first, others = certificates[0], certificates[1:]
+    taus = [each.reference.tau for each in experiments if not isinstance(each, Classify) and each.reference.name == "base"]
+    of_bases = all(base_of(other, first) or base_of(first, other) for other in others)
+    return min(taus, default=TAU) if of_bases else TAU
 
 
 def _charged(

@@ -84,6 +84,14 @@ def delete_all_but(folder: Path, kept: Collection[str]) -> None:
     os.replace(new, folder / NOTED)
 
 
+def forget(folder: Path) -> None:
+    """Delete all that was noted, and the folder, unless it holds anything else."""
+    delete_all_but(folder, [])
+    (folder / NOTED).unlink()
+    if not any(folder.iterdir()):
+        folder.rmdir()
+
+
 def delete_leftovers(folder: Path) -> None:
     """Delete the temporary files that a killed run left. Nobody else may be at work in the folder."""
     for path in (path for name in noted(folder) for path in _files(folder, name) if path.name.endswith(TEMPORARY)):

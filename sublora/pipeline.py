@@ -23,7 +23,7 @@ import sublora
 from sublora.atomic import write_text
 from sublora.errors import SubloraError, cannot_write, one_line, printable
 from sublora.experiment import Experiment, load_experiments
-from sublora.own import claim, delete_all_but, delete_leftovers, note, noted
+from sublora.own import claim, delete_all_but, delete_leftovers, forget, note, noted
 from sublora.problems import problem_class
 from sublora.progress import PLAIN
 from sublora.run import alone, changed_settings, in_words, of_training, read_kept, write_params
@@ -44,7 +44,7 @@ def run(
     A notebook that has finished is skipped unless its code, its parameters, the corpus, the package's version or a notebook
     before it has changed, or `force` is set; one that was interrupted goes on from its checkpoints. What a changed one and those
     after it had made is deleted, and nothing else (`sublora.own`). An executed notebook appears under its name only when it has
-    run to its end.
+    run to its end. An experiment that is refused before anything is made leaves no folder.
     Notebooks run in the current folder: a relative path in the params file means the same to them as to `sublora verify`.
     Raises SubloraError for an invalid params file, a notebook that does not exist or does not take the parameters, a folder that
     is not a run's, and what a notebook says is wrong.
@@ -60,7 +60,8 @@ def run(
 
 def _run(experiment: Experiment, sources: list[Path], runs: Path, force: bool) -> Path:
     folder, corpus = runs / experiment.name, problem_class(experiment).identity(experiment)
-    if not folder.exists():
+    new = not folder.exists()
+    if new:
         problem_class(experiment).refuse_base(experiment)
     given = {**experiment.parameters(), "runs": _seen_from_the_study(runs)}
     cells = [_code(source) for source in sources]
@@ -86,11 +87,20 @@ def _run(experiment: Experiment, sources: list[Path], runs: Path, force: bool) -
                 continue
             steps[source.stem] = {"fingerprint": before, "finished": False}
             write_text(folder / STEPS, json.dumps(steps, indent=1))
-            _execute(source, folder, parameters)
+            try:
+                _execute(source, folder, parameters)
+            except _Refused:
+                if new and {name for name in noted(folder) if (folder / name).exists()} <= {"params.yaml", STEPS}:
+                    forget(folder)
+                raise
             kept = noted(folder)
             steps[source.stem] = {"fingerprint": before, "finished": True, "files": kept}
             write_text(folder / STEPS, json.dumps(steps, indent=1))
     return folder
+
+
+class _Refused(SubloraError):
+    """What the package said inside a notebook is wrong."""
 
 
 def _seen_from_the_study(folder: Path) -> str:
@@ -186,7 +196,7 @@ def _execute(source: Path, folder: Path, parameters: dict[str, Any]) -> None:
         os.replace(partial, output)
     except PapermillExecutionError as error:
         if error.ename in ("SubloraError", "MessageError"):
-            raise SubloraError(error.evalue) from None
+            raise _Refused(error.evalue) from None
         os.replace(partial, failed)
         reason = one_line(f"{error.ename}: {error.evalue}", 300)
         raise SubloraError(f"{source}: {reason} (see {failed})") from None

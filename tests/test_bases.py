@@ -225,6 +225,24 @@ def test_one_number_moves_one_token(llama):
     assert says in refusal(parametrize, base, Gpt(), Subspace(parametrization="biases", tokens=(0, 280)))
 
 
+def test_a_bias_beside_lora_is_a_coordinate_of_its_own(llama):
+    """The broken form has it in the random subspace, as one of all weights."""
+    base, tokens = load_causal(str(llama), 280, 16), torch.arange(16)[None]
+    both = {"parametrization": "lora_b+biases", "tokens": (7,), "dimension": 5, "lora_dropout": 0.0, "targets": ("all",)}
+    with torch.no_grad():
+        before = base(tokens)
+        subspace = parametrize(base, Gpt(), Subspace(**both, projector="film+kron_qr"))
+        assert torch.equal(subspace(tokens), before) and subspace.groups == [(1, 1), (1, 4)]
+        subspace.coordinates[0] = 0.25
+        moved = subspace(tokens) - before
+        broken = parametrize(load_causal(str(llama), 280, 16), Gpt(), Subspace(**both, projector="kron_qr"))
+        broken.coordinates[0] = 0.25
+        mixed = broken(tokens) - before
+    others = torch.arange(280) != 7
+    assert torch.allclose(moved[..., 7], torch.tensor(8.0), atol=1e-5) and not moved[..., others].any()
+    assert mixed[..., others].any()
+
+
 def test_lora_b_moves_no_a(llama):
     subspace = moved("lora_b", llama)
     assert all("lora_B" in name for name in subspace.names)
@@ -282,6 +300,7 @@ SMALL = {
     "all": {"parametrization": "biases", "tokens": "all", "dimension": 5},
     "tinylora": {"parametrization": "tinylora", "dimension": 3, "rank": 2},
     "lora_b": {"parametrization": "lora_b", "dimension": 9, "lora_dropout": 0.0},
+    "both": {"parametrization": "lora_b+biases", "projector": "film+kron_qr", "dimension": 9, "lora_dropout": 0.0},
     "r": {"parametrization": "tinylora", "rank": 1, "targets": ["q_proj"]},
 }
 
@@ -483,8 +502,18 @@ def test_a_base_that_cannot_be_used_leaves_nothing(llama, texts, tmp_path, monke
     """Neither a run's folder nor a prepared corpus. Twin: a base that can be used leaves both."""
     monkeypatch.chdir(tmp_path)
     MixtralForCausalLM(MixtralConfig(**{**LLAMA, "num_key_value_heads": 2, "num_local_experts": 2})).save_pretrained("experts")
-    for source, says in (("none", "cannot load"), ("experts", "type 'mixtral' is none of"), ("none.gguf", "there is no such file")):
+    wrong = {"none": "cannot load", "experts": "type 'mixtral' is a mixture of experts", "none.gguf": "there is no such file"}
+    for source, says in wrong.items():
         values = values_of(texts, source, SMALL["end"])
+        assert says in refusal(Run(values, "runs").train)
+        assert says in refusal(lambda: list(pipeline.run(write_params(tmp_path / "p.yaml", values), tmp_path / "runs", NOTEBOOKS)))  # noqa: B023
+        assert not (tmp_path / "runs").exists()
+    for subspace, says in (
+        ({"parametrization": "lora", "rank": 99}, "subspace.rank 99 is beyond any use: the layers have rank"),
+        ({"parametrization": "subspace", "dimension": 10**6}, "subspace.dimension 1,000,000 exceeds the"),
+        ({"parametrization": "lora_b", "targets": ["qq"]}, "subspace.targets: no linear layer is named 'qq'"),
+    ):
+        values = values_of(texts, llama, subspace)
         assert says in refusal(Run(values, "runs").train)
         assert says in refusal(lambda: list(pipeline.run(write_params(tmp_path / "p.yaml", values), tmp_path / "runs", NOTEBOOKS)))  # noqa: B023
         assert not (tmp_path / "runs").exists()

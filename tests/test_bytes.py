@@ -6,24 +6,32 @@ import math
 import numpy as np
 import pytest
 from scipy.stats import hypergeom
+from test_coverage import CAUGHT, LIMIT
 from tiny import put, settings
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
+from sublora import comparing
 from sublora.certificate import statements
-from sublora.certificate.schema import digest
+from sublora.certificate.comparison import sealed
+from sublora.certificate.schema import digest, load_certificate
 from sublora.certificate.statements import BYTE_GUESS, per_byte, unit_losses
+from sublora.comparing import compare, verify_comparison
 from sublora.data import prepare
 from sublora.data import store as stores
 from sublora.data.tokenizers import get_tokenizer
 from sublora.experiment import Corpus
 from sublora.inequalities.independent import complexity_nats, kl
 from sublora.inequalities.means import bound_mean
+from sublora.inequalities.paired import from_held_out
 from sublora.inequalities.smoothing import loss_range, smoothed_bits
+from sublora.limits import DEFAULT
 from sublora.models.references import stream_log_probabilities
 from sublora.models.references.document import DocumentCode, log_probabilities
+from sublora.reporting.comparisons import headlines
 from sublora.run import Run
 from sublora.scoring.scores import Scores
+from sublora.scoring.text import Drawn
 from sublora.verification import verify, verify_arithmetic
 
 STEP = statements.DETERMINISM["bits"]
@@ -114,23 +122,23 @@ def test_the_ratio_of_tokens_and_bytes_is_proven_of_the_rules_or_not_at_all(tmp_
     assert get_tokenizer(save_tokenizer(tmp_path / "any", normalizer, prefix=prefix)).ratio == ratio
 
 
+@pytest.mark.parametrize("unknown", [None, "<unk>"])
 @pytest.mark.parametrize("fallback", [False, True])
-def test_a_byte_level_encoding_without_all_bytes_has_no_proven_ratio(tmp_path, fallback):
-    """With a byte of "é" missing, the model falls back to the two bytes of the character that stands for that byte."""
+def test_a_byte_that_the_vocabulary_lacks_is_one_token_at_most_but_for_a_fallback(tmp_path, fallback, unknown):
+    """With a byte of "é" missing, a model may fall back to the two bytes of the character that stands for that byte."""
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    spelt = [*letters, "<end>", *(f"<0x{i:02X}>" for i in range(256))]
+    spelt = [*letters, "<end>", "<unk>", *(f"<0x{i:02X}>" for i in range(256))]
     found = {}
     for missing in ("", "Ã"):
         vocabulary = {token: i for i, token in enumerate(token for token in spelt if token != missing)}
-        encoding = Tokenizer(models.BPE(vocab=vocabulary, merges=[], byte_fallback=fallback, unk_token="<end>"))
+        encoding = Tokenizer(models.BPE(vocab=vocabulary, merges=[], byte_fallback=fallback, unk_token=unknown))
         encoding.pre_tokenizer, encoding.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
         folder = tmp_path / f"without{missing}"
         PreTrainedTokenizerFast(tokenizer_object=encoding, eos_token="<end>").save_pretrained(folder)
         found[missing] = get_tokenizer(str(folder)), encoding
-    assert found[""][0].ratio == (None if fallback else 1.0) and found["Ã"][0].ratio is None
-    if fallback:
-        tokens = len(found["Ã"][1].encode("é").ids) + 1
-        assert tokens > len("é".encode()) + 1, "the broken form said 1"
+    assert found[""][0].ratio == found["Ã"][0].ratio == (None if fallback else 1.0)
+    tokens, size = len(found["Ã"][1].encode("ééé").ids) + 1, len("ééé".encode()) + 1
+    assert tokens > size if fallback else tokens <= size, "the broken form says 1 with a fallback, too"
 
 
 def test_the_ratio_holds_for_any_text(folder, tmp_path):
@@ -301,3 +309,53 @@ def test_the_ratio_is_of_the_whole_pool_and_not_of_the_sample():
     ratios = np.where(drawn > 0, 1.0, 0.25)
     twin = chance[[ratio * kl(k / m / ratio, nats, m) < truth for k, ratio in zip(drawn, ratios, strict=True)]].sum()
     assert right == 0 and twin == pytest.approx(0.185, abs=0.001) and twin > 1.3 * 0.0646
+
+
+# Two models compared
+
+
+@pytest.mark.parametrize("set_of", ["held-out", "training"])
+def test_two_models_are_compared_by_the_byte(made, folder, tmp_path, set_of):
+    other = Run({**values(folder, training__seed=5), "name": "other"}, folder / "runs")
+    other.certify()
+    paths, held = [made.path, other.folder / "certificate.json"], set_of == "held-out"
+    found = compare(paths, set_of, made.corpora, folder)
+    store, split = made.problem.store, made.problem.split
+    n, said = 40 if held else 80, {(s.metric, s.form, s.assumption): s for s in found.pairs[0].statements}
+    assert {metric for metric, _, _ in said} == {None, "bpb"} and len(said) == 2 * 2 * (2 if held else 3)
+    seed = made.message + other.message
+    drawn = Drawn("document", held, n) if held else Drawn("document", False, n, seed, 40)
+    (one, bytes_one), (two, bytes_two) = made.problem.measured(made.message, drawn), other.problem.measured(other.message, drawn)
+    documents = split.test[:n] if held else split.train[one.losses.places]
+    b, T = store.sizes[documents], store.lengths[documents]
+    for whole, by_byte in ((one, bytes_one), (two, bytes_two)):
+        assert by_byte.losses.values * b == pytest.approx(whole.losses.values * T, rel=1e-9)
+        assert by_byte.losses.lengths.tolist() == b.tolist()
+    D = bytes_one.losses.values - bytes_two.losses.values
+    assert said["bpb", "interval", "unseen"].mean == pytest.approx(D.mean(), abs=1e-9)
+    rho = float((store.lengths / store.sizes).max())
+    low, width = loss_range(load_certificate(paths[1]).alpha, store.vocab_size)
+    assert bytes_two.ranges["unseen"] == (0.0, rho * (low + width)) and bytes_two.ranges["iid"] == (0.0, low + width)
+    assert bytes_one.shortest["unseen"] == store.sizes.min() and bytes_one.shortest["iid"] == 2
+    assert "bits per byte" in headlines(found, found.pairs[0])[0] and found.tau == 1.0
+    found.save(tmp_path / "compared.json")
+    assert verify_comparison(tmp_path / "compared.json", paths, made.corpora, folder) == []
+    with_rounding = put(found.data(), ("pairs", 0, "statements", 5, "upper"), said["bpb", "interval", "unseen"].upper - 0.3)
+    sealed(with_rounding).save(tmp_path / "altered.json")
+    assert verify_comparison(tmp_path / "altered.json", paths, made.corpora, folder) != []
+    as_before = comparing._found(paths, set_of, made.corpora, folder, slacks=(1.0,), limits=DEFAULT, as_before=True)[0]
+    sealed(as_before).save(tmp_path / "before.json")
+    assert "tau" not in as_before and verify_comparison(tmp_path / "before.json", paths, made.corpora, folder) == []
+
+
+def test_the_range_of_a_difference_has_the_ratio_of_the_population():
+    """A document in 40 has a token for each byte, the others a quarter; the first model loses 1 a token, the second nothing. The
+    twin takes the sample's ratio, which is smaller where the sample has no such document."""
+    random, violated, n = np.random.default_rng(0), {"population": 0, "sample": 0}, 30
+    truth = 0.25 + 0.75 / 40
+    for _ in range(300):
+        D = np.where(random.random(n) < 1 / 40, 1.0, 0.25)
+        for name, rho in (("population", 1.0), ("sample", float(D.max()))):
+            found = from_held_out(D, low=-rho, high=rho, delta=0.05)
+            violated[name] += not found.lower - 1e-12 <= truth <= found.upper + 1e-12
+    assert violated["population"] <= 300 * LIMIT and violated["sample"] >= 300 * CAUGHT

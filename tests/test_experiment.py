@@ -208,6 +208,7 @@ EFFECTIVE = {
     "lora_b": {"seed", "projector", "targets", *LORA},
     "biases": {"tokens"},
     "tinylora": {"targets", "rank"},
+    "lora_b+biases": {"seed", "projector", "targets", "tokens", *LORA},
 }
 ANY = {"seed": 3, "projector": "dense", "targets": ["q"], "blocks": 2, "rank": 1, "lora_alpha": 1.0, "lora_dropout": 0.0}
 ANY |= {"tokens": "all"}
@@ -364,6 +365,7 @@ def test_warm_up_and_validations_scale_with_the_steps_unless_they_are_set(settin
         ("kind: classify\nmodel: {source: x}\nsubspace: {parametrization: full, modules: [head]}", "modules has no effect for "),
         ("kind: classify\nsubspace: {modules: [attention]}", "its modules are [head]"),
         ("subspace: {projector: film+dense}", "projector film+dense moves norms and biases; LoRA has none"),
+        ("subspace: {parametrization: lora_b+biases, dimension: 9}", "LoRA's weights; take film+kron_qr"),
         ("subspace: {targets: [q, c_attn]}", "subspace.targets ['q', 'c_attn'] must be one or more of q, k, v"),
         ("subspace: {targets: []}", "must be one or more of q, k, v"),
         ("subspace: {rank: 129}", "subspace.rank 129 exceeds model.width 128"),

@@ -6,21 +6,26 @@ import math
 import numpy as np
 import pytest
 from scipy.stats import binom
+from test_coverage import CAUGHT, LIMIT
 from tiny import put, settings
 
-from sublora.certificate import statements
+from sublora.certificate import references, statements
+from sublora.certificate.paired import Losses, Measured, Terms, paired_statements
 from sublora.certificate.schema import digest
 from sublora.certificate.statements import unit_losses
+from sublora.comparing import compare, verify_comparison
 from sublora.data import prepare, split_of
 from sublora.data.store import groups_sha256
 from sublora.errors import SubloraError
 from sublora.experiment import Corpus, as_experiment
 from sublora.inequalities.independent import complexity_nats, hoeffding
 from sublora.inequalities.means import bound_mean
+from sublora.inequalities.paired import ALONE
 from sublora.inequalities.smoothing import document_means, smoothed_bits
 from sublora.models.references.document import DocumentCode, log_probabilities
 from sublora.run import Run
 from sublora.scoring.scores import Scores
+from sublora.scoring.text import Drawn
 from sublora.verification import verify, verify_arithmetic
 
 STEP = statements.DETERMINISM["bits"]
@@ -115,6 +120,56 @@ def test_the_reference_of_a_group_is_the_mean_over_its_documents(made):
     assert apart.value == pytest.approx(document_means(mixed, members).mean(), abs=1e-6)
     assert apart.reference_value == pytest.approx(document_means(Q / L, members).mean(), abs=1e-6)
     assert {b.inequality for b in certificate.statements if b.reference} == {"hoeffding", "betting"}
+
+
+@pytest.fixture(scope="module")
+def other(folder):
+    run = Run({**values(folder, training__seed=5), "name": "other"}, folder / "runs")
+    run.certificate, run.path = run.certify(), run.folder / "certificate.json"
+    return run
+
+
+@pytest.mark.parametrize("set_of", ["held-out", "training"])
+def test_two_models_are_compared_by_groups(made, other, tmp_path, set_of):
+    """The mixture is of whole documents, and a group's difference the mean of its documents'."""
+    found = compare([made.path, other.path], set_of, made.corpora)
+    store, split = made.problem.store, made.problem.split
+    part, sizes, n = (split.test, split.groups[2], 20) if set_of == "held-out" else (split.train, split.groups[0], 54)
+    members = np.concatenate([[0], np.cumsum(sizes[:n])])
+    L = store.lengths[part[: members[-1]]]
+    name = set_of.replace("-", "_")
+    facts = made.problem._facts(made.message, made.certificate.alpha)
+    one = references.unit_losses(getattr(made.evaluation, name)["group"], "group", facts)[0]
+    scores = getattr(other.evaluation, name)["group"]
+    bits = np.add.reduceat(smoothed_bits(scores.log_probability, other.certificate.alpha, 257), scores.offsets[:-1])
+    two = document_means(bits / L, members)
+    said = {(s.form, s.assumption): s for s in found.pairs[0].statements}
+    assert found.level == "group" and found.tau == 1.0
+    assert said["interval", "unseen"].mean == pytest.approx((one - two).mean(), abs=1e-6)
+    assert {(s.evaluated, s.units) for s in said.values()} == {(n, None if set_of == "held-out" else 54)}
+    assert said["interval", "unseen"].population == (split.drawn[2] if set_of == "held-out" else 36)
+    alone = made.problem.measured(made.message, Drawn("group", set_of == "held-out", n))[0].losses
+    mixed = -np.log2(0.5 * 2.0 ** (-alone.values * L) + 0.5 * 2.0**-bits) / L
+    assert said["mixture", "unseen"].mean == pytest.approx(document_means(mixed - bits / L, members).mean(), abs=1e-6)
+    found.save(tmp_path / "compared.json")
+    assert verify_comparison(tmp_path / "compared.json", [made.path, other.path], made.corpora) == []
+
+
+def test_pairs_of_dependent_documents_are_caught():
+    """Groups of 40 alike documents, on which the models differ by +1 or -1. The twin takes each document for a unit."""
+    random, violated, count, each = np.random.default_rng(0), {"groups": 0, "documents": 0}, 60, 40
+    members = np.arange(count + 1) * each
+    for _ in range(200):
+        signs = np.repeat(random.choice([-1.0, 1.0], count), each)
+        for name, of in (("groups", members), ("documents", ALONE)):
+            one, two = (Losses(2.0 + by, np.full(signs.size, 9), np.arange(count), of) for by in (signs, 0.0 * signs))
+            bounds = {"losses": one, "pilot": None, "ranges": {"iid": (1.0, 3.0)}, "shortest": {"iid": 2}}
+            first = Measured(**bounds, all_lengths=np.full(count, 9), populations={})
+            second = first._replace(losses=two)
+            terms = Terms(True, 0.05, 0.0, {"iid": 1}, 1, 1, count)
+            interval, _ = paired_statements(first, second, terms, 0.0)
+            violated[name] += not interval.lower <= 0.0 <= interval.upper
+    assert violated["groups"] <= 200 * LIMIT and violated["documents"] >= 200 * CAUGHT
 
 
 def test_a_stranger_computes_them_again(made, tmp_path):

@@ -37,11 +37,11 @@ def messages(draw):
         values["projector"] = draw(st.sampled_from(PROJECTORS))
     if structured:
         values["blocks"] = draw(st.integers(1, 1000))
-    if parametrization in ("sublora", "lora", "lora_b", "tinylora"):
+    if parametrization in ("sublora", "lora", "lora_b", "tinylora", "lora_b+biases"):
         values["rank"] = draw(st.integers(1, 1000))
-    if parametrization in ("sublora", "lora", "lora_b"):
+    if parametrization in ("sublora", "lora", "lora_b", "lora_b+biases"):
         values["lora_alpha"], values["lora_dropout"] = float(draw(st.integers(1, 1000))), 0.0
-    if parametrization == "biases":
+    if "biases" in parametrization:
         ids = draw(st.sets(st.integers(0, 10**6), max_size=5))
         values["tokens"] = tuple(sorted(ids)) or "all"
     if parametrization not in ("subspace", "full", "biases"):

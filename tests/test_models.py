@@ -117,8 +117,10 @@ def test_materialized_is_the_same_function():
         assert not torch.allclose(expected, GPT(TINY, 9).eval()(TOKENS))
 
 
+LORA_B = 2 * 2 * 2 * 16 + 2 * 9
 LORA, FULL = 2 * 2 * 2 * (16 + 16) + 2 * (16 + 9), sum(p.numel() for p in GPT(TINY, 9).parameters())
 KRONECKER, MONARCH = 4 * (4 * 4 + 4 * 4), 4 * (2 * 4 * 4 * 4)  # two layers of q and v: two factors, or four blocks on each side
+BOTH = {"parametrization": "lora_b+biases", "tokens": (8,), "rank": 2}
 
 
 @pytest.mark.parametrize(
@@ -134,6 +136,8 @@ KRONECKER, MONARCH = 4 * (4 * 4 + 4 * 4), 4 * (2 * 4 * 4 * 4)  # two layers of q
         ({"parametrization": "biases", "tokens": "all"}, (9, 9)),
         ({"parametrization": "biases", "tokens": (8,)}, (1, 1)),
         ({"parametrization": "biases", "tokens": "all", "dimension": 4}, (9, 4)),
+        (BOTH, (LORA_B + 1, LORA_B + 1)),
+        ({**BOTH, "dimension": 4, "projector": "film+kron_qr"}, (LORA_B + 1, 4)),
         ({"parametrization": "tinylora", "targets": ("q", "v"), "rank": 2}, (16, 16)),
         ({"parametrization": "tinylora", "targets": ("q", "v"), "rank": 2, "dimension": 3}, (16, 3)),
     ],

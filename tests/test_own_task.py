@@ -4,13 +4,16 @@ import csv
 import json
 import time
 
+import nbformat
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from scipy.stats import binom
+from tiny import NOTEBOOKS, write_params
 from tiny_models import save_model
 
+from sublora import pipeline
 from sublora.certificate.schema import digest, load_certificate
 from sublora.data.labelled import HELD_OUT, data_identity, load_task
 from sublora.data.split import permutation
@@ -236,6 +239,8 @@ def test_a_validation_file_is_read_with_the_same_classes(tmp_path):
         ("text,label\na,1\nb\n", "t.csv: line 3: 1 cells, but the header has 2"),
         ('text,label\na,1\n"b,2\n', "t.csv: line 3: unexpected end of data"),
         ("text,label\na,\nb, \n", "t.csv: holds no example with a label"),
+        ("text;label\na, b;1\n", "its cells seem to be separated by ';'; separate them by commas"),
+        ("text\tlabel\na\t1\n", "cells seem to be separated by '\\t'; separate them by commas"),
         ("text,label\n", "t.csv: holds no example"),
         ("", "t.csv: holds no example"),
         ("text,label\na,1\nb,1\nc,1\nd,1\n", "t.csv: all examples have the label '1'; a classifier needs two"),
@@ -254,6 +259,20 @@ def test_what_is_wrong_with_a_file_is_one_line_and_nothing_is_written(tmp_path, 
     assert not list((tmp_path / "runs").rglob("*.json"))
 
 
+def test_a_refused_task_leaves_no_folder_and_a_notebook_that_fails_does(tmp_path):
+    write_rows(tmp_path / "mine.csv", rows(40))
+    params = write_params(tmp_path / "p.yaml", settings(task={"source": "mine.csv", "text": ["texts"]}))
+    with pytest.raises(SubloraError, match="mine.csv: no texts: there is no column 'texts'"):
+        list(pipeline.run(params, tmp_path / "runs", NOTEBOOKS))
+    assert not (tmp_path / "runs" / "mine").exists()
+    cell = nbformat.v4.new_code_cell
+    cells = [cell("name, runs = 'x', 'runs'", metadata={"tags": ["parameters"]}), cell("1 / 0")]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "glue.ipynb")
+    with pytest.raises(SubloraError, match="division by zero .see .*glue.failed.ipynb"):
+        list(pipeline.run(params, tmp_path / "runs", tmp_path))
+    assert (tmp_path / "runs" / "mine" / "glue.failed.ipynb").is_file()
+
+
 @pytest.mark.parametrize(
     ("row", "says"),
     [
@@ -269,6 +288,19 @@ def test_a_row_that_cannot_be_read_is_named(tmp_path, row, says):
     (tmp_path / "t.jsonl").write_text(f"{first}\n{json.dumps(row)}\n", "utf-8")
     with pytest.raises(SubloraError, match=f"t.jsonl: {says}"):
         load_task(task(source="t.jsonl"))
+
+
+def test_rows_of_other_classes_can_be_left_out(tmp_path, capsys):
+    table = [{"text": str(number), "label": "xyz"[number % 3]} for number in range(45)]
+    (tmp_path / "t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in table), "utf-8")
+    two = {"source": "t.jsonl", "classes": ["z", "x"]}
+    with pytest.raises(SubloraError, match="line 2: has the label 'y', which is none of z, x"):
+        load_task(task(**two))
+    found = load_task(task(**two, others="leave_out"))
+    assert found.classes == ("z", "x") and len(found.pool) + len(found.validation[HELD_OUT]) == 30
+    assert {int(texts[0]) % 3: int(label) for texts, label in zip(found.pool.texts, found.pool.labels, strict=True)} == {0: 1, 2: 0}
+    assert "15 of 45 rows are cut short, have no value or another label, and are left out\n" in capsys.readouterr().err
+    assert "others" not in Task(**two).model_dump() and Task(**two, others="leave_out").model_dump()["others"] == "leave_out"
 
 
 def test_rows_without_a_label_are_counted(tmp_path, capsys):
@@ -289,6 +321,7 @@ def test_rows_without_a_label_are_counted(tmp_path, capsys):
         ({"source": "a.csv", "classes": ["a"]}, "must be a list of two or more classes"),
         ({"source": "a.csv", "classes": [1, "1"]}, "must be a list of two or more classes"),
         ({"source": "a.csv", "classes": [0.5, 1]}, "not a number with a fraction"),
+        ({"source": "a.csv", "others": "leave_out"}, "others has no effect for classes null"),
         ({"source": "a.csv", "validation": "v.csv", "held_out": 0.3}, "held_out has no effect for a validation file"),
         ({"source": "a.csv", "validation": "v.csv", "split_seed": 3}, "split_seed has no effect for train 1"),
         ({"source": "a.csv", "lable": "x"}, "did you mean 'task.label'?"),

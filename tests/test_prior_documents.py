@@ -1,6 +1,7 @@
 """Documents that leave the pool before the split: they are in no part of it, and what they make is a public base for the rest."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -91,7 +92,7 @@ def test_without_them_a_split_is_as_it_was():
 
 def test_too_many_of_them_are_refused_and_so_are_other_splits():
     for prior in (298, 300, 10**6):
-        with pytest.raises(SubloraError, match="prior documents: a split .* needs at least 6; add documents"):
+        with pytest.raises(SubloraError, match="prior ones: a split .* needs at least 6; lower corpus.prior_documents"):
             draw_split(300, Corpus(prior_documents=prior))
     for split, source in (("positions", {}), ("paper", {"source": "openwebtext"})):
         with pytest.raises(SubloraError, match=f"prior_documents goes with split seeded, not with {split}; remove it"):
@@ -173,6 +174,13 @@ def test_what_is_finished_is_kept_and_other_settings_make_it_anew(home, free):
     (home / "mine" / "thesis.tex").write_text("work")
     with pytest.raises(SubloraError, match="holds files that no run made"):
         train_on_prior(as_experiment(values()), home / "mine", home / "runs" / "corpora")
+
+
+def test_a_model_that_cannot_be_saved_as_a_base_is_refused(home):
+    for kind in ("biases", "tinylora", "lora_b+biases"):
+        with pytest.raises(SubloraError, match=f"parametrization {re.escape(kind)}: its model is none that transformers saves"):
+            train_on_prior(as_experiment({**values(), "subspace": {"parametrization": kind}}), home / "none", home / "corpora")
+    assert not (home / "none").exists()
 
 
 def test_a_base_of_documents_that_are_in_the_pool_is_refused(free):

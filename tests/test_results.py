@@ -45,9 +45,10 @@ def test_a_kept_certificate_is_whole_and_of_its_params_file(path):
     stated = _stated(path.parent)
     if isinstance(experiment, Round | Finetune | Zeroshot):  # the certificate adds the architecture
         stated = stated.model_copy(update={"model": experiment.model})
-    if isinstance(experiment, Finetune) and stated.subspace.targets == ("all",):  # and names all layers
-        named = stated.subspace.model_copy(update={"targets": experiment.subspace.targets})
-        stated = stated.model_copy(update={"subspace": named})
+    for key, word in (("targets", ("all",)), ("tokens", "end")):  # and names all layers, and the token that ends documents
+        if isinstance(experiment, Finetune) and getattr(stated.subspace, key) == word:
+            named = stated.subspace.model_copy(update={key: getattr(experiment.subspace, key)})
+            stated = stated.model_copy(update={"subspace": named})
     if isinstance(experiment, Round):  # and has the rounding that was chosen
         stated = stated.model_copy(update={"rounding": experiment.rounding})
     compression = getattr(stated, "compression", None)

@@ -27,6 +27,7 @@ from sublora.errors import SubloraError
 FORMAT = "sublora-comparison/1"
 UnitsFrom = Literal["training", "held-out"]
 Form = Literal["interval", "mixture"]
+MetricName = Literal["bpd", "bpb", "error"]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
@@ -47,6 +48,9 @@ class PairedStatement(Part):
     """
 
     form: Annotated[Form, Field(description="interval: of the two models; mixture: of the first one mixed with the other")]
+    metric: Annotated[
+        Literal["bpb"] | None, Field(description="bpb: in bits per byte; absent where it is the comparison's own metric")
+    ] = None
     assumption: Annotated[AssumptionName, Field(description="what is bounded, and under which assumption")]
     population: Annotated[
         Count | None,
@@ -70,6 +74,10 @@ class PairedStatement(Part):
     decided: Annotated[
         bool | None, Field(description="whether Holm's procedure over the listed comparisons decides so at delta; null as log_e")
     ]
+
+    @model_serializer(mode="wrap")
+    def _without_the_usual_metric(self, handler):
+        return {key: value for key, value in handler(self).items() if key != "metric" or value is not None}
 
     @model_validator(mode="after")
     def _is_an_interval(self):
@@ -109,6 +117,13 @@ class Comparison(Part):
     ]
     comparisons: Annotated[Count, Field(description="J, the pairs listed here; from held-out units each side has delta/(2J)")]
     share: Annotated[Share, Field(description="the other model's share in the mixture")]
+    tau: Annotated[
+        Annotated[FiniteFloat, Field(gt=0)] | None,
+        Field(
+            description="from a subsample of training units, no difference of the mixture counts as less than minus this: "
+            "that of the certificates where each pair is a model and its base, else 1; absent for errors, and in older files (1)"
+        ),
+    ] = None
     tolerance: Annotated[
         FiniteFloat, Field(ge=0, description="by how much another machine may find a mean otherwise; every limit has it on top")
     ]
@@ -126,7 +141,7 @@ class Comparison(Part):
 
     @model_serializer(mode="wrap")
     def _without_keys_of_others(self, handler):
-        optional = {"condition", "classes_from"}
+        optional = {"condition", "classes_from", "tau"}
         return {key: value for key, value in handler(self).items() if value is not None or key not in optional}
 
     @model_validator(mode="after")

@@ -7,11 +7,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sublora.certificate.comparison import Form, PairedStatement
+from sublora.certificate.comparison import Form, MetricName, PairedStatement
 from sublora.certificate.schema import AssumptionName
 from sublora.certificate.statements import tolerance
 from sublora.inequalities.paired import (
+    ALONE,
     SHARE,
+    TAU,
     Interval,
     Mixed,
     from_held_out,
@@ -22,27 +24,39 @@ from sublora.inequalities.paired import (
     mixed_with,
     mixture_from_held_out,
     mixture_from_training,
+    of_units,
 )
 
 
 class Losses(NamedTuple):
-    """Of some units, (n,): one model's losses (bits per token, or 0-1 errors), their tokens, and their places in the split.
+    """Of some units, (n,): one model's losses (bits per token or byte, or 0-1 errors), L, and the units' places in the split.
 
-    Bits per byte plug in here, for both models alike: values by the byte and lengths in bytes, and with them the ranges, shortest
-    and all_lengths of `Measured`.
+    L: their tokens, or b where losses are per byte. members: where units are groups, values and L are of documents, and group i has
+    the documents members[i] to members[i+1].
     """
 
     values: np.ndarray
     lengths: np.ndarray
     places: np.ndarray
+    members: np.ndarray = ALONE
+
+    @property
+    def n(self) -> int:
+        """How many units there are."""
+        return len(self.members) - 1 if self.members.size else self.values.size
+
+    def less(self, other: "Losses") -> np.ndarray:
+        """D of each unit: this model's loss less the other's."""
+        return of_units(self.values - other.values, self.members)
 
 
 class Measured(NamedTuple):
     """What one model loses on the units of a comparison.
 
-    pilot: on units of an independent draw, or None; ranges: (least, largest) loss under each assumption; shortest: the fewest
-    tokens of any unit that each assumption speaks of; all_lengths: tokens of all m training units in the split's order;
-    populations: how many units each assumption but iid speaks of; single: a unit is one token; errors: losses are errors.
+    pilot: on units of an independent draw, or None; ranges: (least, largest) loss under each assumption; shortest: the least L of
+    any document that each assumption speaks of; all_lengths: L of all m training units in the split's order (of a group: one over
+    the mean of its documents' 1/L); populations: how many units each assumption but iid speaks of; single: a unit is one token;
+    metric: bpd or bpb (bits per token or byte), or error (0-1).
     """
 
     losses: Losses
@@ -52,12 +66,17 @@ class Measured(NamedTuple):
     all_lengths: np.ndarray
     populations: Mapping[AssumptionName, int]
     single: bool = False
-    errors: bool = False
+    metric: MetricName = "bpd"
+
+    @property
+    def errors(self) -> bool:
+        """Whether losses are errors."""
+        return self.metric == "error"
 
 
 class Terms(NamedTuple):
     """What the statements of a pair share. bits: what the pair pays for its messages; configurations: J of each assumption;
-    candidates: A; comparisons: how many pairs are listed; pool: M, of training units."""
+    candidates: A; comparisons: how many pairs are listed; pool: M, of training units; tau: of the mixture from training units."""
 
     held_out: bool
     delta: float
@@ -66,6 +85,7 @@ class Terms(NamedTuple):
     candidates: int
     comparisons: int
     pool: int
+    tau: float = TAU
 
 
 def paired_statements(first: Measured, second: Measured, terms: Terms, slack: float = 1.0) -> Iterator[PairedStatement]:
@@ -94,7 +114,7 @@ def decisions(pairs: Sequence[Sequence[PairedStatement]], delta: float) -> list[
 def _statement(
     form: Form, assumption: AssumptionName, first: Measured, second: Measured, *, terms: Terms, slack: float
 ) -> PairedStatement:
-    population, n, J = first.populations.get(assumption), first.losses.values.size, terms.configurations[assumption]
+    population, n, J = first.populations.get(assumption), first.losses.n, terms.configurations[assumption]
     exact, step = terms.held_out and population == n, slack * 2 * tolerance("error" if first.errors else "bpd")
     shared: dict[str, Any] = {"delta": terms.delta}
     paid = terms.bits + math.log2(J)
@@ -104,10 +124,12 @@ def _statement(
         m, places = first.all_lengths.size, first.losses.places
         shared |= {"assumption": assumption, "message_bits": paid, "m": m, "pool": terms.pool, "places": places}
         shared["candidates"] = terms.candidates
+        shared |= {"tau": terms.tau} if form == "mixture" else {}
     make = _interval if form == "interval" else _mixture
     mean, limits, largest, log_e = make(first, second, assumption, shared, held_out=terms.held_out, step=step, J=J)
     return PairedStatement(
         form=form,
+        metric="bpb" if first.metric == "bpb" else None,
         assumption=assumption,
         population=population,
         evaluated=n,
@@ -129,13 +151,13 @@ def _interval(
     """(the mean, its limits, the limits of D itself, the e-value's logarithm when it is asked for)."""
     (low, high), (least, most) = first.ranges[assumption], second.ranges[assumption]
     of: dict[str, Any] = {"low": low - most, "high": high - least}
-    D = first.losses.values - second.losses.values
+    D = first.losses.less(second.losses)
     if held_out:
         found = from_held_out(D, **of, **shared)
     else:
         tried = None
         if first.pilot is not None and second.pilot is not None:
-            tried = (first.pilot.values - second.pilot.values, first.pilot.places)
+            tried = (first.pilot.less(second.pilot), first.pilot.places)
         found = from_training(D, **of, pilot=tried, **shared)
     by = {"delta": shared["delta"], "bits": math.log2(J), "step": step}
     return float(D.mean()), found, Interval(of["low"], of["high"]), functools.partial(log_e_two_sided, D, **of, **by)
@@ -149,7 +171,7 @@ def _mixture(
     of: dict[str, Any] = {"high": second.ranges[assumption][1], "shortest": shortest, "single": first.single}
 
     def mixed(one: Losses, two: Losses) -> Mixed:
-        return mixed_with(one.values, two.values, one.lengths, **of)
+        return mixed_with(one.values, two.values, one.lengths, **of, members=one.members)
 
     found, pilot = mixed(first.losses, second.losses), None
     if held_out:

@@ -442,10 +442,12 @@ def measured(levels: Iterable[Level], facts: Facts) -> list[tuple[Level, str]]:
     return [(level, name) for level in levels for name in BITS if name == "bpd" or (facts.ratios and level in BY_BYTE)]
 
 
-def largest(level: Level, assumption: AssumptionName, facts: Facts) -> float:
-    """F: the largest loss of the mixture, in bits per token, of any unit that the statement speaks of."""
-    of, fewest = metric("bpd", facts.alpha, facts.vocab_size), least_tokens(level, assumption, facts.populations[level].shortest)
-    return code_of(level, of, facts, np.zeros(1), np.ones(1), least=fewest).largest
+def largest(level: Level, assumption: AssumptionName, facts: Facts, name: str = "bpd") -> float:
+    """F: the largest loss of the mixture, in bits per token or, by `name`, per byte, of any unit that the statement speaks of."""
+    population, ratio, V = facts.populations[level], facts.ratios.get(assumption, 1.0), facts.vocab_size
+    of = per_byte(facts.alpha, V, ratio) if name == "bpb" else metric("bpd", facts.alpha, V)
+    fewest = least_tokens(level, assumption, population.fewest if name == "bpb" else population.shortest)
+    return code_of(level, of, facts, np.zeros(1), np.ones(1), least=fewest, sizes=np.ones(1), ratio=ratio).largest
 
 
 def unit_losses(scores: Scores, level: Level, facts: Facts, name: str = "bpd") -> tuple[np.ndarray, np.ndarray]:

@@ -8,7 +8,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -41,7 +41,7 @@ class Format:
     """Columns of one task: for each text, and for the label, the names that it may have.
 
     classes: the labels' names in the order of their numbers; None: those that occur. preset: a task of GLUE, whose files may hold
-    the numbers, have rows cut short, and columns `headerless` without a header.
+    the numbers, have rows cut short, and columns `headerless` without a header. others: rows with another label are left out.
     """
 
     texts: tuple[tuple[str, ...], ...]
@@ -50,6 +50,7 @@ class Format:
     headerless: tuple[str, ...] = ()
     validation: tuple[str, ...] = ("validation",)
     preset: bool = True
+    others: bool = False
 
 
 _PAIR = (("sentence1",), ("sentence2",))
@@ -151,7 +152,8 @@ def _own_task(task: Task, local_only: bool) -> TaskData:
 
     That is a function of the whole source, not of what is drawn from it.
     """
-    form = Format(tuple((name,) for name in task.text), (task.label,), task.classes, preset=False)
+    asked: dict[str, Any] = {"preset": False, "others": task.others == "leave_out"}
+    form = Format(tuple((name,) for name in task.text), (task.label,), task.classes, **asked)
     texts, names = _read_source(task, "source", form, local_only)
     classes = task.classes or _in_order(names, f"{task.source}: column {ascii(task.label):.80}")
     numbers = {name: number for number, name in enumerate(classes)}
@@ -165,7 +167,7 @@ def _own_task(task: Task, local_only: bool) -> TaskData:
             raise SubloraError(f"{task.source}: {why}; change it, or set task.validation to a file")
         held_out, kept = np.sort(order[:size]), np.sort(order[size:])
         return TaskData(examples.subset(kept), {HELD_OUT: examples.subset(held_out)}, classes)
-    texts, names = _read_source(task, "validation", Format(form.texts, form.label, classes, preset=False), local_only)
+    texts, names = _read_source(task, "validation", replace(form, classes=classes), local_only)
     validation = Examples(texts, np.array([numbers[name] for name in names], np.int64))
     assert task.validation is not None  # else a part of the source is drawn
     name = _stem(Path(task.validation)) if is_table(task.validation) else task.validation
@@ -281,6 +283,8 @@ def _texts_and_names(rows: list[Row], form: Format, source: str) -> tuple[list[t
         except ValueError as error:
             raise SubloraError(f"{where}: {error}; set task.label to a column of classes") from None
         if (name := known.get(stated, stated if form.classes is None else None)) is None:
+            if form.others:
+                continue
             hint = " (a test file has none: give another)" if stated == "-1" else ""
             raise SubloraError(f"{where}: has the label {stated!r:.40}, which is none of {listed(known, 20)}{hint}")
         texts.append(tuple(whole_characters(part) for part in parts))
@@ -288,7 +292,8 @@ def _texts_and_names(rows: list[Row], form: Format, source: str) -> tuple[list[t
     if not names:
         raise SubloraError(f"{source}: holds no example with a label; give the task's training or validation data")
     if dropped := len(rows) - len(names):
-        notice(f"{source}: {dropped:,} of {len(rows):,} rows are cut short or have no value, and are left out")
+        why = "are cut short, have no value or another label" if form.others else "are cut short or have no value"
+        notice(f"{source}: {dropped:,} of {len(rows):,} rows {why}, and are left out")
     return texts, names
 
 

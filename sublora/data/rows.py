@@ -111,6 +111,10 @@ def _separated(stream: BinaryIO, path: Path, separator: str, headerless: tuple[s
     if headerless and len(header) == len(headerless) and not set(header) & set(headerless):
         yield f"{path}: line 1", dict(zip(headerless, header, strict=True))
         header = list(headerless)
+    if len(header) == 1 and (other := next((mark for mark in "\t;|," if mark in header[0]), None)):
+        wanted = {",": "commas", "\t": "tabs"}[separator]
+        why = f"one column, '{listed(header)}', so its cells seem to be separated by {other!r}"
+        raise SubloraError(f"{path}: line 1: {why}; separate them by {wanted}, or rename the column")
     if twice := _twice(filter(None, header)):
         raise SubloraError(f"{path}: line 1: two columns have the same name '{twice}'; rename one")
     for number, cells in rows:

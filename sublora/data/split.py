@@ -87,9 +87,9 @@ def draw_split(units: int, corpus: Corpus) -> Split:
         train, validation, test = np.split(order, np.cumsum(_sizes(units, corpus)[:2]))
         how = f"a uniformly random permutation from split seed {corpus.split_seed} (order of SHAKE-256 keys)"
     if not (len(train) and len(validation) and len(test)):
-        beside = f" beside {len(prior):,} prior documents" if len(prior) else ""
+        beside = f" are left beside {len(prior):,} prior ones" if len(prior) else ""
         parts = "" if corpus.split == "paper" else f" with train {corpus.train:g} and validation {corpus.validation:g}"
-        cures = ["add documents"]
+        cures = ["lower corpus.prior_documents"] if len(prior) else ["add documents"]
         cures += ["split the files with corpus.split_on"] * (corpus.source == "text" and corpus.split_on == "file")
         cures += ["change corpus.train and corpus.validation"] * bool(parts)
         raise SubloraError(

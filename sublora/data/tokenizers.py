@@ -192,10 +192,10 @@ def _fast(name: str, backend: tokenizers.Tokenizer, eot: int) -> Tokenizer:
 def _proven_ratio(backend: tokenizers.Tokenizer) -> float | None:
     """`Tokenizer.ratio` of two families of byte-pair encodings; None for any other.
 
-    Byte-level, nothing put before a text, all bytes in the vocabulary: a token stands for one byte at least, so `T <= b` (one
-    that is not would be several tokens, if the model falls back to the bytes of its character); normalized to NFC, a text grows to
-    three times its bytes at most (Unicode Standard Annex 15). Pieces with one character put before a text, each space being one
-    character of the vocabulary: `T <= b + 1`, and b is 2 at least.
+    Byte-level, nothing put before a text: a token stands for one byte at least, so `T <= b`; a byte that the vocabulary lacks is
+    one unknown token or none. (If the model fell back to the bytes of the character that stands for it, it would be several.)
+    Normalized to NFC, a text grows to three times its bytes at most (Unicode Standard Annex 15). Pieces with one character put
+    before a text, each space being one character of the vocabulary: `T <= b + 1`, and b is 2 at least.
     """
     rules = json.loads(backend.to_str())
     if rules["model"]["type"] != "BPE":
@@ -203,9 +203,7 @@ def _proven_ratio(backend: tokenizers.Tokenizer) -> float | None:
     before, normal = _steps(rules["pre_tokenizer"], "pretokenizers"), _steps(rules["normalizer"], "normalizers")
     kinds, normal_kinds = {step["type"] for step in before}, [step["type"] for step in normal]
     if "ByteLevel" in kinds and kinds <= {"ByteLevel", "Digits", "Split"} and not any(s.get("add_prefix_space") for s in before):
-        alphabet = set(tokenizers.pre_tokenizers.ByteLevel.alphabet())
-        whole = not rules["model"].get("byte_fallback") and alphabet <= rules["model"]["vocab"].keys()
-        return {(): 1.0, ("NFC",): 3.0}.get(tuple(normal_kinds)) if whole else None
+        return None if rules["model"].get("byte_fallback") else {(): 1.0, ("NFC",): 3.0}.get(tuple(normal_kinds))
     added = [step["prepend"] if step["type"] == "Prepend" else step["content"] for step in normal if step["type"] in _ONE_CHARACTER]
     spaces = all(step["pattern"] == {"String": " "} for step in normal if step["type"] == "Replace")
     pieces = not before and normal_kinds.count("Prepend") == 1 and set(normal_kinds) <= set(_ONE_CHARACTER) and spaces

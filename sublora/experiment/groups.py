@@ -32,7 +32,9 @@ BASES = (2, 3, 4, 8)
 TOP_K = (*range(1, 11), 50, 100)
 """The k of all top-k errors (Lotfi et al. 2024a, released code). Those not below the vocabulary size are left out."""
 
-Parametrization = Literal["sublora", "lora", "subspace", "full", "kronecker", "monarch", "lora_b", "biases", "tinylora"]
+Parametrization = Literal[
+    "sublora", "lora", "subspace", "full", "kronecker", "monarch", "lora_b", "biases", "tinylora", "lora_b+biases"
+]
 PARAMETRIZATIONS: tuple[Parametrization, ...] = get_args(Parametrization)
 """The order is part of the message format: new names go to the end."""
 
@@ -389,6 +391,7 @@ _NOT_USED = {
     "lora_b": ("blocks",),
     "biases": (*_LORA, "targets", "blocks"),
     "tinylora": ("lora_alpha", "lora_dropout", "blocks"),
+    "lora_b+biases": ("blocks",),
 }
 _IF_PROJECTED = ("biases", "tinylora")
 """Parametrizations in which nothing is random but a projector."""
@@ -412,7 +415,7 @@ class Subspace(Group):
     lora_alpha: Annotated[float, Field(gt=0), _must("an integer, to be in the message", lambda value: value == int(value))] = 32.0
     lora_dropout: Fraction = 0.1
     targets: Annotated[tuple[str, ...], AsTuple] = ("q", "v", "head")
-    # biases: on the logits of which tokens | end: of the one that ends documents | all | their ids, ascending
+    # biases, lora_b+biases: on the logits of which tokens | end: of the one that ends documents | all | their ids, ascending
     tokens: Literal["end", "all"] | Annotated[tuple[TokenId, ...], AsTuple, _Ascending] = "end"
     seed: Seed = 137
     _dumps_all: ClassVar[bool] = False
@@ -435,7 +438,7 @@ class Subspace(Group):
         return {key: value for key, value in handler(self).items() if key not in self._without_effect()}
 
     def _without_effect(self) -> dict[str, str]:
-        unused = [*_NOT_USED[self.parametrization], *["tokens"] * (self.parametrization != "biases")]
+        unused = [*_NOT_USED[self.parametrization], *["tokens"] * ("biases" not in self.parametrization)]
         found = dict.fromkeys(unused, f"parametrization {self.parametrization}")
         if self.parametrization in _IF_PROJECTED and self.dimension is None:
             found |= dict.fromkeys(("projector", "seed"), f"parametrization {self.parametrization} without a dimension")
@@ -473,7 +476,7 @@ class TaskSubspace(FinetuneSubspace):
 
     @model_validator(mode="after")
     def _no_language_models(self):
-        if self.parametrization in ("lora_b", "biases", "tinylora"):
+        if self.parametrization in PARAMETRIZATIONS[6:]:
             raise ValueError(f"parametrization {self.parametrization} is for language models; take sublora, lora, subspace or full")
         return self
 
@@ -766,6 +769,7 @@ class Task(Group):
     # source: the classes in the order of their numbers, if they were fixed before the examples were seen; null: the labels that the
     # source has, whole numbers by value, then the others by code point
     classes: _Classes | None = None
+    others: Literal["refuse", "leave_out"] = "refuse"  # with classes: the rows with another label
     # the local validation file; null: beside the training file. source: a file, or a split on the hub; null: a part is held out
     validation: str | None = None
     held_out: Share = 0.1  # source without validation: share of the examples that is held out, drawn at random
@@ -786,7 +790,7 @@ class Task(Group):
 
     @model_validator(mode="after")
     def _name_or_source(self):
-        others = ("name", "path") if self.source is not None else ("text", "label", "classes", "held_out")
+        others = ("name", "path") if self.source is not None else ("text", "label", "classes", "others", "held_out")
         if both := [key for key in others if key in self.model_fields_set]:
             raise ValueError(f"{both[0]} has no effect {'beside' if self.source is not None else 'without'} source; remove it")
         return self
@@ -795,6 +799,7 @@ class Task(Group):
         drawn = self.train < 1 or self.draws_held_out
         found = {} if drawn else {"split_seed": "train 1, where nothing is drawn"}
         if self.source is not None:
+            found |= {} if self.classes is not None else {"others": "classes null"}
             return found | ({} if self.draws_held_out else {"held_out": "a validation file"})
         if self.name == "functions":
             return found | dict.fromkeys(("path", "validation"), "task functions, which reads no file")
@@ -803,6 +808,7 @@ class Task(Group):
     @model_serializer(mode="wrap")
     def _one_way_or_the_other(self, handler):
         """Certificates of named tasks are as they were before there were others."""
-        named, own = ("name", "path"), ("source", "text", "label", "classes", "held_out")
+        named, own = ("name", "path"), ("source", "text", "label", "classes", "others", "held_out")
         without = (*named, *([] if self.draws_held_out else ["held_out"])) if self.source is not None else own
+        without = (*without, *["others"] * (self.others == "refuse"))
         return {key: value for key, value in handler(self).items() if key not in without}

@@ -116,9 +116,13 @@ class _OnText(_Named):
         return self.bounds.stride or max(1, self.model.block // 2)
 
 
-def _without_film_of_lora(experiment):
+def _film_fits(experiment):
     subspace = experiment.subspace
     named = dict.fromkeys(("sublora", "lora_b", "tinylora"), "LoRA has none") | {"biases": "here all are biases"}
+    both, projector = subspace.parametrization == "lora_b+biases", subspace.projector
+    if both and subspace.dimension is not None and not projector.startswith("film+"):
+        better = "film+kron_qr" if projector == "film" else f"film+{projector}"
+        raise ValueError(f"subspace.projector {projector} would mix biases and LoRA's weights; take {better}")
     if (why := named.get(subspace.parametrization)) and subspace.projector.startswith("film"):
         raise ValueError(f"subspace.projector {subspace.projector} moves norms and biases; {why}: take one without film")
     return experiment
@@ -146,7 +150,7 @@ class Pretrain(_OnText):
                 raise ValueError(f"subspace.{key} {used[key]} exceeds model.width {self.model.width}")
         if used["parametrization"] == "kronecker" and used["blocks"] < 2:
             raise ValueError(f"subspace.blocks {used['blocks']}: a Kronecker product has at least 2 factors")
-        return _without_film_of_lora(self)
+        return _film_fits(self)
 
     @model_validator(mode="after")
     def _layers_are_kept(self):
@@ -173,7 +177,7 @@ class Finetune(_OnText):
 
     @model_validator(mode="after")
     def _subspace_is_possible(self):
-        return _without_film_of_lora(self)
+        return _film_fits(self)
 
 
 class Round(_OnText):

@@ -16,13 +16,17 @@ from sublora.errors import SubloraError
 from sublora.inequalities.independent import betting, betting_grid, check_count, check_delta, check_nats, log_growth, mixed
 from sublora.inequalities.means import bound_mean
 from sublora.inequalities.reference import Reference, bound_difference, bound_offset
-from sublora.inequalities.smoothing import scale_to_unit
+from sublora.inequalities.smoothing import document_means, scale_to_unit
 from sublora.inequalities.unseen import betting_unseen
 
 SHARE = 0.5
 """The second model's share in the one-sided mixture, fixed beforehand."""
 TAU = 1.0
-"""From a subsample no difference of the mixture counts as less than minus this; fixed beforehand."""
+"""From a subsample no difference of the mixture counts as less than minus this, unless another is given; fixed beforehand."""
+
+
+ALONE = np.zeros(0, np.int64)
+"""`members` of units that are no groups."""
 
 
 class Interval(NamedTuple):
@@ -118,19 +122,32 @@ class Mixed(NamedTuple):
 
 
 def mixed_with(
-    first: np.ndarray, second: np.ndarray, lengths: np.ndarray, *, high: float, shortest: int, single: bool = False
+    first: np.ndarray,
+    second: np.ndarray,
+    lengths: np.ndarray,
+    *,
+    high: float,
+    shortest: int,
+    single: bool = False,
+    members: np.ndarray = ALONE,
 ) -> Mixed:
     """`loss_1' = -log2[(1-e) 2^-(L loss_1) + e 2^-(L loss_2)]/L`, e = `SHARE`: section 15 with the second model as reference.
 
-    first, second: bits per token of each unit; high: the most that the second can lose; lengths: L of each; shortest: the fewest
-    tokens of any unit of the population, not of the sample; single: units are single tokens.
+    first, second: bits per token (or byte) of each unit; high: the most that the second can lose; lengths: L of each, in tokens (or
+    bytes); shortest: the least L of any unit of the population, not of the sample; single: units are single tokens. members:
+    where units are groups, all of this is of documents, of which each group has some; the result is of groups, by their means.
     """
     top = -math.log2(SHARE) / shortest
     code = Reference(np.asarray(second, np.float64), np.asarray(lengths, np.float64), SHARE, second, top, high + top)
     code = code if single else code.as_offset()
     differences = np.minimum(code.mixture(first * code.lengths) - code.offsets, code.excess)
     price = np.zeros(differences.size) if single else -math.log2(SHARE) / code.lengths
-    return Mixed(differences, price, code.excess, code.largest)
+    return Mixed(of_units(differences, members), of_units(price, members), code.excess, code.largest)
+
+
+def of_units(values: np.ndarray, members: np.ndarray) -> np.ndarray:
+    """The values of units: those given, or the means over each group's documents, `members[i] : members[i+1]`."""
+    return document_means(values, members) if members.size else values
 
 
 def mixture_from_training(
@@ -141,17 +158,19 @@ def mixture_from_training(
     charged: float,
     delta: float,
     pilot: tuple[Mixed, np.ndarray] | None = None,
+    tau: float = TAU,
     **drawn: Any,
 ) -> float:
     """Upper limit of the mean of `loss_1' - loss_2`: that of the differences, and that of the price of mixing, each at delta/2.
 
-    lengths: tokens of all m training units, in the split's order: the price depends on nothing else, and pays for no message.
+    lengths: L of all m training units, in the split's order (of a group: one over the mean of its documents' 1/L): the price
+    depends on nothing else, and pays for no message. tau: in place of `TAU`.
     charged: log2 of the configurations, which the price pays, too. drawn: assumption, message_bits (of the pair, with those of
     configurations), m, pool, candidates, places. pilot: (mixture of the pilot's units, their places).
     """
     single = found.excess > 0.0
     tried = pilot and (pilot[0].differences, pilot[1])
-    by: dict[str, Any] = {"excess": found.excess, "largest": found.largest, "tau": TAU, "inequality": "betting"}
+    by: dict[str, Any] = {"excess": found.excess, "largest": found.largest, "tau": tau, "inequality": "betting"}
     upper = bound_difference(found.differences, pilot=tried, delta=delta if single else delta / 2, **by, **drawn)
     if single:
         return upper

@@ -5,14 +5,14 @@
     1 byte     format, 0x53 (0x52: `message.early`)
     1 byte     low 3 bits: index of the smoothing weight in `experiment.ALPHA_GRID`; next 3 and, above them, the high bit:
                parametrization, 0 sublora, 1 lora, 2 subspace, 3 full, 4 kronecker, 5 monarch, 6 and 7 these two in a subspace,
-               8 lora_b, 9 biases, 10 tinylora, 11 to 13 these three in a subspace; the bit that is left: how coordinates are coded,
-               0 multiples of steps, 1 levels of a codebook
+               8 lora_b, 9 biases, 10 tinylora, 11 to 13 these three in a subspace, 14 lora_b+biases, 15 its LoRA in a
+               subspace; the bit that is left: how coordinates are coded, 0 multiples of steps, 1 levels of a codebook
     bits       index of the projector in `models.projectors.PROJECTORS`, 5 bits                     only where there is one
                d, the number of coordinates                                  (numbers: 6 bits for their length, then all but the
                seed of projector and initial weights: 1 for 137, or 0 and a number      first bit); not for full, 9 and 10
-               rank, a number; LoRA's alpha, a number, not for tinylora                only for sublora, lora, lora_b, tinylora
+               rank, a number; LoRA's alpha, a number, not for tinylora                for sublora, lora, lora_b(+biases), tinylora
                number of blocks or factors                                                          only for kronecker and monarch
-               number of tokens with a bias, 0 for all; the first one, and how far each next is     only for biases
+               number of tokens with a bias, 0 for all; the first one, and how far each next is     only for biases, +biases
                layers they are on, a bit each: q k v proj up down head                  not for subspace, full and biases
                or, of a pretrained model, the names of its linear layers in alphabetical order (`models.layer_names`)
                index of the coder in `coder.CODERS`, 2 bits; of the codebook's format, 3 bits       only for levels of a codebook
@@ -58,9 +58,10 @@ from sublora.models import Subspace, base_model, layer_names, model_weights, par
 from sublora.models.projectors import PROJECTORS
 
 FORMAT = 0x53
-ALONE = {name: number for number, name in enumerate(PARAMETRIZATIONS[:6])} | {"lora_b": 8, "biases": 9, "tinylora": 10}
-IN_A_SUBSPACE = {**early.IN_A_SUBSPACE, "lora_b": 11, "biases": 12, "tinylora": 13}
-WITH_ALPHA = ("sublora", "lora", "lora_b")
+ALONE = {name: number for number, name in enumerate(PARAMETRIZATIONS[:6])}
+ALONE |= {"lora_b": 8, "biases": 9, "tinylora": 10, "lora_b+biases": 14}
+IN_A_SUBSPACE = {**early.IN_A_SUBSPACE, "lora_b": 11, "biases": 12, "tinylora": 13, "lora_b+biases": 15}
+WITH_ALPHA = ("sublora", "lora", "lora_b", "lora_b+biases")
 WITHOUT_LAYERS = ("subspace", "full", "biases")
 SEED = SubspaceSettings.model_fields["seed"].default
 
@@ -93,7 +94,7 @@ def encode(message: Message) -> bytes:
         bits.number(int(subspace.lora_alpha))
     if name in early.IN_A_SUBSPACE:
         bits.number(subspace.blocks)
-    if name == "biases":
+    if "biases" in name:
         _put_tokens(bits, subspace.tokens)
     if name not in WITHOUT_LAYERS:
         bits.put(mask_of(message), len(message.layers))
@@ -153,8 +154,7 @@ def read(data: bytes, most: int, layers: tuple[str, ...] = LAYERS) -> Header:
     bits, kind = BitReader(reader), first >> 3 & 7 | first >> 7 << 3
     names = {number: name for name, number in IN_A_SUBSPACE.items()}
     alone = {number: name for name, number in ALONE.items()}
-    if (parametrization := names.get(kind) or alone.get(kind)) is None:
-        raise MessageError(f"the message names parametrization {kind}; there are {max(names) + 1}")
+    parametrization = names.get(kind) or alone[kind]
     values: dict[str, Any] = {"parametrization": parametrization}
     projected = kind in names or parametrization in ("sublora", "subspace")
     if projected:
@@ -172,7 +172,7 @@ def read(data: bytes, most: int, layers: tuple[str, ...] = LAYERS) -> Header:
         values |= {"lora_alpha": float(bits.number()), "lora_dropout": 0.0}
     if parametrization in early.IN_A_SUBSPACE:
         values["blocks"] = bits.number()
-    if parametrization == "biases":
+    if "biases" in parametrization:
         values["tokens"] = _take_tokens(bits, most)
     if parametrization not in WITHOUT_LAYERS:
         values["targets"] = targets_of(bits.take(len(layers)), layers)

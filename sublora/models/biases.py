@@ -8,16 +8,20 @@ from torch import nn
 
 from sublora.models.output import Read
 
+STRIDE = 32.0
+"""How much further a bias beside LoRA's weights moves than these: several nats, where a weight moves some tenths."""
+
 
 class Biased(nn.Module):
     """A language model with a bias on the logits of the tokens `tokens`, or of all; zero at first. One number on the end of text
-    moves every document's length. V, the longest window and `read` are the model's own.
+    moves every document's length. V, the longest window and `read` are the model's own. stride: nats of a bias of one.
     """
 
     which: torch.Tensor
 
-    def __init__(self, model: Any, tokens: Sequence[int] | None):
+    def __init__(self, model: Any, tokens: Sequence[int] | None, stride: float = 1.0):
         super().__init__()
+        self.stride = stride
         self.model, self.vocab_size, self.block_size = model, model.vocab_size, model.block_size
         self.rows = getattr(model, "rows", model.vocab_size)
         self.register_buffer("which", torch.arange(self.vocab_size) if tokens is None else torch.tensor(tokens), persistent=False)
@@ -30,4 +34,5 @@ class Biased(nn.Module):
         return self.model(*inputs, read=lambda logits, place: read(self._moved(logits, bias), place), rows=rows)
 
     def _moved(self, logits: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+        bias = self.stride * bias
         return logits.index_add(-1, self.which, bias.to(logits.dtype).expand(*logits.shape[:-1], -1))

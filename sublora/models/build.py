@@ -10,7 +10,7 @@ from torch import nn
 from sublora.errors import SubloraError
 from sublora.experiment import Counts, Gpt, Pretrained
 from sublora.experiment import Subspace as SubspaceSettings
-from sublora.models.biases import Biased
+from sublora.models.biases import STRIDE, Biased
 from sublora.models.gpt import GPT
 from sublora.models.lora import add_lora, chosen_targets
 from sublora.models.pretrained import Causal, causal_maps, causal_weights, load_causal
@@ -51,7 +51,8 @@ def parametrize(base: nn.Module, model: Gpt | Pretrained, subspace: SubspaceSett
     sublora: LoRA's weights in a random subspace. lora: all of LoRA's weights. subspace: all weights in a random subspace.
     full: all weights. kronecker, monarch: the weights of structured layers in place of the targets, all of them or, with a
     dimension, in a random subspace; not those of a pretrained model, which would lose all it has learnt. lora_b: of LoRA's weights
-    B alone, A as drawn; biases: `Biased`; tinylora: `Tiny`; these three all of them or, with a dimension, in a random subspace.
+    B alone, A as drawn; biases: `Biased`; tinylora: `Tiny`; these three all of them or, with a dimension, in a random subspace;
+    lora_b+biases: both of these, where a projector "film+..." leaves the biases outside of the subspace.
     Raises SubloraError when the dimension exceeds the number of trainable weights, and for a parametrization that does not fit.
     """
     kind = subspace.parametrization
@@ -66,6 +67,10 @@ def parametrize(base: nn.Module, model: Gpt | Pretrained, subspace: SubspaceSett
     if kind == "lora_b":
         adapters = add_lora(base, subspace, subspace.targets)
         return in_subspace(base, [name for name in adapters if "lora_B" in name], subspace)
+    if kind == "lora_b+biases":
+        adapters = add_lora(base, subspace, subspace.targets)
+        both = [*(f"model.{name}" for name in adapters if "lora_B" in name), "bias"]
+        return in_subspace(_biased(base, subspace, STRIDE), both, subspace)
     if kind == "tinylora":
         targets = chosen_targets(base, subspace.targets, subspace.rank)
         return in_subspace(base, add_tinylora(base, targets, subspace.rank), subspace)
@@ -83,16 +88,16 @@ def in_subspace(base: nn.Module, trainable: list[str], subspace: SubspaceSetting
     return Subspace(base, make_projector(subspace.projector, layout, subspace.dimension, subspace.seed), trainable)
 
 
-def _biased(base: nn.Module, subspace: SubspaceSettings) -> Biased:
+def _biased(base: nn.Module, subspace: SubspaceSettings, stride: float = 1.0) -> Biased:
     """Raises SubloraError for a token that the model does not have."""
     tokens, model = subspace.tokens, cast(Any, base)
     if tokens == "end":
         raise SubloraError("subspace.tokens end: nobody has said which token ends documents; give its id")
     if not isinstance(tokens, tuple):
-        return Biased(base, None)
+        return Biased(base, None, stride)
     if tokens[-1] >= model.vocab_size:
         raise SubloraError(f"subspace.tokens: there is no token {tokens[-1]:,}; the model has {model.vocab_size:,}")
-    return Biased(base, tokens)
+    return Biased(base, tokens, stride)
 
 
 def _structured(gpt: nn.Module, model: Gpt, subspace: SubspaceSettings) -> list[str]:

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from sublora.data.gguf import fields, kept_folder, tensors
 from sublora.errors import SubloraError, errors_named, listed
 from sublora.models.llama2c import LARGEST
-from sublora.models.loading import refuse_infinite, refuse_large
+from sublora.models.loading import refuse_family, refuse_infinite, refuse_large
 from sublora.progress import silence_transformers
 
 KEY = "model.source"
@@ -46,8 +46,7 @@ def _read(path: Path, source: str, families: tuple[str, ...]) -> tuple[dict[str,
         raise SubloraError(f"{where}: no real numbers in {listed(unreal, most=4)}; {cure}")
     with errors_named(f"{where}: cannot be loaded", cure):
         config = AutoConfig.from_pretrained(path.parent, gguf_file=path.name, trust_remote_code=False)
-    if (kind := config.model_type) not in families:
-        raise SubloraError(f"{KEY}: type {kind!r:.40} is none of {', '.join(families)}")
+    refuse_family(config, families, where)
     blank = refuse_large(AutoModelForCausalLM, config, where)
     if unknown := sorted(there.keys() - _names(blank, path)):
         raise SubloraError(f"{where}: it has the unexpected {listed(unknown, most=4)}, which the model does not read; {cure}")

@@ -42,6 +42,15 @@ def load_config(source: str, local_only: bool = False, **settings: Any) -> Any:
     return config
 
 
+def refuse_family(config: Any, families: tuple[str, ...], where: str) -> None:
+    """Raises SubloraError, which begins with `where`, for a configuration of a type that is not built."""
+    if (kind := config.model_type) not in families:
+        why = f"type {kind!r:.40} is none of {', '.join(families)}"
+        if any("expert" in key for key in config.to_dict()):
+            why = f"type {kind!r:.40} is a mixture of experts, whose choice by rounded numbers makes one message two models"
+        raise SubloraError(f"{where}: {why}; give a dense model")
+
+
 def load_weights(auto: Any, source: str, config: Any, local_only: bool = False, head: bool = False) -> Any:
     """The model that `auto` (a class such as AutoModelForCausalLM) builds of `config`, float32, its weights from safetensors files.
 

@@ -17,7 +17,7 @@ from sublora.data.gguf import is_gguf
 from sublora.errors import SubloraError, errors_named, one_line
 from sublora.models.gguf import model_folder
 from sublora.models.llama2c import load_llama2c
-from sublora.models.loading import MOST, load_config, load_weights, refuse_infinite
+from sublora.models.loading import MOST, load_config, load_weights, refuse_family, refuse_infinite
 from sublora.models.lora import linear_shapes
 from sublora.models.output import Read, Rest, in_pieces
 from sublora.progress import silence_transformers
@@ -177,6 +177,7 @@ def load_causal(
 
         folder = str(model_folder(source, FAMILIES)) if is_gguf(source) else source
         found = load_config(folder, local_only)
+        refuse_family(found, FAMILIES, f"model.source: {source!r:.200}")
         _refuse_longer(found, block_size)
         config = _config(_stated(found) if stated is None else stated)
         base = load_weights(AutoModelForCausalLM, folder, config, local_only)

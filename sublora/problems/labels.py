@@ -201,7 +201,7 @@ class LabelProblem:
         n = len(self._apart) if held_out else len(self.training)
         return n, n
 
-    def measured(self, message: bytes, drawn: Drawn) -> Measured:
+    def measured(self, message: bytes, drawn: Drawn) -> list[Measured]:
         """The decoded classifier's errors on the training examples, or on the held-out ones."""
         evaluation, m, pool = self.evaluate(message), len(self.training), len(self.pool)
         names = label_assumptions(m, pool)
@@ -212,15 +212,16 @@ class LabelProblem:
             names = tuple(name for name in names if name != "pool")
             found = evaluation.unseen if len(self.unseen) else next(iter(evaluation.validation.values()))
             errors = found != self._apart.labels
-        return Measured(
+        found_errors = Measured(
             losses=Losses(errors.astype(np.float64), np.ones(len(errors), np.int64), np.arange(len(errors))),
             pilot=None,
             ranges=dict.fromkeys(names, (0.0, 1.0)),
             shortest=dict.fromkeys(names, 1),
             all_lengths=np.ones(m, np.int64),
             populations=populations,
-            errors=True,
+            metric="error",
         )
+        return [found_errors]
 
     @property
     def _apart(self) -> Examples:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 import numpy as np
 import pandas as pd
@@ -19,6 +19,7 @@ from sublora import budget
 from sublora.atomic import write_text
 from sublora.certificate import references, statements
 from sublora.certificate.build import Findings
+from sublora.certificate.comparison import MetricName
 from sublora.certificate.paired import Losses, Measured
 from sublora.certificate.schema import AssumptionName, Certificate, Statement, TextPublic
 from sublora.certificate.statements import PUBLISHED, By
@@ -33,12 +34,13 @@ from sublora.data.store import groups_sha256
 from sublora.data.tokenizers import Tokenizer, tokenizer_of
 from sublora.errors import SubloraError
 from sublora.experiment import ALPHA_GRID, OWN_TOKENIZERS, Finetune, Gpt, Level, OnText, Pretrain, Pretrained
+from sublora.experiment import Subspace as SubspaceSettings
 from sublora.experiment.packages import WHEELS
-from sublora.inequalities.smoothing import loss_range
+from sublora.inequalities.smoothing import document_means, loss_range
 from sublora.limits import Limits
 from sublora.message import Coded, Gridded, configured, decode, with_alpha
 from sublora.message.language import Message, encode
-from sublora.models import Subspace, base_by_itself, base_model, base_sha256, build, layer_names
+from sublora.models import Subspace, base_by_itself, base_model, base_sha256, build, layer_names, parametrize
 from sublora.models.pretrained import Causal, architecture, configuration_sha256
 from sublora.problems.prior import refuse_base_of_the_pool
 from sublora.progress import notice, progress_bar
@@ -53,7 +55,6 @@ from sublora.scoring.text import (
     evaluate_pilot,
     evaluated_units,
     training_units,
-    unit_count,
 )
 from sublora.training import train_phase, training_seconds
 
@@ -104,23 +105,26 @@ class DocumentProblem:
 
     @staticmethod
     def refuse_base(experiment: OnText) -> OnText:
-        """The experiment with its pretrained model's architecture. Raises SubloraError for a base that cannot be used.
+        """The experiment with its pretrained model's architecture.
 
-        It writes no file, except the folder that a GGUF file is converted to.
+        Raises SubloraError for a base that cannot be used, and for a subspace that does not fit it. It writes no
+        file, except the folder that a GGUF file is converted to.
         """
         model = experiment.model
         if not isinstance(model, Pretrained) or model.architecture is not None:
             return experiment
-        base = base_model(model, tokenizer_of(experiment.corpus).vocab_size)
+        tokenizer = tokenizer_of(experiment.corpus)
+        base = base_model(model, tokenizer.vocab_size)
         assert isinstance(base, Causal)
-        return experiment.model_copy(update={"model": model.model_copy(update={"architecture": architecture(base)})})
+        stated = experiment.model_copy(update={"model": model.model_copy(update={"architecture": architecture(base)})})
+        if isinstance(experiment, Finetune):
+            parametrize(base, model, _with_ids(experiment.subspace, tokenizer.eot))
+        return stated
 
     @classmethod
     def _on(cls, store: TokenStore, experiment: OnText) -> Self:
-        subspace = getattr(experiment, "subspace", None)
-        if subspace is not None and subspace.tokens == "end" and subspace.parametrization == "biases":
-            named = {"subspace": subspace.model_copy(update={"tokens": (store.eot,)})}
-            experiment = experiment.model_copy(update=named)
+        if isinstance(experiment, Finetune | Pretrain):
+            experiment = experiment.model_copy(update={"subspace": _with_ids(experiment.subspace, store.eot)})
         split, model = split_of(store, experiment.corpus), experiment.model
         if isinstance(model, Gpt):
             store = in_direction(store, model.direction, model.block, model.permutation_seed)
@@ -267,47 +271,66 @@ class DocumentProblem:
     def units(self, level: Level, held_out: bool) -> tuple[int, int]:
         """(how many training or test units of a level there are, how many of them the settings want scored)."""
         bounds, block = self.experiment.bounds, self.experiment.model.block
-        m = unit_count(level, self.store, self.split.train, block)
+        m = training_units(level, self.store, self.split, block)
         if not held_out:
             return m, evaluated_units(level, self.experiment, m)
-        wanted = bounds.held_out_positions if level == "position" else bounds.held_out_documents
-        return len(self.split.test), min(wanted, len(self.split.test))
+        wanted = {"position": bounds.held_out_positions, "group": bounds.held_out_groups}.get(level, bounds.held_out_documents)
+        return self.split.drawn[2], min(wanted, self.split.drawn[2])
 
-    def measured(self, message: bytes, drawn: Drawn) -> Measured:
-        """What the decoded model loses on units that another model is scored on, too: bits per token, as its headline has them."""
-        store, level, single = self.store, drawn.level, drawn.level in references.SINGLE
+    def measured(self, message: bytes, drawn: Drawn) -> list[Measured]:
+        """What the decoded model loses on units that another model is scored on, too: bits per token, as its headline has them, and
+        per byte, where these are stated."""
+        store, level = self.store, drawn.level
         hypothesis = decode(message, self.experiment, store.vocab_size, self.local_only)
         assert hypothesis.alpha is not None
-        facts, beside = self._facts(message, hypothesis.alpha), self.experiment.reference.name != "uniform"
-        of = statements.metric("bpd", hypothesis.alpha, store.vocab_size)
+        facts = self._facts(message, hypothesis.alpha)
+        scored = evaluate_drawn(message, store, self.split, self.experiment, drawn, local_only=self.local_only)
+        by_byte = self.per_byte and level in statements.BY_BYTE
+        return [self._measured(name, facts, drawn, scored) for name in get_args(MetricName)[: 1 + by_byte]]
+
+    def _measured(self, name: MetricName, facts: statements.Facts, drawn: Drawn, scored: tuple[Scores, Scores | None]) -> Measured:
+        store, level, beside = self.store, drawn.level, self.experiment.reference.name != "uniform"
+        rhos = facts.ratios if name == "bpb" else {}
+        of = {assumption: statements.per_byte(facts.alpha, store.vocab_size, rho) for assumption, rho in rhos.items()}
+        of_token = statements.metric("bpd", facts.alpha, store.vocab_size)
 
         def losses(scores: Scores) -> Losses:
+            alone, whole = replace(scores, members=np.zeros(0, np.int64)), of.get("pool", of_token)
             if beside:
-                values, _ = references.unit_losses(scores, level, facts)
+                values, _ = references.unit_losses(alone, level, facts, name)
             else:
-                values = of.low + of.width * statements.unit_losses(scores, of, store.vocab_size)
-            return Losses(values, np.diff(scores.offsets), scores.places)
+                values = whole.low + whole.width * statements.unit_losses(alone, whole, store.vocab_size)
+            return Losses(values, scores.sizes if name == "bpb" else np.diff(scores.offsets), scores.places, scores.members)
 
-        scores, pilot = evaluate_drawn(
-            message, store, self.split, self.experiment, drawn, local_only=self.local_only
-        )
+        def range_of(assumption: AssumptionName) -> tuple[float, float]:
+            if beside:
+                return 0.0, references.largest(level, assumption, facts, name)
+            by = of.get(assumption, of_token)
+            return by.low, by.low + by.width
+
         names = statements.assumptions(level, self.experiment.corpus.tokenizer_from)
         if drawn.held_out:
             names = statements.held_out_assumptions(level, self.experiment.corpus.tokenizer_from)
-        m, shortest = facts.units[level], int(store.lengths.min())
-        lengths = store.lengths[self.split.train] if level == "document" else np.ones(m, np.int64)
+        if name == "bpb":
+            names = tuple(each for each in names if each in of)
+        m, all_sizes = facts.units[level], store.lengths if name == "bpd" else store.sizes
+        assert all_sizes is not None
+        lengths = all_sizes[self.split.train] if level in statements.BY_BYTE else np.ones(m, np.int64)
+        if self.split.groups is not None:
+            ends = np.concatenate([[0], np.cumsum(self.split.groups[0])])
+            lengths = 1.0 / document_means(1.0 / lengths, ends)
         populations: dict[AssumptionName, int] = {"pool": facts.pool, "unseen": facts.pool - m}
         if drawn.held_out:
-            populations = {"unseen": len(self.split.test)}
-        top = of.low + of.width
+            populations = {"unseen": self.split.drawn[2]}
         return Measured(
-            losses=losses(scores),
-            pilot=None if pilot is None else losses(pilot),
-            ranges={name: (0.0, references.largest(level, name, facts)) if beside else (of.low, top) for name in names},
-            shortest={name: references.least_tokens(level, name, shortest) for name in names},
+            losses=losses(scored[0]),
+            pilot=None if scored[1] is None else losses(scored[1]),
+            ranges={each: range_of(each) for each in names},
+            shortest={each: references.least_tokens(level, each, int(all_sizes.min())) for each in names},
             all_lengths=lengths,
             populations=populations,
-            single=single,
+            single=level in references.SINGLE,
+            metric=name,
         )
 
     def measure_beside(self, folder: Path) -> None:
@@ -489,6 +512,12 @@ class TextProblem(DocumentProblem):
 
     def _phase(self, module, folder: Path, phase: Literal["pretrain", "quantize"], penalty=None) -> pd.DataFrame:
         return train_phase(module, self.store, self.split, self.experiment, folder, phase=phase, penalty=penalty)
+
+
+def _with_ids(subspace: SubspaceSettings, eot: int) -> SubspaceSettings:
+    """The settings of a subspace with the id of the token that ends documents in place of the word for it."""
+    named = subspace.tokens == "end" and "biases" in subspace.parametrization
+    return subspace.model_copy(update={"tokens": (eot,)}) if named else subspace
 
 
 def reference_configuration(experiment: OnText, vocab_size: int, local_only: bool = False) -> str | None:

@@ -21,11 +21,12 @@ from sublora.reporting.tables import DASH
 from sublora.reporting.tradeoff import PUBLISHED_GUESS
 
 FAMILIES = {"subspace": "random subspace", "sublora": "SubLoRA", "lora": "LoRA", "full": "all weights", "kronecker": "structured",
-            "monarch": "structured", "lora_b": "LoRA", "biases": "LoRA", "tinylora": "LoRA"}  # fmt: skip
+            "monarch": "structured", "lora_b": "LoRA", "biases": "LoRA", "tinylora": "LoRA",
+            "lora_b+biases": "LoRA"}  # fmt: skip
 KINDS = ("random subspace", "SubLoRA", "LoRA", "all weights", "all weights, penalty on bits", "structured", "n-grams", "pretrained")
 COLOURS = dict(zip(KINDS, sns.color_palette("colorblind", 8), strict=True))
 LEVELS = ("document", "group", "sequence", "position", "token")
-STUDIED = tuple(group for group in GROUPS if group not in ("glue", "paper", "ablation", "arrow"))
+STUDIED = tuple(group for group in GROUPS if group not in ("glue", "tasks", "paper", "ablation", "arrow"))
 """The groups of kept results whose language models are compared; ablations of one model are a table of their own."""
 OTHER_KINDS = ("no-reference", "no-penalty", "subspace")
 """Ablations that are compared, too: they are of another kind than the whole, or have no reference."""

@@ -28,7 +28,7 @@ def kept(folder: str = "compare") -> tuple[list[tuple[str, Comparison]], list[st
 def sentence(comparison: Comparison, pair: ComparedPair, statement: PairedStatement) -> str:
     """One statement as an English sentence. Names of experiments are as the certificates have them: escape them."""
     first, other, sign = comparison.first.experiment, pair.other.experiment, f"{confidence(comparison.delta)} confidence"
-    mixed = statement.form == "mixture"
+    mixed, unit = statement.form == "mixture", _unit(comparison, statement)
     one = f"{first}, mixed half and half with {other}," if mixed else first
     end = f"({sign}, from {statement.evaluated:,} {comparison.set_of} {_many(comparison)})"
     if comparison.comparisons > 1 and comparison.set_of == "held-out":
@@ -36,15 +36,16 @@ def sentence(comparison: Comparison, pair: ComparedPair, statement: PairedStatem
     there = f"on {speaks_of(comparison, statement)}"
     where = there + "," * ("," in there)
     if statement.upper < 0:
-        return f"{one} is better than {other} {where} by at least {_down(comparison, -statement.upper)} {end}."
+        return f"{one} is better than {other} {where} by at least {_down(comparison, -statement.upper, unit)} {end}."
     if statement.lower is not None and statement.lower > 0:
-        return f"{other} is better than {first} {where} by at least {_down(comparison, statement.lower)} {end}."
+        return f"{other} is better than {first} {where} by at least {_down(comparison, statement.lower, unit)} {end}."
     if mixed:
-        return f"{one} is not proven to be better than {other} {there}: at worst it loses {_up(comparison, statement.upper)} {end}."
+        most = _up(comparison, statement.upper, unit)
+        return f"{one} is not proven to be better than {other} {there}: at worst it loses {most} {end}."
     assert statement.lower is not None
     low, high = -_rounded(comparison, -statement.lower), _rounded(comparison, statement.upper)
     decimals = _decimals(comparison)
-    interval = f"{low:,.{decimals}f} to {high:,.{decimals}f}{_unit(comparison)}"
+    interval = f"{low:,.{decimals}f} to {high:,.{decimals}f}{unit}"
     return f"Neither {first} nor {other} is proven to be better {there}: the interval, {interval}, contains 0 {end}."
 
 
@@ -66,9 +67,12 @@ def speaks_of(comparison: Comparison, statement: PairedStatement) -> str:
 
 
 def headlines(comparison: Comparison, pair: ComparedPair) -> list[str]:
-    """The sentences that a pair opens with: of unseen units, else of fresh ones, the interval and the mixture."""
-    first = min((statement.assumption for statement in pair.statements), key=ORDER.index)
-    return [sentence(comparison, pair, statement) for statement in pair.statements if statement.assumption == first]
+    """The sentences that a pair opens with: of unseen units, else of fresh ones, the interval and the mixture; by the byte, if they
+    are stated so."""
+    metric = pair.statements[-1].metric
+    stated = [statement for statement in pair.statements if statement.metric == metric]
+    first = min((statement.assumption for statement in stated), key=ORDER.index)
+    return [sentence(comparison, pair, statement) for statement in stated if statement.assumption == first]
 
 
 def summary(comparison: Comparison) -> str:
@@ -115,7 +119,7 @@ def _rows(comparison: Comparison, pair: ComparedPair) -> list[dict[str, str]]:
                 "Mean": f"{statement.mean * _scale(comparison):,.{decimals}f}",
                 "Lower": lower,
                 "Upper": f"{_rounded(comparison, statement.upper):,.{decimals}f}",
-                "Unit": _unit(comparison).strip(),
+                "Unit": _unit(comparison, statement).strip(),
                 "ln e": DASH if statement.log_e is None else f"{-rounded_up(-statement.log_e, 1):,.1f}",
                 "Decided": DASH if statement.decided is None else "yes" if statement.decided else "no",
             }
@@ -127,8 +131,9 @@ def _many(comparison: Comparison) -> str:
     return f"{comparison.level}s"
 
 
-def _unit(comparison: Comparison) -> str:
-    return " percentage points of error" if comparison.metric == "error" else f" bits per {comparison.unit}"
+def _unit(comparison: Comparison, statement: PairedStatement) -> str:
+    unit = comparison.unit if statement.metric is None else "byte"
+    return " percentage points of error" if comparison.metric == "error" else f" bits per {unit}"
 
 
 def _scale(comparison: Comparison) -> float:
@@ -144,13 +149,13 @@ def _rounded(comparison: Comparison, value: float) -> float:
     return rounded_up(value * _scale(comparison), _decimals(comparison)) + 0.0
 
 
-def _up(comparison: Comparison, value: float) -> str:
-    return f"{_rounded(comparison, value):,.{_decimals(comparison)}f}{_unit(comparison)}"
+def _up(comparison: Comparison, value: float, unit: str) -> str:
+    return f"{_rounded(comparison, value):,.{_decimals(comparison)}f}{unit}"
 
 
-def _down(comparison: Comparison, value: float) -> str:
+def _down(comparison: Comparison, value: float, unit: str) -> str:
     """A positive number rounded down, with so many decimals that it does not vanish."""
     decimals = _decimals(comparison)
     while decimals < 12 and rounded_up(-value * _scale(comparison), decimals) == 0.0:
         decimals += 2
-    return f"{-rounded_up(-value * _scale(comparison), decimals):,.{decimals}f}{_unit(comparison)}"
+    return f"{-rounded_up(-value * _scale(comparison), decimals):,.{decimals}f}{unit}"

@@ -16,8 +16,8 @@ from sublora.reporting.published import METHODS
 from sublora.reporting.results import load_metrics, results_folder
 
 RUN_FILES = ("certificate.json", "params.yaml", "metrics.csv")  # a folder with any of these is a run, if unfinished
-GROUPS = ("table1", "figure1", "glue", "structured", "pretrained", "finetune", "ngram", "tokens", "ablation", "arrow", "paper",
-          "experiments")  # fmt: skip
+GROUPS = ("table1", "figure1", "glue", "structured", "pretrained", "finetune", "ngram", "tokens", "tasks", "ablation", "arrow",
+          "paper", "experiments")  # fmt: skip
 """The folders of kept certificates in results/."""
 CHOSEN = "SUBLORA_CHOSEN"
 """The variable that names the folders of the runs that the report is about, as a list in JSON, if it is not about all."""

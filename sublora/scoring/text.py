@@ -114,9 +114,9 @@ def evaluate_drawn(
     """(scores of the decoded model on those units, in the split's order; on the pilot, or None). Nothing is kept."""
     scorer, level = _Scorer(message, store, split, experiment, None, local_only=local_only), drawn.level
     if drawn.held_out:
-        documents = split.test[: drawn.n]
-        return scorer.score_units(documents, level, np.arange(unit_count(level, store, documents, experiment.model.block))), None
-    m = unit_count(level, store, split.train, experiment.model.block)
+        documents = split.test if level == "group" else split.test[: drawn.n]
+        return scorer.score_units(documents, level, np.arange(drawn.n)), None
+    m = training_units(level, store, split, experiment.model.block)
     if drawn.n == m:
         return scorer.score_units(split.train, level, np.arange(m)), None
     found = [
