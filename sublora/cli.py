@@ -10,7 +10,7 @@ import shlex
 import sys
 import warnings
 from pathlib import Path
-from typing import Annotated, TextIO, get_args
+from typing import Annotated, Any, TextIO, get_args
 
 import typer
 
@@ -92,7 +92,8 @@ def run(
 
         for file in params:
             list(load_experiments(file, overrides))  # what is wrong with it is said now
-        common = {"runs": runs, "notebooks": notebooks, "force": force, "overrides": tuple(overrides), "here": Path.cwd()}
+        common: dict[str, Any] = {"runs": runs, "notebooks": notebooks, "force": force, "overrides": tuple(overrides)}
+        common["here"] = Path.cwd()
         count = os.environ.get(PROCESSES, "1")
         ids = jobs.submit(executor, [jobs.Job(params=file, processes=count, **common) for file in params], set_executor or ())
         for file, job in zip(params, ids, strict=True):
