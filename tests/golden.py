@@ -21,7 +21,7 @@ from sublora.certificate.build import facts  # before torch, as the package asks
 from sublora.compression import coder, quantizers
 from sublora.data import draw_split, prepare
 from sublora.data.split import permutation
-from sublora.experiment import ALPHA_GRID, as_experiment
+from sublora.experiment import ALPHA_GRID, Gpt, as_experiment
 from sublora.inequalities.subsampling import subsample
 from sublora.message import Coded, configured, decode, ngram, unwrapped, whole, with_alpha
 from sublora.message import classifier as classifier_message
@@ -198,7 +198,7 @@ def language(folder: Path, scale: float = 1.0, documents: int = 300, **groups: A
     coordinates = (scale * normal(7, model.coordinates.numel())).astype(np.float32)
     quantized = quantizers.quantize(coordinates, choices.quantizer, choices.levels, choices.entropy_penalty)
     draft = language_message.encode(language_message.Message(experiment.subspace, ALPHA_GRID[0], Coded(*quantized), layers))
-    found = certified(configured(getattr(experiment.model, "architecture", None), draft), problem)
+    found = certified(configured(None if isinstance(experiment.model, Gpt) else experiment.model.architecture, draft), problem)
     most = language_message.largest_dimension(experiment.model, problem.store.vocab_size)
     configuration, behind = unwrapped(bytes.fromhex(found["message"]))
     again = language_message.encode(language_message.decode(behind, most, layers))

@@ -348,7 +348,7 @@ def test_warm_up_and_validations_scale_with_the_steps_unless_they_are_set(settin
         ("training: {steps: 1:30}", "key 'training.steps': Input should be a valid integer (got '1:30')"),
         (f"training: {{steps: {5000 * '9'}}}", "key 'training.steps': Input should be a valid integer"),
         (f"model: {{seed: {2**64}}}", "key 'model.seed': Input should be less than"),
-        ("corpus: {source: txt}", "must be python-packages, python-stdlib, text, file, openwebtext, or owner/name"),
+        ("corpus: {source: txt}", "must be python-packages, python-stdlib, text, file, exact, openwebtext, or owner/name"),
         ("corpus: {packages: [sympy]}", "key 'corpus.packages.0': must be one of sympy==1.14.0, networkx==3.6.1, "),
         ("corpus: {packages: ['a==1 --hash=sha256:0']}", "or name==version --hash=sha256:HEX of a wheel (got"),
         ("corpus: {packages: []}", "key 'corpus.packages': must be a list of one or more choices"),

@@ -73,7 +73,10 @@ def test_an_interrupted_build_goes_on_and_ends_with_the_same_store(tmp_path, mon
             raise KeyboardInterrupt
         return original(text)
 
-    monkeypatch.setattr(store, "tokenizer_of", lambda *_: SimpleNamespace(name="bytes", vocab_size=257, eot=256, encode=encode))
+    monkeypatch.setattr(store, "TOGETHER", 1)
+    monkeypatch.setattr(store.os, "cpu_count", lambda: 0)  # one document after the other
+    tokenizer = SimpleNamespace(name="bytes", vocab_size=257, eot=256, encode_all=lambda texts: [encode(text) for text in texts])
+    monkeypatch.setattr(store, "tokenizer_of", lambda *_: tokenizer)
     with pytest.raises(KeyboardInterrupt):
         build_store(corpus, tmp_path / "made")
     partial = tmp_path / ".made.partial"
@@ -86,7 +89,7 @@ def test_an_interrupted_build_goes_on_and_ends_with_the_same_store(tmp_path, mon
     capsys.readouterr()
     made = build_store(corpus, tmp_path / "made")
     assert "note: file:docs.csv: going on after 19 documents of an interrupted build" in capsys.readouterr().err
-    assert len(encoded) == len(whole) + 1  # the one at which it was interrupted twice
+    assert len(whole) < len(encoded) <= len(whole) + 4  # those that were ahead when it was interrupted, twice
     cut = build_store(corpus, tmp_path / "cut")  # what cannot be gone on with is made anew
     for other in (made, cut):
         assert other.sha256 == whole.sha256 and {file.name for file in other.path.iterdir()} <= set(store.FILES)

@@ -440,7 +440,8 @@ class _Building:
     def close(self, keep: bool) -> None:
         """Close the files. keep: leave what a later build can go on with; else, and if that is nothing, delete all."""
         if self.stream is not None:
-            self.stream.close()
+            with contextlib.suppress(OSError):  # where it matters, `finish` has closed them, or the disk is full and that is said
+                self.stream.close()
         if not (keep and (self.folder / "state.json").exists()):
             shutil.rmtree(self.folder, ignore_errors=True)
 

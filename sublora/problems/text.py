@@ -268,6 +268,11 @@ class DocumentProblem:
         losses = of.low + of.width * statements.unit_losses(evaluation.held_out[level], of, self.store.vocab_size)
         return level, losses, None
 
+    @property
+    def unit(self) -> str:
+        """What a loss in bits is of: byte or token."""
+        return statements.text_corpus(self.experiment)["unit"]
+
     def units(self, level: Level, held_out: bool) -> tuple[int, int]:
         """(how many training or test units of a level there are, how many of them the settings want scored)."""
         bounds, block = self.experiment.bounds, self.experiment.model.block

@@ -5,7 +5,6 @@ from decimal import ROUND_FLOOR, Decimal, localcontext
 from sublora.certificate.schema import BITS, Certificate, LevelName, Statement
 from sublora.errors import SubloraError, printable
 from sublora.experiment import Pretrain, as_experiment
-from sublora.models import model_weights
 from sublora.reporting.reading import (
     VACUOUS,
     Shown,
@@ -57,11 +56,16 @@ def model(certificate: Certificate) -> str:
         return size
     if not isinstance(experiment, Pretrain) or (trained := TRAINED.get(experiment.subspace.parametrization)) is None:
         return size
-    gpt, corpus, dimension = experiment.model, certificate.corpus, experiment.subspace.dimension
-    shape = f"{gpt.layers} {'layer' if gpt.layers == 1 else 'layers'}, {gpt.heads} heads and width {gpt.width}"
-    text = f"The model is a GPT of {shape}, which reads {gpt.block:,} {corpus.unit}s at a time"
-    text += ", and adds to the public document code." if gpt.residual else "."
-    text += f" It has {model_weights(gpt, corpus.vocab_size):,} weights{'' if gpt.bias else ' at most'}. Trained are {trained}"
+    from sublora.models import model_weights  # torch takes seconds to import
+
+    net, corpus, dimension = experiment.model, certificate.corpus, experiment.subspace.dimension
+    heads = f", {net.heads} heads" if net.architecture == "gpt" else ""
+    shape = f"{net.layers} {'layer' if net.layers == 1 else 'layers'}{heads} and width {net.width}"
+    article = "an" if net.architecture == "lstm" else "a"
+    text = f"The model is {article} {net.architecture.upper()} of {shape}, which reads {net.block:,} {corpus.unit}s at a time"
+    text += {"forward": "", "backward": ", from the end of a document", "permutation": ", in permuted order"}[net.direction]
+    text += ", and adds to the public document code." if net.residual else "."
+    text += f" It has {model_weights(net, corpus.vocab_size):,} weights{'' if net.bias else ' at most'}. Trained are {trained}"
     return f"{text}{f': {dimension:,} coordinates' if dimension else ''}. {size}"
 
 

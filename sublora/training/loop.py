@@ -5,7 +5,7 @@ import math
 import time
 from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, Self, cast
 
@@ -61,10 +61,10 @@ class Schedule:
     precision: str
     compile: str
     seed: int
-    schedule: str = "cosine"
-    period: int = 1
-    shrink: float = 1.0
-    cooldown: int = 1
+    schedule: str = field(default="cosine", repr=False)
+    period: int = field(default=1, repr=False)
+    shrink: float = field(default=1.0, repr=False)
+    cooldown: int = field(default=1, repr=False)
 
     @classmethod
     def of(cls, settings: object, **changes: Any) -> Self:
@@ -120,6 +120,8 @@ def train(
     decay, fused = schedule.weight_decay, accelerator.device.type == "cuda" or None
     optimizer = torch.optim.AdamW(groups, schedule.learning_rate, schedule.betas, weight_decay=decay, fused=fused)
     checkpoint, facts = folder / f"{phase}.safetensors", {**facts, "phase": phase, "schedule": repr(schedule)}
+    if schedule.schedule != "cosine":  # checkpoints of before there were others are as they were
+        facts["rates"] = [schedule.schedule, schedule.period, schedule.shrink, schedule.cooldown]
     state = _State(parameters, optimizer)
     if checkpoint.exists():
         kept = load_checkpoint(checkpoint, facts)
