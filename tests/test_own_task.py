@@ -266,7 +266,7 @@ def test_a_refused_task_leaves_no_folder_and_a_notebook_that_fails_does(tmp_path
         list(pipeline.run(params, tmp_path / "runs", NOTEBOOKS))
     assert not (tmp_path / "runs" / "mine").exists()
     cell = nbformat.v4.new_code_cell
-    cells = [cell("name, runs = 'x', 'runs'", metadata={"tags": ["parameters"]}), cell("1 / 0")]
+    cells = [cell("name = 'x'\nruns = 'runs'", metadata={"tags": ["parameters"]}), cell("1 / 0")]
     nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "glue.ipynb")
     with pytest.raises(SubloraError, match="division by zero .see .*glue.failed.ipynb"):
         list(pipeline.run(params, tmp_path / "runs", tmp_path))
