@@ -135,7 +135,8 @@ def test_the_table_explains_every_key_of_a_file():
     for make, kind in ((certificate_beside, "language model"), (classifier_certificate, "classifier")):
         keys = [key for key in leaves(make().data()) if not re.match(values, key)]
         found |= {f"{key} ({kind})" if key.startswith("public.") else key for key in keys}
-    optional = {"public.classes_from (classifier)", "corpus.prior", "public.base_configuration_sha256 (language model)"}
+    optional = {"environment.training_precision", "corpus.prior", "public.classes_from (classifier)"}
+    optional |= {"public.base_configuration_sha256 (language model)"}
     optional |= {*(f"corpus.groups{key}" for key in ("", ".column", ".training", ".sha256"))}
     optional |= {f"public.bytes{key} (language model)" for key in ("", ".ratio", ".shortest")}
     assert found | optional == set(rows) and not found & optional
