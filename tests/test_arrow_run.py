@@ -92,7 +92,7 @@ def test_the_figures_show_both_ways_the_entropy_and_every_pair(found):
     pairs = found[0]
     figure = arrow.curves(pairs)
     assert len(figure.axes) == 2 and all(len(ax.lines) == 3 for ax in figure.axes)
-    assert figure.axes[0].lines[2].get_ydata()[0] == floor(Exact(bits=4))
+    assert figure.axes[0].lines[2].get_ydata()[0] == floor(Exact(bits=4, nonzeros=2))
     assert len(arrow.arrows_figure(pairs).axes[0].get_yticks()) == 2
 
 

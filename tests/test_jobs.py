@@ -150,7 +150,7 @@ def test_slurm_knows_of_ends_that_a_job_cannot_note(here, slurm, state, shown, w
     [
         (("--executor", "pbs"), "--executor: 'pbs' is none of local, slurm"),
         (("--set-executor", "timeout_min=5"), "--set-executor: has no effect without --executor"),
-        (("--executor", "local", "--set-executor", "slurm_time=5"), "'slurm_time' is no parameter of --executor local"),
+        (("--executor", "local", "--set-executor", "slurm_time=5"), "--set-executor: 'slurm_time' is no parameter of"),
         (("--executor", "local", "--set-executor", "local_no=5"), "--set-executor: "),
         (("--executor", "local", "--set-executor", "timeout_min=soon"), "--set-executor: "),
         (("--executor", "local", "--set-executor", "timeout_min"), "--set-executor: 'timeout_min' is not key=value"),

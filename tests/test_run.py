@@ -115,6 +115,7 @@ def test_with_other_bounds_the_training_remains(copied, monkeypatch, capsys):
         "pretrain.safetensors",
         "quantize.safetensors",
         "metrics.csv",
+        "precision.txt",
         "tensorboard",
     }
     assert run.certify().public.evaluated == {"document": 90} and verify(run.folder / "certificate.json", run.corpora) == []

@@ -114,7 +114,7 @@ def test_openwebtext_has_the_published_number_of_documents():
 )
 def test_too_few_documents_are_said_with_the_number_that_is_needed(documents, corpus, needed):
     prior = corpus.prior_documents or 0
-    beside = f" beside {prior} prior documents" if prior else ""
+    beside = f" are left beside {prior} prior ones" if prior else ""
     with pytest.raises(SubloraError, match=f"^corpus: {documents - prior:,} documents{beside}: {needed}") as caught:
         draw_split(documents, corpus)
     enough = int(re.search(r"at least ([\d,]+)", str(caught.value))[1].replace(",", ""))
