@@ -112,7 +112,7 @@ def test_a_certificate_verifies_from_the_same_rows_in_another_format(tmp_path):
         ("public", "arithmetic", "float32"),
         ("public", "condition", "base_independent"),
         ("corpus", "name", "theirs.csv"),
-        ("corpus", "split", "all"),
+        ("corpus", "split", "permutation"),
     ):
         altered = {**data, group: {**data[group], key: value}}
         (tmp_path / "altered.json").write_text(json.dumps({**altered, "certificate_sha256": digest(altered)}, indent=1) + "\n")
