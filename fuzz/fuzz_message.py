@@ -78,7 +78,7 @@ def valid_messages(random: np.random.Generator) -> list[bytes]:
         values |= {"blocks": 2} if structured else {}
         values |= {"rank": 2} if parametrization in ("sublora", "lora", "lora_b", "tinylora") else {}
         values |= {"lora_dropout": 0.0} if parametrization in ("sublora", "lora", "lora_b") else {}
-        values |= {"tokens": ((7,), "all", (0, 3, 9))[index % 3]} if parametrization == "biases" else {}
+        values |= {"tokens": ((7,), "all", (0, 3, 9))[index % 3]} if "biases" in parametrization else {}
         size = 40 if inside else 100
         steps = Gridded(random.integers(0, 256, 1), np.rint(random.normal(size=size) * 3).astype(np.int64), [(1, size)])
         message = language.Message(Subspace(**values), ALPHA_GRID[index % 8], steps if index % 3 == 0 else _coded(random, size))
