@@ -55,7 +55,7 @@ def test_a_killed_process_ends_the_others_and_the_run_goes_on_to_the_result_of_o
     made = run.certify()
     shown = capsys.readouterr().err
     assert "pretrain: " in shown and "score training documents" in shown and "Traceback" not in shown
-    assert "0/150" not in shown  # it went on from the checkpoint
+    assert " 0/150" not in shown  # it went on from the checkpoint
     log = [Run(values, tmp_path / name).train() for name in ("alone", "two")]
     assert log[0]["step"].tolist() == log[1]["step"].tolist()
     np.testing.assert_allclose(log[1]["validation_loss"], log[0]["validation_loss"], rtol=0.02)
