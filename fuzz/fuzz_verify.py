@@ -15,6 +15,7 @@ import copy
 import hashlib
 import json
 import os
+import pickle
 import resource
 import signal
 import subprocess
@@ -27,8 +28,8 @@ from typing import Any
 import numpy as np
 
 import sublora
+from sublora.certificate import statements
 from sublora.certificate.schema import SEARCH, digest
-from sublora.certificate.statements import DETERMINISM
 from sublora.errors import SubloraError
 from sublora.experiment import as_experiment
 from sublora.limits import Limits
@@ -76,6 +77,15 @@ def remember_facts() -> None:
             scored[found] = evaluate(problem, message, folder)
         return scored[found]
 
+    bound_mean, bounds = statements.bound_mean, dict[bytes, Any]()
+
+    def remembered_bound(*values: Any, **named: Any) -> Any:
+        found = pickle.dumps((values, named))  # most mutations are of what no inequality is given
+        if found not in bounds:
+            bounds[found] = bound_mean(*values, **named)
+        return bounds[found]
+
+    statements.bound_mean = remembered_bound
     verification.facts, TextProblem.evaluate = facts, remembered  # type: ignore[method-assign]
 
 
@@ -161,7 +171,7 @@ def alike(one: Any, other: Any, key: str = "") -> bool:
     if isinstance(one, list) and isinstance(other, list):
         return len(one) == len(other) and all(alike(*pair, key) for pair in zip(one, other, strict=True))
     if key in MEASURED and isinstance(one, float) and isinstance(other, float):
-        return abs(one - other) <= max(DETERMINISM.values())
+        return abs(one - other) <= max(statements.DETERMINISM.values())
     return one == other and isinstance(one, bool) == isinstance(other, bool)
 
 
