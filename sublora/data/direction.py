@@ -2,8 +2,8 @@
 
 The end of text stays the last token in any order, so all orders predict the same tokens, behind one boundary token. An order maps
 the documents of each length one to one to documents of that length, so what is a probability of documents in one order is one in
-any other. A bound over tokens speaks of each token given those read before it, so in another order of other conditional losses: of two
-directions, only the sums over documents are of one quantity.
+any other. A bound over tokens speaks of each token given those read before it, so in another order of other conditional losses: of
+two directions, only the sums over documents are of one quantity.
 """
 
 from dataclasses import replace
