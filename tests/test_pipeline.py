@@ -77,6 +77,7 @@ def test_a_run_leaves_its_files_and_nothing_half_made(finished):
         "made-by-sublora.txt",
         "metrics.csv",
         "params.yaml",
+        "precision.txt",
         "pretrain.ipynb",
         "scores",
         "steps.json",
