@@ -65,7 +65,7 @@ def model(certificate: Certificate) -> str:
     text = f"The model is {article} {net.architecture.upper()} of {shape}, which reads {net.block:,} {corpus.unit}s at a time"
     text += {"forward": "", "backward": ", from the end of a document", "permutation": ", in permuted order"}[net.direction]
     text += ", and adds to the public document code." if net.residual else "."
-    text += f" It has {model_weights(net, corpus.vocab_size):,} weights{'' if net.bias else ' at most'}. Trained are {trained}"
+    text += f" It has {model_weights(net, corpus.vocab_size):,} weights{'' if net.bias else ' at most'}. Training moves {trained}"
     return f"{text}{f': {dimension:,} coordinates' if dimension else ''}. {size}"
 
 
