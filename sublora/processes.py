@@ -82,11 +82,11 @@ def together(step: str, folder: Path) -> None:
 
 def _why(errors: str, report: str, log: Path, count: int) -> str:
     """One line: what the processes said, or how the launcher saw the first one end."""
-    first = report.partition("Root Cause")[2] or report
-    killed = re.search(r"exitcode\s*: -(\d+)", first)
-    reasons = re.findall(rf"^{_ERROR}(.+)$", errors, re.MULTILINE)
+    # The launcher ends the others by signal 15. Those that waited for the one that was killed may be seen first: they lost a peer.
+    killed = next((signal for signal in re.findall(r"exitcode\s*: -(\d+)", report) if signal != "15"), None)
+    reasons = [said for said in re.findall(rf"^{_ERROR}(.+)$", errors, re.MULTILINE) if " by peer" not in said]
     if killed or not reasons:
-        how = f"was killed (signal {killed[1]})" if killed else "failed"
+        how = f"was killed (signal {killed})" if killed else "failed"
         return f"{log.parent}: one of {count} processes {how}; {log} says more. The same command goes on from the last checkpoint"
     return reasons[0]
 
