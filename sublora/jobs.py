@@ -82,7 +82,7 @@ def _lock(runs: Path, job: str) -> Path:
 def submit(executor: str, jobs: Iterable[Job], given: Iterable[str]) -> list[str]:
     """The ids of the jobs, submitted. given: `key=value`, of `submitit.AutoExecutor.update_parameters`.
 
-    Raises SubloraError for an executor or a key that there is not, and where the cluster's commands are missing or fail.
+    Raises SubloraError for an unknown executor or key, and where the cluster's commands are missing or fail.
     """
     if executor not in EXECUTORS:
         raise SubloraError(f"--executor: {executor!r:.40} is none of {', '.join(EXECUTORS)}")

@@ -26,10 +26,10 @@ _ERROR = "sublora: "
 
 
 def asked_for() -> int:
-    """How many processes shall do a step; 1 in a process that is one of several. Raises SubloraError for what is no number."""
+    """How many processes do a step together; 1 in a process that is one of several. Raises SubloraError unless it is a number."""
     given = os.environ.get(PROCESSES, "1")
     if not given.isdecimal() or int(given) < 1:
-        raise SubloraError(f"{PROCESSES}: {given!r:.40} is no number of processes; give 1 or more")
+        raise SubloraError(f"{PROCESSES}: {given!r:.40} is not a number of processes; give 1 or more")
     return 1 if "RANK" in os.environ else int(given)
 
 

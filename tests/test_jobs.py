@@ -28,7 +28,7 @@ while name == "long" and not pathlib.Path("go").exists():
 def here(tmp_path, monkeypatch):
     """A study whose notebook trains nothing, with three params files: good, bad, and long, which waits for a file `go`."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv(PROCESSES, "1")  # `--processes` sets it, and it shall not be set afterwards
+    monkeypatch.setenv(PROCESSES, "1")  # `--processes` sets it, and it must not stay set
     notebook = nbformat.v4.new_notebook()
     begin = nbformat.v4.new_code_cell("name = runs = None", metadata={"tags": ["parameters"]})
     notebook.cells = [begin, nbformat.v4.new_code_cell(STEP)]

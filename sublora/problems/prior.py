@@ -40,7 +40,7 @@ def train_on_prior(experiment: Experiment, folder: Path, corpora: Path) -> Path:
     if not isinstance(experiment, Finetune):
         raise SubloraError(f"kind {experiment.kind}: kind finetune is what is trained on prior documents")
     if (kind := experiment.subspace.parametrization) in ("biases", "tinylora", "lora_b+biases"):
-        raise SubloraError(f"subspace.parametrization {kind}: its model is none that transformers saves; take lora or full")
+        raise SubloraError(f"subspace.parametrization {kind}: transformers cannot save its model; take lora or full")
     if (count := experiment.corpus.prior_documents) is None or count < 2:
         raise SubloraError("corpus.prior_documents: set it to how many documents leave the pool to be trained on, 2 or more")
     problem = TextProblem.open(experiment, corpora)
